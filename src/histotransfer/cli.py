@@ -1,0 +1,135 @@
+"""The command line: thin, and light to start (everything that computes is imported when a command runs)."""
+
+import csv
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from histotransfer.errors import HistotransferError
+
+app = typer.Typer(
+    help="Breast-cancer histology with SE-DenseNet and transfer learning, re-runnable (arXiv 2404.09226).",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+data_app = typer.Typer(help="Data sets: what is there.", no_args_is_help=True)
+weights_app = typer.Typer(help="ImageNet weights.", no_args_is_help=True)
+book_app = typer.Typer(help="The book.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+app.add_typer(weights_app, name="weights")
+app.add_typer(book_app, name="book")
+
+ProfileOption = Annotated[Literal["phantom", "lite", "paper"], typer.Option(help="phantom: synthetic tissue, minutes.")]
+DataOption = Annotated[str, typer.Option(help="Folder with the data sets; empty: phantom data are made.")]
+
+
+@data_app.command("summary")
+def data_summary(
+    root: Annotated[str, typer.Argument(help="Folder with the data sets; empty: phantom data are made.")] = "",
+) -> None:
+    """Count images, patients and groups of each data set in a folder."""
+    from histotransfer.datasets.roots import resolve_root
+    from histotransfer.datasets.summary import count_images, load_present
+
+    for name, table in load_present(resolve_root("phantom", root)).items():
+        typer.echo(f"{name}\n{count_images(table, by='subtype').to_string()}\n")
+
+
+@weights_app.command("fetch")
+def weights_fetch(
+    weights: Annotated[str, typer.Option(help="A file to check and use; empty: cache, then network.")] = "",
+) -> None:
+    """Make sure that ImageNet weights for DenseNet-121 are in the cache."""
+    from histotransfer.models.weights import fetch_trunk
+
+    trunk = fetch_trunk(weights)
+    typer.echo(f"ImageNet weights: {trunk.source}\ncontent hash: {trunk.content_hash}")
+
+
+@app.command()
+def ladder(
+    out: Annotated[Path, typer.Option(help="Folder for the records.")],
+    profile: ProfileOption = "phantom",
+    data: DataOption = "",
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a setting; repeatable.")
+    ] = None,
+) -> None:
+    """Train ImageNet -> LC25000 -> BreakHis once and write the records, beside both baselines."""
+    from histotransfer.config import ladder_config
+    from histotransfer.datasets.roots import resolve_root
+
+    config = ladder_config(profile, _pairs(settings or []))
+    root = resolve_root(profile, data)
+    from histotransfer.study.runner import run_ladder
+
+    folder = run_ladder(config, root, out, progress=sys.stderr.isatty(), report=typer.echo)
+    typer.echo(f"record: {folder / 'record.json'}")
+
+
+@app.command()
+def predict(
+    images: Annotated[list[Path], typer.Argument(help="Pictures of breast tissue, H&E.")],
+    weights: Annotated[Path, typer.Option(help="A model.safetensors written by `ladder`.")],
+    out: Annotated[Path | None, typer.Option(help="CSV to write instead of printing.")] = None,
+) -> None:
+    """Predict pictures: file, label, probability, profile. Research only, not a medical device."""
+    from histotransfer.predict import Predictor, Trouble
+
+    predictor = Predictor(weights)
+    troubled = False
+    rows = []
+    for result in predictor.predict(images):
+        if isinstance(result, Trouble):
+            troubled = True
+            typer.echo(result.message, err=True)
+        else:
+            rows.append((result.file, result.label, f"{result.probability:.4f}", predictor.profile))
+    _write_csv([("file", "label", "probability", "profile"), *rows], out)
+    raise typer.Exit(2 if troubled else 0)
+
+
+@book_app.command("build")
+def book_build(
+    profile: ProfileOption = "phantom",
+    data: DataOption = "",
+    force: Annotated[bool, typer.Option(help="Execute every chapter anew.")] = False,
+) -> None:
+    """Execute every chapter with papermill and build the HTML into _build/html."""
+    from histotransfer.bookbuild import build_book
+
+    build_book(".", profile=profile, data_root=data, force=force)
+
+
+def _pairs(settings: list[str]) -> dict[str, str]:
+    """`["key=value", ...]` as a mapping."""
+    pairs = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise HistotransferError(f"--set {setting}: write it as key=value")
+        pairs[key] = value
+    return pairs
+
+
+def _write_csv(rows: list[tuple], out: Path | None) -> None:
+    """To a file, whole or not at all, or to the screen."""
+    if out is None:
+        csv.writer(sys.stdout, lineterminator="\n").writerows(rows)
+        return
+    temporary = out.with_name(f".{out.name}.part")
+    with temporary.open("w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows(rows)
+    temporary.replace(out)
+
+
+def main() -> None:
+    """Entry point: a `HistotransferError` is one line and exit status 2."""
+    try:
+        app()
+    except HistotransferError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)

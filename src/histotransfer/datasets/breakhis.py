@@ -1,0 +1,121 @@
+"""BreakHis (Spanhol et al. 2016): 7,909 breast tumour fields, 82 slide ids, four magnifications.
+
+Official layout, read as it is::
+
+    BreaKHis_v1/histology_slides/breast/<benign|malignant>/SOB/<subtype>/<SOB_B_A_14-22549AB>/<40X>/<file>.png
+
+File names follow one grammar, ``SOB_<B|M>_<subtype>-<year>-<slide>-<magnification>-<sequence>.png``; a name outside
+it is an error, never a guess. `patient` is the slide id (14-22549AB); `group` its base number (14-22549), because
+whether a letter suffix is another patient is not documented.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from histotransfer.datasets.table import image_table
+from histotransfer.errors import HistotransferError
+
+TREE = Path("BreaKHis_v1/histology_slides/breast")
+LABELS = ("benign", "malignant")
+CLASSES = {"B": "benign", "M": "malignant"}
+SUBTYPES = {
+    "A": "adenosis",
+    "F": "fibroadenoma",
+    "PT": "phyllodes_tumor",
+    "TA": "tubular_adenoma",
+    "DC": "ductal_carcinoma",
+    "LC": "lobular_carcinoma",
+    "MC": "mucinous_carcinoma",
+    "PC": "papillary_carcinoma",
+}
+BENIGN_CODES = ("A", "F", "PT", "TA")
+VIEWS = 4  # fields are 700 x 460, seen squeezed to a square
+MAGNIFICATIONS = (40, 100, 200, 400)
+GRAMMAR = re.compile(
+    r"SOB_(?P<class>B|M)_(?P<subtype>A|F|PT|TA|DC|LC|MC|PC)-(?P<year>\d{2})-(?P<slide>\d+)(?P<suffix>[A-Z]*)"
+    r"-(?P<magnification>40|100|200|400)-(?P<sequence>\d{3})\.png"
+)
+
+
+@dataclass(frozen=True)
+class Name:
+    """The fields of a BreakHis file name; `str(name)` writes it again."""
+
+    subtype: str
+    year: str
+    slide: str
+    suffix: str
+    magnification: int
+    sequence: int
+
+    @property
+    def code(self) -> str:
+        """B or M, which the subtype decides."""
+        return "B" if self.subtype in BENIGN_CODES else "M"
+
+    @property
+    def base_number(self) -> str:
+        """14-22549: the strictest reading of "patient"."""
+        return f"{self.year}-{self.slide}"
+
+    @property
+    def slide_id(self) -> str:
+        """14-22549AB."""
+        return self.base_number + self.suffix
+
+    @property
+    def folder(self) -> Path:
+        """Where the file stands below `TREE`; the slide's folder has an underscore where the file has a hyphen."""
+        slide = f"SOB_{self.code}_{self.subtype}_{self.slide_id}"
+        return Path(CLASSES[self.code], "SOB", SUBTYPES[self.subtype], slide, f"{self.magnification}X")
+
+    def __str__(self) -> str:
+        return f"SOB_{self.code}_{self.subtype}-{self.slide_id}-{self.magnification}-{self.sequence:03d}.png"
+
+
+def parse_name(path: str | Path) -> Name:
+    """Read a file name by the grammar.
+
+    Raises:
+        HistotransferError: the name does not fit, with its path.
+    """
+    match = GRAMMAR.fullmatch(Path(path).name)
+    if not match:
+        raise HistotransferError(f"{path}: not a BreakHis file name (SOB_<B|M>_<subtype>-<yy>-<slide>-<mag>-<seq>.png)")
+    fields = match.groupdict()
+    code = fields.pop("class")
+    name = Name(**fields | {"magnification": int(fields["magnification"]), "sequence": int(fields["sequence"])})
+    if name.code != code:
+        raise HistotransferError(f"{path}: class {code} and subtype {name.subtype} contradict each other")
+    return name
+
+
+def load(root: str | Path) -> pd.DataFrame:
+    """The image table of a folder that holds `BreaKHis_v1` (all of it or any part).
+
+    Raises:
+        HistotransferError: no such folder, no images, or a file whose name or place breaks the layout.
+    """
+    tree = Path(root).resolve() / TREE
+    if not tree.is_dir():
+        raise HistotransferError(f"{root}: holds no {TREE}; give the folder in which BreaKHis_v1 lies")
+    rows = []
+    for path in tree.rglob("*.png"):
+        name = parse_name(path)
+        if path.parent != tree / name.folder:
+            raise HistotransferError(f"{path}: misplaced, by its name it belongs into {name.folder}")
+        rows.append(
+            {
+                "path": str(path),
+                "dataset": "breakhis",
+                "label": CLASSES[name.code],
+                "subtype": SUBTYPES[name.subtype],
+                "magnification": name.magnification,
+                "patient": name.slide_id,
+                "group": name.base_number,
+            }
+        )
+    return image_table(rows, where=tree)

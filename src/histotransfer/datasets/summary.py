@@ -1,0 +1,45 @@
+"""What is in a folder: counts of images, patients and groups."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from histotransfer.datasets import breakhis, lc25000
+from histotransfer.errors import HistotransferError
+
+LOADERS = {"BreakHis": (breakhis.TREE, breakhis.load), "LC25000 (lung)": (lc25000.TREE, lc25000.load)}
+
+
+def load_present(root: str | Path) -> dict[str, pd.DataFrame]:
+    """The image tables of the data sets that a folder holds, by name.
+
+    Raises:
+        HistotransferError: none is there, or one breaks its layout.
+    """
+    tables = {name: load(root) for name, (tree, load) in LOADERS.items() if (Path(root) / tree).is_dir()}
+    if not tables:
+        trees = " or ".join(str(tree) for tree, _ in LOADERS.values())
+        raise HistotransferError(f"{root}: holds neither {trees}; give the folder in which they lie")
+    return tables
+
+
+def count_images(table: pd.DataFrame, by: str = "label") -> pd.DataFrame:
+    """Images of each class at each magnification (and in all), with the numbers of patients and groups.
+
+    Args:
+        table: an image table.
+        by: `label` or `subtype`.
+    """
+    counts = pd.crosstab(table[by], table["magnification"].map(lambda m: f"{m}x" if m else "images"))
+    counts = counts[sorted(counts, key=lambda name: int(name[:-1]) if name != "images" else 0)]
+    units = table.groupby(by).agg(patients=("patient", "nunique"), groups=("group", "nunique"))
+    if len(counts.columns) > 1:
+        counts["all"] = counts.sum(axis=1)
+    counts = counts.join(units)
+    total = counts.sum()
+    total[["patients", "groups"]] = (
+        table["patient"].nunique(),
+        table["group"].nunique(),
+    )  # some stand in two rows
+    counts.loc["all"] = total
+    return counts.rename_axis(columns=None)

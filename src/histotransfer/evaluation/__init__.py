@@ -1,0 +1,1 @@
+"""Metrics at image and patient level, baselines, intervals."""

@@ -1,0 +1,50 @@
+"""The two baselines that every trained network must beat on the same split."""
+
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+PROBE_C = tuple(np.logspace(-5, 0, 6))
+PROBE_FOLDS = 5
+
+
+def majority_logits(labels: np.ndarray, count: int) -> np.ndarray:
+    """Log class frequencies of the training labels for every item: always the majority class, AUROC 0.5.
+
+    Args:
+        labels: ``(N,)`` class indices of the training part; every class occurs.
+        count: number of items to predict.
+
+    Returns:
+        ``(count, classes)``.
+    """
+    frequencies = np.bincount(labels) / len(labels)
+    return np.tile(np.log(frequencies), (count, 1))
+
+
+def frozen_probe(features: np.ndarray, labels: np.ndarray, groups: np.ndarray, seed: int) -> GridSearchCV:
+    """Logistic regression on frozen features (standardised, balanced classes).
+
+    Its C is chosen by AUROC over group-disjoint folds inside the training part; no other image is looked at.
+
+    Args:
+        features: ``(N, C)`` of the training part.
+        labels: ``(N,)`` 0 or 1.
+        groups: ``(N,)`` patients, kept together.
+        seed: shuffles the inner folds.
+
+    Returns:
+        The fitted search; `decision_function` gives the logit of class 1, `best_params_` the chosen C.
+    """
+    pipeline = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=5000))
+    folds = StratifiedGroupKFold(PROBE_FOLDS, shuffle=True, random_state=seed)
+    search = GridSearchCV(pipeline, {"logisticregression__C": PROBE_C}, scoring="roc_auc", cv=folds)
+    return search.fit(features, labels, groups=groups)
+
+
+def probe_logits(probe: GridSearchCV, features: np.ndarray) -> np.ndarray:
+    """``(N, 2)`` logits whose softmax is the probe's probability."""
+    score = probe.decision_function(features)
+    return np.stack([np.zeros_like(score), score], axis=1)

@@ -1,0 +1,1 @@
+"""SE-DenseNet, its squeeze-and-excitation gates, and where its ImageNet weights come from."""

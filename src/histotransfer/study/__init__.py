@@ -1,0 +1,1 @@
+"""What was run and what came out: records, and the tables drawn from them."""

@@ -1,0 +1,162 @@
+"""One folder a run: `record.json`, `history.csv`, `predictions.csv`, `provenance.json` (and weights, not committed).
+
+The first three are byte-identical for equal runs; whatever may differ (times, versions, hardware) is provenance.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from histotransfer import __version__
+from histotransfer.errors import HistotransferError
+
+RECORD_KEYS = ("experiment", "run", "profile", "config", "data", "split", "seed", "metrics", "artifacts")
+FLOATS = "%.7g"
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "fastai",
+    "numpy",
+    "pandas",
+    "scikit-learn",
+    "scipy",
+    "pillow",
+    "opencv-python-headless",
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as read back from its folder."""
+
+    folder: Path
+    record: dict[str, Any]
+    history: pd.DataFrame
+    predictions: pd.DataFrame
+    provenance: dict[str, Any]
+
+
+@contextlib.contextmanager
+def run_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder that takes the place of `folder` when the block ends well, and vanishes when it does not."""
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        if folder.exists():
+            shutil.rmtree(folder)
+        temporary.replace(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_run(
+    folder: Path,
+    record: Mapping[str, Any],
+    predictions: pd.DataFrame,
+    history: pd.DataFrame,
+    provenance: Mapping[str, Any],
+    extra: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a run's folder whole or not at all; `artifacts` (sha256 of the other files) is added to the record.
+
+    Args:
+        folder: ``results/<experiment>/<run>``.
+        record: all of `RECORD_KEYS` but `artifacts`.
+        predictions: one row an image and part.
+        history: one row an epoch; may be empty.
+        provenance: what may differ between equal runs; versions and hardware are added.
+        extra: file name to a function that writes it (weights), called with the path.
+    """
+    with run_folder(folder) as temporary:
+        for name, write in (extra or {}).items():
+            write(temporary / name)
+        predictions.to_csv(temporary / "predictions.csv", index=False, float_format=FLOATS, lineterminator="\n")
+        history.to_csv(temporary / "history.csv", index=False, float_format=FLOATS, lineterminator="\n")
+        artifacts = {path.name: file_hash(path) for path in sorted(temporary.iterdir())}
+        whole = {**record, "artifacts": artifacts}
+        if missing := set(RECORD_KEYS) ^ set(whole):
+            raise ValueError(f"record keys missing or unknown: {sorted(missing)}")
+        write_json(temporary / "record.json", whole)
+        write_json(temporary / "provenance.json", {**environment(), **provenance})
+
+
+def read_run(folder: Path) -> Run:
+    """Read a run and check that its files are the ones the record names.
+
+    Raises:
+        HistotransferError: missing, unreadable, or changed since it was written.
+    """
+    folder = Path(folder)
+    try:
+        record = json.loads((folder / "record.json").read_text())
+        provenance = json.loads((folder / "provenance.json").read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise HistotransferError(f"{folder}: not a run's folder ({error})") from error
+    for name in ("predictions.csv", "history.csv"):
+        if not (folder / name).is_file() or file_hash(folder / name) != record["artifacts"][name]:
+            raise HistotransferError(f"{folder / name}: is not the file that record.json names; run it again")
+    text = {"patient": str, "group": str, "image": str}
+    predictions = pd.read_csv(folder / "predictions.csv", dtype=text, keep_default_na=False)
+    return Run(folder, record, pd.read_csv(folder / "history.csv"), predictions, provenance)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Sorted, indented, newline at the end: equal values are equal files."""
+    path.write_text(json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def file_hash(path: Path) -> str:
+    """sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fingerprint(images: pd.Series, hashes: pd.Series) -> str:
+    """sha256 over the sorted (relative name, content hash) pairs: says which images a run saw."""
+    lines = sorted(f"{image} {digest}\n" for image, digest in zip(images, hashes, strict=True))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def environment() -> dict[str, Any]:
+    """Versions, hardware, and the state of the checkout."""
+    return {
+        "histotransfer": __version__,
+        "git": _git_state(),
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in PACKAGES},
+        "hardware": {
+            "machine": platform.machine(),
+            "system": platform.system(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+        },
+    }
+
+
+def _git_state() -> str | None:
+    """`<commit>` or `<commit>+changes`; None outside a checkout."""
+    here = Path(__file__).parent
+    try:
+        commit = _git("rev-parse", "HEAD", cwd=here)
+        changed = _git("status", "--porcelain", "--untracked-files=no", cwd=here)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit + ("+changes" if changed else "")
+
+
+def _git(*arguments: str, cwd: Path) -> str:
+    return subprocess.run(["git", *arguments], cwd=cwd, check=True, capture_output=True, text=True).stdout.strip()

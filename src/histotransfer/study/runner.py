@@ -1,0 +1,179 @@
+"""Runs from images to records."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from histotransfer.config import LadderConfig
+from histotransfer.datasets import breakhis, lc25000
+from histotransfer.errors import HistotransferError
+from histotransfer.evaluation.baselines import frozen_probe, majority_logits, probe_logits
+from histotransfer.evaluation.metrics import evaluate
+from histotransfer.models.se_densenet import SEDenseNet
+from histotransfer.models.weights import Trunk, imagenet_trunk, save_model
+from histotransfer.study.records import fingerprint, write_run
+from histotransfer.transfer.ladder import (
+    Report,
+    Rung,
+    architecture,
+    climb,
+    initial_model,
+    next_rung,
+    prepare_rung,
+)
+from histotransfer.transfer.training import pooled_features, predict_logits
+
+RUNS = ("majority", "frozen-probe", "lc25000", "ladder")
+NO_HISTORY = pd.DataFrame(columns=["rung", "stage", "epoch"])
+
+
+def run_ladder(
+    config: LadderConfig,
+    data_root: str | Path,
+    out: str | Path,
+    *,
+    progress: bool = False,
+    report: Report = print,
+) -> Path:
+    """Climb the ladder once; the test part is predicted once, at the end, beside both baselines on the same split.
+
+    Args:
+        config: all settings.
+        data_root: folder with `BreaKHis_v1`, `lung_colon_image_set` and `lc25000_groups`.
+        out: the experiment's folder; the runs `RUNS` are written into it.
+        progress: show bars.
+        report: called with one line a step.
+
+    Returns:
+        The folder of the final run, ``out/ladder``.
+
+    Raises:
+        HistotransferError: data, weights or an output folder that cannot be used.
+    """
+    out = Path(out)
+    if out.exists() and not out.is_dir():
+        raise HistotransferError(f"{out}: is a file; give a folder for the records")
+    trunk = imagenet_trunk(config.weights)
+    report(f"ImageNet weights: {trunk.source}, content hash {trunk.content_hash[:12]}")
+    lung = prepare_rung(lc25000, lc25000.load(data_root), config, progress=progress)
+    breast = prepare_rung(breakhis, breakhis.load(data_root), config, progress=progress)
+    recorder = _Recorder(config, trunk, Path(data_root).resolve(), out, report)
+
+    for name, logits, chosen in _baselines(breast, trunk, config):
+        recorder.write(name, breast, logits, chosen=chosen)
+
+    model = initial_model(len(lung.classes), trunk, config)
+    lung_history, lung_seconds = climb(model, lung, config, progress=progress, report=report)
+    recorder.write("lc25000", lung, _logits(model, lung, config), lung_history, lung_seconds)
+
+    model = next_rung(model, len(breast.classes), config)
+    history, seconds = climb(model, breast, config, progress=progress, report=report)
+    history = pd.concat([lung_history, history], ignore_index=True)
+    recorder.write("ladder", breast, _logits(model, breast, config), history, lung_seconds + seconds, model=model)
+    return out / "ladder"
+
+
+def _evaluated(rung: Rung) -> np.ndarray:
+    return np.concatenate([rung.rows("validation"), rung.rows("test")])
+
+
+def _logits(model: SEDenseNet, rung: Rung, config: LadderConfig) -> np.ndarray:
+    return predict_logits(model, rung.subset(_evaluated(rung)), config.batch_size, config.device)
+
+
+def _baselines(rung: Rung, trunk: Trunk, config: LadderConfig):
+    """Name, logits of the evaluated rows, and what was chosen on training patients, of each baseline."""
+    train, evaluated = rung.rows("train"), _evaluated(rung)
+    yield "majority", majority_logits(rung.targets[train], len(evaluated)), {}
+    features = pooled_features(initial_model(2, trunk, config), rung.source, config.batch_size, config.device)
+    groups = rung.table["group"].to_numpy()[train]
+    probe = frozen_probe(features[train], rung.targets[train], groups, config.seed)
+    chosen = {"C": float(probe.best_params_["logisticregression__C"])}
+    yield "frozen-probe", probe_logits(probe, features[evaluated]), chosen
+
+
+class _Recorder:
+    """Writes the runs of one experiment."""
+
+    def __init__(self, config: LadderConfig, trunk: Trunk, data_root: Path, out: Path, report: Report):
+        self.config, self.trunk, self.data_root, self.out, self.report = config, trunk, data_root, out, report
+        self.started = time.perf_counter()
+
+    def write(
+        self,
+        run: str,
+        rung: Rung,
+        logits: np.ndarray,
+        history: pd.DataFrame = NO_HISTORY,
+        stage_seconds: list[float] | None = None,
+        *,
+        chosen: dict | None = None,
+        model: SEDenseNet | None = None,
+    ) -> None:
+        predictions = predictions_table(rung, _evaluated(rung), logits, self.config, self.data_root)
+        metrics = evaluate(predictions)
+        images = rung.table["path"].map(lambda path: Path(path).relative_to(self.data_root).as_posix())
+        record = {
+            "experiment": self.out.name,
+            "run": run,
+            "profile": self.config.profile,
+            "config": {
+                **self.config.model_dump(mode="json", exclude={"weights"}),
+                "imagenet": {"source": self.trunk.source, "content_hash": self.trunk.content_hash},
+                "chosen": chosen or {},
+            },
+            "data": {
+                "name": rung.name,
+                "images": len(rung.table),
+                "patients": int(rung.table["patient"].nunique()),
+                "fingerprint": fingerprint(images, rung.hashes),
+                "not_normalised": rung.unchanged,
+            },
+            "split": {
+                "kind": "grouped",
+                "parts": rung.table["split"].value_counts().sort_index().to_dict(),
+                "audit": rung.audit,
+            },
+            "seed": self.config.seed,
+            "metrics": metrics,
+        }
+        seconds = {
+            "stage_seconds": stage_seconds or [],
+            "total_seconds": round(time.perf_counter() - self.started, 1),
+        }
+        extra = {}
+        if model is not None:
+            description = model_description(rung, self.config, self.trunk)
+            extra["model.safetensors"] = lambda path: save_model(model, path, description)
+        write_run(self.out / run, record, predictions, history, seconds, extra)
+        test = metrics["test"]["image"]["all"]
+        self.report(
+            f"{run}: test accuracy {test['accuracy']:.3f} ({test['images']} images, {test['patients']} patients)"
+        )
+
+
+def model_description(rung: Rung, config: LadderConfig, trunk: Trunk) -> dict:
+    """What `predict` must know of a weights file, and what its reader should."""
+    return {
+        "architecture": architecture(len(rung.classes), config),
+        "classes": list(rung.classes),
+        "size": config.size,
+        "normaliser": config.normaliser,
+        "profile": config.profile,
+        "imagenet": trunk.source,
+    }
+
+
+def predictions_table(
+    rung: Rung, rows: np.ndarray, logits: np.ndarray, config: LadderConfig, data_root: Path
+) -> pd.DataFrame:
+    """One row an image: `image, patient, group, magnification, subtype, part, fold, seed, truth, logit_*`."""
+    table = rung.table.iloc[rows].reset_index(drop=True)
+    images = table["path"].map(lambda path: Path(path).relative_to(data_root).as_posix())
+    frame = table[["patient", "group", "magnification", "subtype"]].assign(
+        part=table["split"], fold=config.fold, seed=config.seed, truth=table["label"]
+    )
+    frame.insert(0, "image", images)
+    return frame.join(pd.DataFrame(logits, columns=[f"logit_{name}" for name in rung.classes]))

@@ -1,0 +1,137 @@
+"""From image files to the square tiles that the network sees: decode, normalise colour, resize, views.
+
+A field is squeezed to a square (both sides to `size`, Pillow's antialiased bicubic), as the real subset was. A
+squeezed field keeps its shape under four of the eight symmetries of the square (D4); a turn by 90 degrees would
+transpose the squeeze, so it is for data sets of square fields only (each data set's module says its `VIEWS`).
+"""
+
+import struct
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+from tqdm import tqdm
+
+from histotransfer.errors import HistotransferError
+from histotransfer.models.weights import IMAGENET_MEAN, IMAGENET_STD
+from histotransfer.stain import Fallback, Identity
+
+MAX_PIXELS = 50_000_000  # a field has 0.3 million; more is a whole slide or a header that lies
+MIN_SIDE = 16
+COLOUR_MODES = {"RGB", "RGBA", "P", "CMYK", "YCbCr"}
+
+
+def decode(path: str | Path) -> np.ndarray:
+    """Read a picture as ``(H, W, 3)`` uint8 RGB.
+
+    16-bit colour is reduced to 8 bits and a fully opaque alpha channel is dropped; a grey picture is refused, since
+    everything here rests on colour.
+
+    Raises:
+        HistotransferError: missing, not an image, damaged, too large, too small, grey, or partly transparent.
+    """
+    try:
+        if Path(path).stat().st_size == 0:
+            raise HistotransferError(f"{path}: empty file")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # held to MAX_PIXELS below
+            image = Image.open(path)
+        with image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise HistotransferError(
+                    f"{path}: {width}x{height} pixels, more than {MAX_PIXELS:,}; cut fields from it"
+                )
+            if min(width, height) < MIN_SIDE:
+                raise HistotransferError(f"{path}: {width}x{height} pixels are too few to show tissue")
+            if image.mode not in COLOUR_MODES:
+                raise HistotransferError(f"{path}: grey picture (mode {image.mode}); a colour picture is needed")
+            if image.mode in ("RGBA", "P") and image.has_transparency_data:
+                image = image.convert("RGBA")
+                if image.getextrema()[3][0] < 255:
+                    raise HistotransferError(f"{path}: partly transparent; flatten it onto its background first")
+            return np.asarray(image.convert("RGB"))
+    except FileNotFoundError as error:
+        raise HistotransferError(f"{path}: no such file") from error
+    except UnidentifiedImageError as error:
+        raise HistotransferError(f"{path}: not an image") from error
+    except Image.DecompressionBombError as error:
+        raise HistotransferError(f"{path}: more than {MAX_PIXELS:,} pixels; cut fields from it") from error
+    except (OSError, SyntaxError, ValueError, struct.error) as error:  # what Pillow raises for damaged files
+        raise HistotransferError(f"{path}: damaged or unreadable ({' '.join(str(error).split())})") from error
+
+
+def resize(image: np.ndarray, size: int) -> np.ndarray:
+    """Squeeze ``(H, W, 3)`` uint8 to ``(size, size, 3)``, bicubic with antialiasing."""
+    if image.shape[:2] == (size, size):
+        return image
+    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC))
+
+
+def load_tiles(
+    paths: Sequence[str | Path], size: int, normaliser: Identity, *, progress: bool = False
+) -> tuple[np.ndarray, list[Fallback]]:
+    """Decode images, resize them and normalise their colour.
+
+    Args:
+        paths: N image files.
+        size: pixels a side.
+        normaliser: one of `histotransfer.stain`.
+        progress: show a bar.
+
+    Returns:
+        ``(N, size, size, 3)`` uint8, and the images that could not be normalised and were left as they are.
+
+    Raises:
+        HistotransferError: a file that `decode` refuses.
+    """
+    tiles = np.empty((len(paths), size, size, 3), dtype=np.uint8)
+    fallbacks: list[Fallback] = []
+    for i, path in enumerate(tqdm(paths, desc="tiles", unit="image", disable=not progress, leave=False)):
+        image = resize(decode(path), size)
+        tiles[i] = normaliser.transform(image, names=[str(path)], fallbacks=fallbacks)
+    return tiles, fallbacks
+
+
+def view(batch: Tensor, number: int) -> Tensor:
+    """One of the eight symmetries of the square applied to ``(..., H, W)``.
+
+    Bit 0 flips left to right, bit 1 flips top to bottom, bit 2 transposes; so views 0 to 3 (identity, two flips, half
+    turn) keep the aspect and 4 to 7 are the quarter turns and the two diagonal flips.
+    """
+    if number & 1:
+        batch = batch.flip(-1)
+    if number & 2:
+        batch = batch.flip(-2)
+    if number & 4:
+        batch = batch.transpose(-1, -2)
+    return batch
+
+
+@dataclass(frozen=True)
+class TileSource:
+    """Tiles as network input: batches of float32, ImageNet-normalised, in a chosen view each.
+
+    Args:
+        tiles: ``(N, S, S, 3)`` uint8.
+        views: 4 for squeezed fields, 8 for square pixels.
+    """
+
+    tiles: np.ndarray
+    views: int = 4
+    _mean: Tensor = field(default_factory=lambda: torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), repr=False)
+    _std: Tensor = field(default_factory=lambda: torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), repr=False)
+
+    def __len__(self) -> int:
+        return len(self.tiles)
+
+    def batch(self, rows: np.ndarray, views: np.ndarray) -> Tensor:
+        """``(len(rows), 3, S, S)`` float32, row i in view ``views[i]``."""
+        x = torch.from_numpy(self.tiles[rows]).permute(0, 3, 1, 2)
+        x = torch.stack([view(tile, int(number)) for tile, number in zip(x, views, strict=True)])
+        return ((x.float() / 255 - self._mean) / self._std).contiguous(memory_format=torch.channels_last)
