@@ -51,8 +51,8 @@ def predicted(predictions: pd.DataFrame) -> np.ndarray:
 def image_metrics(predictions: pd.DataFrame) -> Metrics:
     """Accuracy and balanced accuracy; for benign against malignant also AUROC, sensitivity and specificity.
 
-    Sensitivity is the recall of `malignant`, specificity that of `benign`. Balanced accuracy and AUROC need every class,
-    sensitivity and specificity their own.
+    Sensitivity is the recall of `malignant`, specificity that of `benign`. Balanced accuracy and AUROC need every
+    class, sensitivity and specificity their own.
     """
     names, truth = class_names(predictions), predictions["truth"]
     guess, present = predicted(predictions), set(truth)

@@ -1,0 +1,64 @@
+"""Tables of the book, drawn from records: no number reaches a page any other way."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from histotransfer.errors import HistotransferError
+from histotransfer.evaluation.intervals import intervals
+from histotransfer.evaluation.metrics import by_magnification
+from histotransfer.study.records import Run, read_run
+
+
+def read_experiment(folder: str | Path, runs: Sequence[str]) -> dict[str, Run]:
+    """The named runs of an experiment's folder.
+
+    Raises:
+        HistotransferError: one is missing or damaged, or they were not evaluated on the same images.
+    """
+    found = {name: read_run(Path(folder) / name) for name in runs}
+    images = {name: tuple(run.predictions[["image", "part"]].itertuples(index=False)) for name, run in found.items()}
+    if len(set(images.values())) > 1:
+        raise HistotransferError(f"{folder}: {', '.join(runs)} were not evaluated on the same images; run them again")
+    return found
+
+
+def with_intervals(runs: Mapping[str, Run], part: str = "test") -> pd.DataFrame:
+    """Every metric of every run, per magnification, with patient-clustered intervals, in long form.
+
+    Returns:
+        Columns `run, magnification, metric, value, low, high, images, benign, malignant` (the last two count groups).
+    """
+    rows = []
+    for name, run in runs.items():
+        for magnification, predictions in by_magnification(run.predictions[run.predictions["part"] == part]):
+            groups = predictions.groupby("truth")["group"].nunique()
+            counts = {kind: int(groups.get(kind, 0)) for kind in ("benign", "malignant")}
+            for metric, row in intervals(predictions).iterrows():
+                rows.append(
+                    {"run": name, "magnification": magnification, "metric": metric, **row, "images": len(predictions)}
+                    | counts
+                )
+    return pd.DataFrame(rows)
+
+
+def formatted(table: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
+    """A long table as people read it: one row a magnification and run, `0.84 [0.77, 0.90]` a metric, n at the end."""
+    text = table[table["metric"].isin(metrics)].copy()
+    text["text"] = [number(row.value, row.low, row.high) for row in text.itertuples()]
+    wide = text.pivot(index=["magnification", "run"], columns="metric", values="text")[list(metrics)]
+    counts = text.drop_duplicates(["magnification", "run"]).set_index(["magnification", "run"])
+    wide["images"] = counts["images"]
+    wide["patients (benign + malignant)"] = counts["benign"].astype(str) + " + " + counts["malignant"].astype(str)
+    order = {name: i for i, name in enumerate(["40", "100", "200", "400", "all"])}
+    runs = list(dict.fromkeys(table["run"]))
+    wide = wide.sort_index(
+        key=lambda index: index.map(lambda name: order.get(name, runs.index(name) if name in runs else 0))
+    )
+    return wide.rename_axis(columns=None).rename(columns=lambda name: name.replace("_", " "))
+
+
+def number(value: float, low: float, high: float) -> str:
+    """`0.84 [0.77, 0.90]`, or a dash where it is not defined."""
+    return "–" if pd.isna(value) else f"{value:.2f} [{low:.2f}, {high:.2f}]"
