@@ -5,11 +5,12 @@ is `group`: the base slide number in BreakHis, the duplicate group in LC25000.
 """
 
 import hashlib
+import warnings
 from itertools import combinations
 from pathlib import Path
 
 import pandas as pd
-from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.model_selection import StratifiedKFold
 
 from histotransfer.datasets.table import PARTS
 from histotransfer.errors import HistotransferError
@@ -18,13 +19,14 @@ INNER_FOLDS = 8  # with five outer folds, one of eight parts of the remaining 80
 
 
 def grouped_split(table: pd.DataFrame, *, fold: int = 0, folds: int = 5, seed: int = 0) -> pd.DataFrame:
-    """Test on one of `folds` groups-disjoint folds, validate on a tenth, train on the rest; stratified by label.
+    """Test on one of `folds` group-disjoint folds, validate on a tenth, train on the rest.
 
-    With five folds this is the paper's 7 : 1 : 2 in expectation, by group. The folds of one seed are disjoint and cover
-    the table.
+    Groups, not images, are counted and stratified by label: every fold has its share of the patients of each class,
+    whoever gave the most images. With five folds this is the paper's 7 : 1 : 2, by patient. The folds of one seed are
+    disjoint and cover the table.
 
     Args:
-        table: an image table; `group` is kept together.
+        table: an image table; `group` is kept together. A group with images of several labels counts for its commonest.
         fold: which fold is the test part, 0 to ``folds - 1``.
         folds: number of folds, at least 2.
         seed: shuffles the groups.
@@ -33,30 +35,32 @@ def grouped_split(table: pd.DataFrame, *, fold: int = 0, folds: int = 5, seed: i
         A copy with `split` filled.
 
     Raises:
-        HistotransferError: too few groups, so that a part misses a class.
+        HistotransferError: a class with too few groups to be in every part.
     """
-    if table["group"].nunique() < max(folds, 3):
-        raise HistotransferError(
-            f"split: {table['group'].nunique()} groups are too few for {folds} folds; use fewer folds or more patients"
-        )
-    split = table.assign(split="train")
-    rest, test = _fold(table, folds, fold, seed)
-    _, validation = _fold(rest, min(INNER_FOLDS, rest["group"].nunique()), 0, seed)
-    split.loc[test.index, "split"] = "test"
-    split.loc[validation.index, "split"] = "validation"
+    groups = table.groupby("group")["label"].agg(lambda labels: labels.mode().iloc[0])
+    rest, test = _fold(groups, folds, fold, seed)
+    _, validation = _fold(rest, min(INNER_FOLDS, rest.value_counts().min()), 0, seed)
+    parts = pd.Series("train", index=groups.index)
+    parts[test.index], parts[validation.index] = "test", "validation"
+    split = table.assign(split=table["group"].map(parts))
     for part in PARTS:
-        present = set(split.loc[split["split"] == part, "label"])
-        if missing := sorted(set(table["label"]) - present):
+        if missing := sorted(set(table["label"]) - set(split.loc[split["split"] == part, "label"])):
             raise HistotransferError(
-                f"split: the {part} part has no {', '.join(missing)}; use another seed, fewer folds or more patients"
+                f"split: the {part} part has no {', '.join(missing)}; use another seed or more patients"
             )
     return split
 
 
-def _fold(table: pd.DataFrame, folds: int, fold: int, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    train, test = list(splitter.split(table, table["label"], table["group"]))[fold]
-    return table.iloc[train], table.iloc[test]
+def _fold(groups: pd.Series, folds: int, fold: int, seed: int) -> tuple[pd.Series, pd.Series]:
+    counts = groups.value_counts()
+    if counts.min() < max(folds, 2):
+        raise HistotransferError(
+            f"split: {counts.idxmin()} has {counts.min()} patients (groups), too few for {folds} folds;"
+            " use fewer folds or more patients"
+        )
+    splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
+    train, test = list(splitter.split(groups, groups))[fold]
+    return groups.iloc[train], groups.iloc[test]
 
 
 def content_hashes(table: pd.DataFrame) -> pd.Series:

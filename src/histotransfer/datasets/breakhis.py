@@ -36,7 +36,8 @@ VIEWS = 4  # fields are 700 x 460, seen squeezed to a square
 MAGNIFICATIONS = (40, 100, 200, 400)
 GRAMMAR = re.compile(
     r"SOB_(?P<class>B|M)_(?P<subtype>A|F|PT|TA|DC|LC|MC|PC)-(?P<year>\d{2})-(?P<slide>\d+)(?P<suffix>[A-Z]*)"
-    r"-(?P<magnification>40|100|200|400)-(?P<sequence>\d{3})\.png"
+    r"-(?P<magnification>40|100|200|400)-(?P<sequence>\d{3})\.png",
+    re.ASCII,
 )
 
 

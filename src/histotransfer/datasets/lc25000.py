@@ -58,11 +58,14 @@ def read_groups(path: Path) -> dict[str, str]:
     """File name to duplicate group, from a CSV with the columns `file` and `group`.
 
     Raises:
-        HistotransferError: missing, other columns, or a file named twice.
+        HistotransferError: missing, unreadable, other columns, an empty cell, or a file named twice.
     """
     if not path.is_file():
         raise HistotransferError(f"{path}: missing; without duplicate groups LC25000 cannot be split without leakage")
-    frame = pd.read_csv(path, dtype=str)
-    if list(frame.columns) != ["file", "group"] or frame["file"].duplicated().any():
-        raise HistotransferError(f"{path}: needs the columns file,group and each file once")
+    try:
+        frame = pd.read_csv(path, dtype=str)
+    except ValueError as error:  # empty, not text, or no CSV
+        raise HistotransferError(f"{path}: not a readable CSV ({' '.join(str(error).split())})") from error
+    if list(frame.columns) != ["file", "group"] or frame.isna().any(axis=None) or frame["file"].duplicated().any():
+        raise HistotransferError(f"{path}: needs the columns file,group, each file once and no empty cell")
     return dict(zip(frame["file"], frame["group"], strict=True))

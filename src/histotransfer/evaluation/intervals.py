@@ -17,6 +17,7 @@ from histotransfer.evaluation.metrics import POSITIVE, image_metrics, patient_me
 
 DRAWS = 10_000
 LEVEL = 0.95
+MIN_GROUPS = 2  # of each class that is there
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,8 @@ def intervals(predictions: pd.DataFrame, *, draws: int = DRAWS, level: float = L
         seed: of the draws.
 
     Returns:
-        One row a metric (index): `value`, `low`, `high`; NaN where it is not defined, as for a missing class.
+        One row a metric (index): `value`, `low`, `high`; NaN where it is not defined, as for a missing class. Where a
+        class has one group only there is a value but no interval: redrawing one patient shows no spread.
 
     Raises:
         HistotransferError: a logit that is not finite.
@@ -109,10 +111,11 @@ def intervals(predictions: pd.DataFrame, *, draws: int = DRAWS, level: float = L
     )
     values = image_metrics(predictions) | patient_metrics(predictions)
     weights = cluster_weights(positive, predictions["group"].to_numpy(), draws, seed)
+    enough = predictions.groupby("truth")["group"].nunique().min() >= MIN_GROUPS
     rows = {}
     for metric, statistic in STATISTICS.items():
         low = high = np.nan
-        if values[metric] is not None:
+        if values[metric] is not None and enough:
             low, high = np.quantile(statistic(images, weights), [(1 - level) / 2, (1 + level) / 2])
         rows[metric] = {"value": np.nan if values[metric] is None else values[metric], "low": low, "high": high}
     return pd.DataFrame(rows).T

@@ -104,10 +104,11 @@ def read_run(folder: Path) -> Run:
     try:
         record = json.loads((folder / "record.json").read_text())
         provenance = json.loads((folder / "provenance.json").read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise HistotransferError(f"{folder}: not a run's folder ({error})") from error
-    for name in ("predictions.csv", "history.csv"):
-        if not (folder / name).is_file() or file_hash(folder / name) != record["artifacts"][name]:
+        artifacts = {name: record["artifacts"][name] for name in ("predictions.csv", "history.csv")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise HistotransferError(f"{folder}: not a run's folder ({type(error).__name__}: {error})") from error
+    for name, expected in artifacts.items():
+        if not (folder / name).is_file() or file_hash(folder / name) != expected:
             raise HistotransferError(f"{folder / name}: is not the file that record.json names; run it again")
     text = {"patient": str, "group": str, "image": str}
     predictions = pd.read_csv(folder / "predictions.csv", dtype=text, keep_default_na=False)

@@ -1,1 +1,6 @@
 """The ladder ImageNet -> LC25000 -> BreakHis, climbed by progressive unfreezing with fastai."""
+
+import warnings
+
+# fastai decorates one of its losses with torch.jit.script, deprecated since torch 2.14: its own affair, said at import.
+warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.jit\._script")

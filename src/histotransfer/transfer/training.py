@@ -5,6 +5,7 @@ repeated, or continued elsewhere, without running the ones before it.
 """
 
 import contextlib
+import io
 import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Protocol
@@ -133,7 +134,11 @@ def train_stage(
         if not progress:
             quiet.enter_context(learner.no_bar())
             quiet.enter_context(learner.no_logging())
+            quiet.enter_context(contextlib.redirect_stdout(io.StringIO()))  # early stopping prints all the same
         learner.freeze_to(thawed)
+        model.zero_grad(
+            set_to_none=True
+        )  # a gradient left by an earlier stage would let weight decay move frozen weights
         learner.fit_one_cycle(epochs, lr_max=group_rates(model, config.learning_rate, config.rate_decay))
     model.eval()
     columns = [f"{part}_{name}" for part in ("train", "validation") for name in names]

@@ -1,0 +1,145 @@
+# %% [markdown]
+# # Data: what these images are, and who they belong to
+#
+# **After this chapter you can**
+#
+# - read any image of BreakHis or LC25000 from its official folder into one table;
+# - say why the *patient*, not the image, is the unit that counts;
+# - make a split that keeps patients apart, and prove that it does.
+#
+# The public pages of this book show **phantom** tissue: synthetic H&E with a known truth, written to disk under the exact
+# names and folders of the real data sets, so that the same loaders read both. Render the chapter on real tissue with
+# `profile="lite"` and `data_root` set to the folder that holds the data sets.
+
+# %% tags=["parameters"]
+profile = "phantom"
+data_root = ""
+seed = 0
+
+# %%
+from histotransfer.chapters import begin
+
+root = begin(profile=profile, data_root=data_root, seed=seed)
+
+# %% [markdown]
+# ## One table for every data set
+#
+# BreakHis {cite}`spanhol2016` holds 7,909 fields of breast tumours, benign and malignant, photographed at four
+# magnifications. A file name says all there is to know about an image:
+#
+# ```text
+# SOB_<B|M>_<subtype>-<year>-<slide>-<magnification>-<sequence>.png
+# ```
+#
+# A name outside this grammar is an error with its path; nothing is guessed. Every loader of this book returns the same
+# table, one row an image, checked against one schema.
+
+# %%
+from histotransfer.datasets import breakhis
+
+table = breakhis.load(root)
+table.drop(columns="path").head()
+
+# %% [markdown]
+# `patient` is the slide id as published. `group` is its base number without the letters: whether 14-22549AB and 14-22549CD
+# are one person is documented nowhere, so the stricter reading is used whenever images are kept apart.
+
+# %%
+from histotransfer.datasets.summary import count_images
+
+count_images(table, by="subtype")
+
+# %% [markdown]
+# ## What the images look like
+
+# %% mystnb={"figure": {"name": "fig-subtypes", "caption": "One field of each subtype at 100x; the first row is benign."}, "image": {"alt": "Eight square tissue fields stained purple and pink, one for each of the four benign and four malignant subtypes."}}
+from histotransfer.figures import gallery
+from histotransfer.tiles import decode
+
+at_100 = table[table["magnification"] == 100]
+fields = at_100.groupby("subtype", sort=False).first().sort_values("label")
+figure = gallery([decode(path) for path in fields["path"]], [name.replace("_", " ") for name in fields.index])
+
+# %% [markdown]
+# The phantom obeys the law that makes real slides coloured (Beer–Lambert, chapter {doc}`02_normalization`), so its truth
+# is known pixel by pixel: how much of each stain there is, and which regions carry the diagnosis.
+
+# %% mystnb={"figure": {"name": "fig-truth", "caption": "A phantom field and its truth: amounts of hematoxylin and eosin, and the diagnostic regions."}, "image": {"alt": "A synthetic tissue field beside maps of its hematoxylin, its eosin, and a mask of the diagnostic regions."}}
+from histotransfer.datasets import phantom
+
+truth = phantom.breast_image(patient=0, magnification=200, index=0, seed=seed)
+hematoxylin, eosin = truth.concentrations[..., 0], truth.concentrations[..., 1]
+figure = gallery(
+    [truth.image, hematoxylin, eosin, truth.diagnostic_mask],
+    ["image", "hematoxylin", "eosin", "diagnostic regions"],
+)
+
+# %% [markdown]
+# ## Few patients, many images
+#
+# A thousand images can be a dozen people. Images of one patient share a knife, a bath of stain and a microscope; they are
+# not independent evidence.
+
+# %% mystnb={"figure": {"name": "fig-per-patient", "caption": "Images of each patient (base number), by class."}, "image": {"alt": "Bar chart of the number of images of each patient, benign patients in blue and malignant patients in orange."}}
+from histotransfer.figures import images_per_patient
+
+figure = images_per_patient(table)
+
+# %% [markdown]
+# ## A split that keeps patients apart
+#
+# The paper states train : validation : test = 7 : 1 : 2, and does not state whether it divides images or patients. Here the
+# base number is never divided. `grouped_split` gives one of five patient-disjoint test folds and a tenth for validation.
+
+# %%
+import pandas as pd
+
+from histotransfer.splits import audit, content_hashes, grouped_split
+
+split = grouped_split(table, fold=0, seed=seed)
+pd.crosstab(split["split"], split["label"], margins=True)
+
+# %% [markdown]
+# The audit counts what any two parts share: patients, base numbers, and images that are the same byte for byte.
+
+# %%
+hashes = content_hashes(table)
+pd.DataFrame(audit(split, hashes)).T
+
+# %% [markdown]
+# Splitting by image instead puts nearly every test patient into the training part as well:
+
+# %%
+from sklearn.model_selection import train_test_split
+
+train, test = train_test_split(table, test_size=0.2, stratify=table["label"], random_state=seed)
+by_image = table.assign(split="train")
+by_image.loc[test.index, "split"] = "test"
+pd.DataFrame(audit(by_image, hashes)).T.loc[["test/train"]]
+
+# %% [markdown]
+# ## The middle rung: LC25000
+#
+# LC25000 {cite}`borkowski2019` was made from 250 originals a class by rotation and flips, about twenty copies each. Its
+# unit is the **duplicate group**; a random split leaves a near-copy of almost every test image in training.
+
+# %%
+from histotransfer.datasets import lc25000
+
+lung = lc25000.load(root)
+count_images(lung)
+
+# %% mystnb={"figure": {"name": "fig-duplicates", "caption": "Four files of one duplicate group: the same original, turned and flipped."}, "image": {"alt": "Four lung tissue fields that are visibly rotated and mirrored copies of one another."}}
+group = lung["group"].iloc[0]
+copies = lung[lung["group"] == group].head(4)
+figure = gallery([decode(path) for path in copies["path"]], [group] * len(copies))
+
+# %% [markdown]
+# ## Take home
+#
+# - One table, one grammar, no guesses.
+# - The patient is the unit: 7 : 1 : 2 means patients, and the audit shows zeros.
+# - Copies are not samples: LC25000 counts originals.
+#
+# **Further reading:** the BreakHis paper {cite}`spanhol2016`; {cite}`bussola2021` on what leakage between parts is
+# worth; chapter {doc}`05_evaluation` for intervals that respect patients.

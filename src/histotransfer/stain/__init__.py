@@ -1,0 +1,82 @@
+"""Colour normalisation of H&E tiles: Macenko, Reinhard, Vahadane; and stain jitter as the alternative.
+
+Light that crosses stained tissue is absorbed exponentially (Beer-Lambert), so the *optical density* `-ln(I / I0)`
+of a pixel is linear in how much of each stain lies there. Macenko and Vahadane estimate the two stain vectors of a
+tile and render its concentrations anew with a reference's vectors; Reinhard matches mean and spread of the
+colours in CIELAB.
+
+- Macenko et al. 2009, "A method for normalizing histology slides for quantitative analysis", ISBI.
+- Reinhard et al. 2001, "Color transfer between images", IEEE Computer Graphics and Applications 21(5).
+- Vahadane et al. 2016, "Structure-preserving color normalization and sparse stain separation", IEEE TMI 35.
+- Tellez et al. 2018, "Whole-slide mitosis detection in H&E breast histology using PHH3 ...", IEEE TMI 37(9).
+
+A formula let loose on glass or ink gives black tiles and purple glass, so every method first asks whether a
+tile can be normalised at all. One that fails a guard comes back unchanged, with the reason:
+
+    fallbacks = []
+    normalised = Macenko().fit(target).transform(images, names=names, fallbacks=fallbacks)
+
+Deviations from the papers, all methods: parameters are estimated on some 40,000 evenly spread pixels; the output
+is rounded and undoes the `+ 1` under the logarithm; a tile that is normalised already stays as it is.
+"""
+
+from histotransfer.stain.density import (
+    REFERENCE_CONCENTRATIONS,
+    REFERENCE_STAINS,
+    NotNormalisable,
+    StainFit,
+    absorbing_mask,
+    angle_between,
+    fit_stains,
+    ink_mask,
+    macenko_stain_matrix,
+    optical_density,
+    sample_density,
+    sparse_codes,
+    tissue_mask,
+    vahadane_stain_matrix,
+)
+from histotransfer.stain.jitter import StainJitter
+from histotransfer.stain.maps import keep_glass, map_density, map_lab, to_lab
+from histotransfer.stain.normalisers import (
+    NORMALISERS,
+    Fallback,
+    Identity,
+    LabFit,
+    Macenko,
+    Reinhard,
+    Vahadane,
+    count_reasons,
+    normaliser,
+)
+
+__all__ = [
+    "NORMALISERS",
+    "REFERENCE_CONCENTRATIONS",
+    "REFERENCE_STAINS",
+    "Fallback",
+    "Identity",
+    "LabFit",
+    "Macenko",
+    "NotNormalisable",
+    "Reinhard",
+    "StainFit",
+    "StainJitter",
+    "Vahadane",
+    "absorbing_mask",
+    "angle_between",
+    "count_reasons",
+    "fit_stains",
+    "ink_mask",
+    "keep_glass",
+    "macenko_stain_matrix",
+    "map_density",
+    "map_lab",
+    "normaliser",
+    "optical_density",
+    "sample_density",
+    "sparse_codes",
+    "tissue_mask",
+    "to_lab",
+    "vahadane_stain_matrix",
+]

@@ -1,0 +1,306 @@
+"""Macenko, Reinhard, Vahadane and the identity behind one interface."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from histotransfer.errors import HistotransferError
+from histotransfer.stain.density import (
+    REFERENCE_CONCENTRATIONS,
+    REFERENCE_STAINS,
+    SAMPLE,
+    NotNormalisable,
+    StainFit,
+    absorbing_mask,
+    fit_stains,
+    is_rendered_with,
+    macenko_stain_matrix,
+    optical_density,
+    sample,
+    sample_density,
+    tissue_mask,
+    vahadane_stain_matrix,
+)
+from histotransfer.stain.maps import MAX_GLASS_SHIFT, glass_shift, keep_glass, map_density, map_lab, to_lab
+
+# CIELAB mean and standard deviation averaged over ~50,000 tiles of ~450 TCGA slides: slideflow's Reinhard fit "v3".
+REFERENCE_LAB_MEAN = np.array([65.22132, 28.934267, -14.142519])
+REFERENCE_LAB_STD = np.array([15.800227, 9.263783, 6.0213304])
+
+
+MAX_GAIN = 8.0  # largest stretch of a concentration or a colour axis
+SAME_MEAN, SAME_STD = 1.0, 0.04  # CIELAB units; relative
+
+
+class Fallback(NamedTuple):
+    """A tile that was returned unchanged: its name (or its position) and the guard that it failed."""
+
+    name: str
+    reason: str
+
+
+class LabFit(NamedTuple):
+    """CIELAB mean `(3,)` and standard deviation `(3,)`; L in 0..100."""
+
+    mean: np.ndarray
+    std: np.ndarray
+
+
+class Identity:
+    """No normalisation, and the interface of all normalisers.
+
+    `transform` never fails on a valid image and keeps no state, so one fitted normaliser serves many threads.
+    """
+
+    name = "none"
+
+    def fit(self, target: np.ndarray | Iterable[np.ndarray]) -> "Identity":
+        """Take the reference from an image, or the median of the references from several (training images).
+
+        Args:
+            target: uint8 RGB `(H, W, 3)`; or `(N, H, W, 3)`, a list or a generator of images. Images that fail a guard
+                are left out of a median.
+
+        Raises:
+            HistotransferError: not uint8 RGB, or no image that passes the guards.
+        """
+        single = isinstance(target, np.ndarray) and target.ndim == 3
+        fits, reasons = [], Counter()
+        for image in [target] if single else target:
+            try:
+                fits.append(self._estimate(checked(image)))
+            except NotNormalisable as reason:
+                reasons[str(reason)] += 1
+        if not fits:
+            raise HistotransferError(f"{self.name}: no target to fit ({_listed(reasons) or 'no images given'})")
+        self._adopt([np.median(part, axis=0) for part in zip(*fits, strict=True)])
+        return self
+
+    def normalise(self, image: np.ndarray) -> tuple[np.ndarray, str]:
+        """One image and "", or the same pixels and the reason why it cannot be normalised.
+
+        Raises:
+            HistotransferError: not a uint8 RGB array `(H, W, 3)` with at least one pixel.
+        """
+        image = checked(image)
+        try:
+            return self._map(image), ""
+        except NotNormalisable as reason:
+            return image.copy(), str(reason)
+
+    def transform(
+        self,
+        images: np.ndarray | Sequence[np.ndarray],
+        *,
+        names: Sequence[str] | None = None,
+        fallbacks: list[Fallback] | None = None,
+    ) -> np.ndarray | list[np.ndarray]:
+        """Normalise an image `(H, W, 3)`, a batch `(N, H, W, 3)` or a sequence of images: uint8 RGB in, the same out.
+
+        Args:
+            images: one image or several; sizes may differ in a sequence.
+            names: what to call the images in `fallbacks`; their positions if left out.
+            fallbacks: a list to which every image that was returned unchanged is added.
+
+        Raises:
+            HistotransferError: an image that is not uint8 RGB, no images, or as many names as images are missing.
+        """
+        single = isinstance(images, np.ndarray) and images.ndim == 3
+        batch = [images] if single else images
+        if not len(batch):
+            raise HistotransferError("stain: no images given")
+        names = [str(i) for i in range(len(batch))] if names is None else names
+        if len(names) != len(batch):
+            raise HistotransferError(f"stain: {len(batch)} images but {len(names)} names")
+        done = []
+        for image, name in zip(batch, names, strict=True):
+            out, reason = self.normalise(image)
+            done.append(out)
+            if reason and fallbacks is not None:
+                fallbacks.append(Fallback(name, reason))
+        if single:
+            return done[0]
+        return np.stack(done) if isinstance(images, np.ndarray) else done
+
+    def stain_matrix(self, image: np.ndarray) -> np.ndarray:
+        """Stain vectors `(2, 3)` of an image, unit rows haematoxylin and eosin; published ones if none are estimated.
+
+        Raises:
+            HistotransferError: not uint8 RGB, or the image fails a guard (the message is the reason).
+        """
+        checked(image)
+        return REFERENCE_STAINS / np.linalg.norm(REFERENCE_STAINS, axis=1, keepdims=True)
+
+    def concentrations(self, image: np.ndarray) -> np.ndarray:
+        """Amounts `(H, W, 2)` of haematoxylin and eosin, float32, least squares: noise goes below 0.
+
+        Raises:
+            HistotransferError: as `stain_matrix`.
+        """
+        inverse = np.linalg.pinv(self.stain_matrix(image)).astype(np.float32)
+        return optical_density(image) @ inverse
+
+    def fingerprint(self) -> str:
+        """A short key of method and reference: equal keys, equal output. Cached tiles are filed under it."""
+        numbers = [format(x, ".9g") for part in self._reference() for x in np.ravel(part)]
+        if not numbers:
+            return self.name
+        return f"{self.name}-{hashlib.sha256(f'v{VERSION} {numbers}'.encode()).hexdigest()[:12]}"
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.fingerprint()}>"
+
+    def _map(self, image: np.ndarray) -> np.ndarray:
+        return image.copy()
+
+    def _estimate(self, image: np.ndarray) -> tuple:
+        return (np.zeros(0),)
+
+    def _adopt(self, reference: list[np.ndarray]) -> None:
+        pass
+
+    def _reference(self) -> tuple:
+        return ()
+
+
+class Macenko(Identity):
+    """Stain vectors from the extreme angles of the stain plane, amounts matched at their 99th percentile.
+
+    Unfitted, the reference is the published one. Source: Macenko 2009. Deviation: where the linear map would tint the
+    tile's glass (over `MAX_GLASS_SHIFT`), the glass stays as it was.
+    """
+
+    name = "macenko"
+    _estimator = staticmethod(macenko_stain_matrix)
+    _mask = staticmethod(tissue_mask)
+
+    def __init__(self):
+        self.reference = StainFit(REFERENCE_STAINS, REFERENCE_CONCENTRATIONS)
+
+    def stain_matrix(self, image: np.ndarray) -> np.ndarray:
+        return self._estimate(checked(image)).stain_matrix
+
+    def _map(self, image: np.ndarray) -> np.ndarray:
+        density = sample_density(image)
+        if is_rendered_with(density, self.reference):
+            return image.copy()
+        source = fit_stains(density, self._estimator, self._mask)
+        gain = self.reference.max_concentrations / np.maximum(source.max_concentrations, 1e-6)
+        if not 1 / MAX_GAIN <= gain.min() <= gain.max() <= MAX_GAIN:
+            raise NotNormalisable("staining too weak or too strong to match")
+        matrix = self.reference.stain_matrix.T @ np.diag(gain) @ np.linalg.pinv(source.stain_matrix.T)
+        mapped = map_density(image, matrix)
+        if glass_shift(density, lambda colour: map_density(colour, matrix)) > MAX_GLASS_SHIFT:
+            return keep_glass(image, mapped)
+        return mapped
+
+    def _estimate(self, image: np.ndarray) -> StainFit:
+        return fit_stains(sample_density(image), self._estimator, self._mask)
+
+    def _adopt(self, reference: list[np.ndarray]) -> None:
+        stains, amounts = reference
+        self.reference = StainFit(stains / np.linalg.norm(stains, axis=1, keepdims=True), amounts)
+
+    def _reference(self) -> StainFit:
+        return self.reference
+
+
+class Vahadane(Macenko):
+    """Stain vectors by sparse non-negative factorisation; otherwise as Macenko, with the same published reference.
+
+    Source: Vahadane 2016. Deviation: amounts are least squares under the estimated vectors, not sparse codes, so that
+    the whole method is one linear map of densities and no structure is lost to the sparsity.
+    """
+
+    name = "vahadane"
+    _estimator = staticmethod(vahadane_stain_matrix)
+    _mask = staticmethod(absorbing_mask)
+
+
+class Reinhard(Identity):
+    """Mean and standard deviation of every CIELAB channel over the whole tile made those of the reference.
+
+    Unfitted, the reference is slideflow's average of TCGA tiles. A tile whose glass would be tinted is left alone: the
+    mean of glass and tissue describes neither. Source: Reinhard 2001, equations 10 and 11. Deviation: CIELAB, as all
+    histology codes have it, for the paper's l-alpha-beta.
+    """
+
+    name = "reinhard"
+
+    def __init__(self):
+        self.reference = LabFit(REFERENCE_LAB_MEAN, REFERENCE_LAB_STD)
+
+    def _map(self, image: np.ndarray) -> np.ndarray:
+        scale, shift = self._affine(image)
+        if glass_shift(sample_density(image)[:, ::4], lambda colour: map_lab(colour, scale, shift)) > MAX_GLASS_SHIFT:
+            raise NotNormalisable("glass would be tinted")
+        return map_lab(image, scale, shift)
+
+    def _affine(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        source = self._estimate(image)
+        scale = self.reference.std / source.std
+        # Clipping to the gamut keeps a normalised tile from having the reference's moments to the last digit.
+        if np.allclose(source.mean, self.reference.mean, 0, SAME_MEAN) and np.allclose(scale, 1, 0, SAME_STD):
+            return np.ones(3), np.zeros(3)
+        if scale.max() > MAX_GAIN:
+            raise NotNormalisable("no contrast: the tile has hardly more than one colour")
+        return scale, self.reference.mean - scale * source.mean
+
+    def _estimate(self, image: np.ndarray) -> LabFit:
+        # Moments settle sooner than percentiles do.
+        return _lab_moments(np.ascontiguousarray(sample(image)[::2]) if image.size > 3 * SAMPLE else sample(image))
+
+    def _adopt(self, reference: list[np.ndarray]) -> None:
+        self.reference = LabFit(*reference)
+
+    def _reference(self) -> LabFit:
+        return self.reference
+
+
+def _lab_moments(pixels: np.ndarray) -> LabFit:
+    mean, std = cv2.meanStdDev(to_lab(pixels[None]))
+    if std.min() < 0.25:
+        raise NotNormalisable("no contrast: the tile has hardly more than one colour")
+    return LabFit(mean[:, 0], std[:, 0])
+
+
+VERSION = 1  # part of every fingerprint: raise it when an output changes
+NORMALISERS = {kind.name: kind for kind in (Identity, Macenko, Reinhard, Vahadane)}
+
+
+def normaliser(name: str) -> Identity:
+    """The normaliser of that name (a key of `NORMALISERS`) with its published reference.
+
+    Raises:
+        HistotransferError: an unknown name.
+    """
+    if name not in NORMALISERS:
+        raise HistotransferError(f"stain normaliser {name!r} is not known; choose one of {', '.join(NORMALISERS)}")
+    return NORMALISERS[name]()
+
+
+def count_reasons(fallbacks: Iterable[Fallback]) -> dict[str, int]:
+    """How many tiles each guard sent back, most frequent first."""
+    return dict(Counter(fallback.reason for fallback in fallbacks).most_common())
+
+
+def checked(image: np.ndarray) -> np.ndarray:
+    """The image itself, contiguous.
+
+    Raises:
+        HistotransferError: not a uint8 RGB array `(H, W, 3)` with at least one pixel.
+    """
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        found = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise HistotransferError(f"stain: an image must be a uint8 RGB array (height, width, 3), not {found}")
+    if not image.size:
+        raise HistotransferError(f"stain: an image must have pixels, this one has shape {image.shape}")
+    return np.ascontiguousarray(image)
+
+
+def _listed(reasons: Counter) -> str:
+    return "; ".join(f"{reason}: {count}" for reason, count in reasons.items())
