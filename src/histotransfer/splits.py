@@ -5,7 +5,6 @@ is `group`: the base slide number in BreakHis, the duplicate group in LC25000.
 """
 
 import hashlib
-import warnings
 from itertools import combinations
 from pathlib import Path
 

@@ -24,17 +24,15 @@ from histotransfer.errors import HistotransferError
 
 VERSION = 1  # of the generator: raise it whenever an image changes
 MANIFEST = "phantom.json"
-# Twelve benign and twelve malignant patients.
-SUBTYPES = ("A", "F", "PT", "TA", "F", "TA", "A", "F", "PT", "TA", "F", "TA") + (
-    "DC", "LC", "MC", "PC", "DC", "LC", "MC", "PC", "DC", "MC", "DC", "DC",
-)  # fmt: skip
+BENIGN_PATIENTS = ("A", "F", "PT", "TA", "F", "TA", "A", "F", "PT", "TA", "F", "TA")
+MALIGNANT_PATIENTS = ("DC", "LC", "MC", "PC", "DC", "LC", "MC", "PC", "DC", "MC", "DC", "DC")
+SUBTYPES = BENIGN_PATIENTS + MALIGNANT_PATIENTS
 # Lowest and highest atypia of each class: benign and malignant overlap. Patients take evenly spaced values in random
 # order, so that the task is about as hard for every seed.
 ATYPIA = {"benign": (0.00, 0.62), "malignant": (0.38, 1.00)}
 LUNG_ATYPIA = {"lung_n": 0.15, "lung_aca": 0.6, "lung_scc": 0.7}
 # Share of images that show tissue of another subtype, of either class: no field of a slide is all lesion.
 UNSPECIFIC = 0.25
-BENIGN = 12
 SLIDES = {2: ("AB", "CD"), 9: ("AB", "CD"), 14: ("", "B"), 20: ("C", "D")}  # patients with two slides, by index
 
 
@@ -93,9 +91,10 @@ def breast_image(patient: int, magnification: int, index: int, *, size: int = 12
 
 
 def _atypia(patient: int, seed: int) -> float:
-    label, rank = ("benign", patient) if patient < BENIGN else ("malignant", patient - BENIGN)
+    benign = patient < len(BENIGN_PATIENTS)
+    label, rank = ("benign", patient) if benign else ("malignant", patient - len(BENIGN_PATIENTS))
     low, high = ATYPIA[label]
-    count = BENIGN if label == "benign" else len(SUBTYPES) - BENIGN
+    count = len(BENIGN_PATIENTS if benign else MALIGNANT_PATIENTS)
     order = np.random.default_rng([seed, 0, len(label)]).permutation(count)
     return low + (high - low) * order[rank] / (count - 1)
 

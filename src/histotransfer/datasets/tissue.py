@@ -5,8 +5,8 @@ into two concentration maps, hematoxylin and eosin. Light then obeys Beer-Lamber
 
     I = I0 * exp(-(c_hematoxylin * s_hematoxylin + c_eosin * s_eosin))
 
-Base stain vectors: QuPath's defaults for H&E (Bankhead et al. 2017), after Ruifrok and Johnston 2001. Everything else is
-invented for teaching: it looks like tissue at a squint, and is no model of any disease.
+Base stain vectors: QuPath's defaults for H&E (Bankhead et al. 2017), after Ruifrok and Johnston 2001. Everything else
+is invented for teaching: it looks like tissue at a squint, and is no model of any disease.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ BASE_STAINS = np.array([[0.651, 0.701, 0.290], [0.216, 0.801, 0.558]])
 # Micrometres a pixel. Between 40x and 400x a real field shrinks tenfold; here fivefold, so that a small picture at 400x
 # still holds some nuclei and one at 40x still resolves them.
 MICROMETRES = {40: 2.0, 100: 1.1, 200: 0.65, 400: 0.4}
-PURE_STROMA = 0.10  # share of the stroma that takes eosin only: without any pure pixel no method could find the stains
+PURE_STROMA = 0.11  # share of the stroma that takes eosin only: without any pure pixel no method could find the stains
 
 
 @dataclass(frozen=True)
@@ -147,15 +147,13 @@ def tissue(
     size_um = 6.0 + 3.0 * look.atypia
     spread = 0.10 + 0.22 * look.atypia
     spacing = 11.5 - 2.0 * look.atypia
-    if architecture.mode == "file":
-        cells = _rows(architecture, field, size_um)
-    else:
-        cells = _inside(epithelium, spacing, field)
+    in_files = architecture.mode == "file"
+    cells = _rows(architecture, field, size_um) if in_files else _inside(epithelium, spacing, field)
     lesion_map, in_lesion = _nuclei(cells, size_um, spread, 1.25, field, look)
     stromal = _inside(stroma, 1000**0.5 / architecture.stromal_cells**0.5, field)
-    stromal_map, in_stroma = _nuclei(stromal, 5.0, 0.15, 2.6, field, look)
+    stromal_map, _ = _nuclei(stromal, 5.0, 0.15, 2.6, field, look)
     nuclear = np.maximum(lesion_map, stromal_map)
-    pure = field.noise(9) > 0.6  # some nuclei hold hardly any eosin, so that its vector can be told from the mixture
+    pure = field.noise(9) > 0.9  # some nuclei hold hardly any eosin, so that its vector can be told from the mixture
     eosin = np.where(nuclear > 0.2, eosin * np.where(pure, 0.05, 0.6), eosin)
     hematoxylin = np.maximum(hematoxylin, nuclear)
 

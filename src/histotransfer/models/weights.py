@@ -239,7 +239,8 @@ def _read_file(path: Path) -> State:
         state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
     except Exception as error:  # torch.load and safetensors raise a dozen kinds for a file that is not theirs
         raise HistotransferError(f"{path}: not a readable weights file ({_first_line(error)})") from error
-    if not isinstance(state, Mapping):
+    named = isinstance(state, Mapping) and all(isinstance(n, str) and isinstance(t, Tensor) for n, t in state.items())
+    if not named:
         raise HistotransferError(f"{path}: holds no tensors by name; a torchvision state dict is needed")
     # torchvision's file still has `denselayer1.norm.1.weight` for what is `denselayer1.norm1.weight` today.
     old = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
@@ -295,7 +296,10 @@ def load_trunk(model: SEDenseNet, trunk: Trunk) -> None:
     Raises:
         HistotransferError: the model's trunk is not a DenseNet-121's.
     """
-    missing, unexpected = model.load_state_dict(trunk.state, strict=False)
+    try:
+        missing, unexpected = model.load_state_dict(trunk.state, strict=False)
+    except RuntimeError as error:  # a tensor of another shape
+        raise HistotransferError(f"{trunk.source}: does not fit this network ({_first_line(error)})") from error
     own = [name for name in missing if ".se." not in name and not name.startswith("classifier.")]
     if own or unexpected:
         raise HistotransferError(f"{trunk.source}: does not fit this network (first: {(own + unexpected)[0]})")
@@ -325,10 +329,13 @@ def load_model(path: Path) -> tuple[SEDenseNet, dict]:
     try:
         with safe_open(path, "pt") as file:
             metadata = json.loads((file.metadata() or {}).get("histotransfer", "null"))
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, json.JSONDecodeError) as error:
         raise HistotransferError(f"{path}: not a readable safetensors file ({error})") from error
     if not metadata:
         raise HistotransferError(f"{path}: not a weights file of histotransfer (no description in its header)")
-    model = SEDenseNet(**metadata["architecture"])
-    model.load_state_dict(load_file(path))
+    try:
+        model = SEDenseNet(**metadata["architecture"])
+        model.load_state_dict(load_file(path))
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise HistotransferError(f"{path}: its description does not fit its tensors ({_first_line(error)})") from error
     return model.eval(), metadata
