@@ -77,6 +77,8 @@ def predict(
     out: Annotated[Path | None, typer.Option(help="CSV to write instead of printing.")] = None,
 ) -> None:
     """Predict pictures: file, label, probability, profile. Research only, not a medical device."""
+    if out is not None and (out.is_dir() or not out.parent.is_dir()):
+        raise HistotransferError(f"{out}: cannot be written; give a file in a folder that exists")
     from histotransfer.predict import Predictor, Trouble
 
     predictor = Predictor(weights)

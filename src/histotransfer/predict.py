@@ -48,10 +48,13 @@ class Predictor:
     def __init__(self, weights: str | Path):
         model, description = load_model(Path(weights))
         self.model = model.to(memory_format=torch.channels_last)
-        self.classes: list[str] = description["classes"]
-        self.size: int = description["size"]
-        self.profile: str = description["profile"]
-        self.normaliser = normaliser(description["normaliser"])
+        try:
+            self.classes: list[str] = description["classes"]
+            self.size: int = description["size"]
+            self.profile: str = description["profile"]
+            self.normaliser = normaliser(description["normaliser"])
+        except KeyError as error:
+            raise HistotransferError(f"{weights}: its description lacks {error}; train it with `ladder`") from error
 
     def predict(self, files: Sequence[str | Path]) -> Iterator[Prediction | Trouble]:
         """Predict files in order, `BATCH` at a time; memory does not grow with their number."""

@@ -38,10 +38,8 @@ def decode(path: str | Path) -> np.ndarray:
     try:
         if Path(path).stat().st_size == 0:
             raise HistotransferError(f"{path}: empty file")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # held to MAX_PIXELS below
-            image = Image.open(path)
-        with image:
+        # Pillow warns of size (held to MAX_PIXELS below) and of damage; a bad picture is one line, ours.
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise HistotransferError(

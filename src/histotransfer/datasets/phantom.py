@@ -9,7 +9,7 @@ trivial nor hopeless. Everything is a function of the seed, byte for byte.
 import json
 import os
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -19,7 +19,7 @@ import pandas as pd
 from PIL import Image
 
 from histotransfer.datasets import breakhis, lc25000
-from histotransfer.datasets.tissue import BREAST, LUNG, MICROMETRES, Appearance, appearance, render, tissue
+from histotransfer.datasets.tissue import BREAST, LUNG, MICROMETRES, NORMAL, Appearance, appearance, render, tissue
 from histotransfer.errors import HistotransferError
 
 VERSION = 1  # of the generator: raise it whenever an image changes
@@ -29,10 +29,11 @@ MALIGNANT_PATIENTS = ("DC", "LC", "MC", "PC", "DC", "LC", "MC", "PC", "DC", "MC"
 SUBTYPES = BENIGN_PATIENTS + MALIGNANT_PATIENTS
 # Lowest and highest atypia of each class: benign and malignant overlap. Patients take evenly spaced values in random
 # order, so that the task is about as hard for every seed.
-ATYPIA = {"benign": (0.00, 0.62), "malignant": (0.38, 1.00)}
+ATYPIA = {"benign": (0.00, 0.55), "malignant": (0.45, 1.00)}
 LUNG_ATYPIA = {"lung_n": 0.15, "lung_aca": 0.6, "lung_scc": 0.7}
-# Share of images that show tissue of another subtype, of either class: no field of a slide is all lesion.
-UNSPECIFIC = 0.25
+# Share of fields that show normal tissue beside the lesion, whatever the patient's label: as on real slides.
+BESIDE = 0.15
+NORMAL_ATYPIA = 0.25
 SLIDES = {2: ("AB", "CD"), 9: ("AB", "CD"), 14: ("", "B"), 20: ("C", "D")}  # patients with two slides, by index
 
 
@@ -44,7 +45,7 @@ class Phantom:
         image: ``(H, W, 3)`` uint8 RGB.
         stain_matrix: ``(2, 3)`` unit optical-density vectors, hematoxylin and eosin.
         concentrations: ``(H, W, 2)`` float32, natural optical density along those vectors.
-        diagnostic_mask: ``(H, W)`` bool, the regions that carry the diagnosis.
+        diagnostic_mask: ``(H, W)`` bool, the regions that carry the diagnosis; empty in a field beside the lesion.
         brightness: ``(3,)`` I0 in grey levels.
     """
 
@@ -85,9 +86,10 @@ def breast_image(patient: int, magnification: int, index: int, *, size: int = 12
     subtype = SUBTYPES[patient]
     look = appearance(np.random.default_rng([seed, 1, patient]), _atypia(patient, seed))
     draw = np.random.default_rng([seed, 2, patient, magnification, index])
-    shown = draw.choice(list(BREAST)) if draw.random() < UNSPECIFIC else subtype
-    concentrations, mask = tissue(BREAST[shown], look, MICROMETRES[magnification], size, draw)
-    return _phantom(concentrations, mask, look)
+    beside = draw.random() < BESIDE
+    shown, look = (NORMAL, replace(look, atypia=NORMAL_ATYPIA)) if beside else (BREAST[subtype], look)
+    concentrations, mask = tissue(shown, look, MICROMETRES[magnification], size, draw)
+    return _phantom(concentrations, mask & (not beside), look)
 
 
 def _atypia(patient: int, seed: int) -> float:
@@ -137,6 +139,8 @@ def lung_copy(label: str, original: int, copy: int, *, size: int = 128, seed: in
 
 def _phantom(concentrations: np.ndarray, mask: np.ndarray, look: Appearance) -> Phantom:
     image = render(concentrations, look.stain_matrix, look.brightness)
+    for array in (image, concentrations, mask):
+        array.setflags(write=False)  # originals are kept and shared by their copies
     return Phantom(image, look.stain_matrix, concentrations, mask, look.brightness)
 
 
@@ -168,8 +172,7 @@ def write_phantom(
     root = Path(root).resolve()
     settings = Settings(size, images_per_magnification, lung_originals, lung_copies, seed)
     if root.exists():
-        if read_settings(root) != settings:
-            raise HistotransferError(f"{root}: holds phantom data of other settings; delete it or name another folder")
+        _check_same(root, settings)
         return root
     temporary = root.with_name(f".{root.name}.{os.getpid()}.part")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -180,11 +183,20 @@ def write_phantom(
         try:
             temporary.rename(root)
         except OSError:  # another process was faster
-            if read_settings(root) != settings:
-                raise
+            _check_same(root, settings)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return root
+
+
+def _check_same(root: Path, settings: Settings) -> None:
+    if read_settings(root) != settings:
+        raise HistotransferError(f"{root}: holds phantom data of other settings; delete it or name another folder")
+    images = len(SUBTYPES) * len(breakhis.MAGNIFICATIONS) * settings.images_per_magnification
+    images += len(lc25000.LABELS) * settings.lung_originals * settings.lung_copies
+    found = sum(path.suffix in (".png", ".jpeg") for path in root.rglob("*"))
+    if found != images:
+        raise HistotransferError(f"{root}: holds {found} phantom images, not {images}; delete it to have it made again")
 
 
 def read_settings(root: Path) -> Settings:
@@ -209,9 +221,16 @@ def truth(path: str | Path) -> Phantom:
     """
     path = Path(path).resolve()
     root = next((folder for folder in path.parents if (folder / MANIFEST).is_file()), None)
-    if root is None:
+    if root is None or not path.is_file():
         raise HistotransferError(f"{path}: lies in no phantom data set")
     settings = read_settings(root)
+    try:
+        return _truth(path, settings)
+    except (ValueError, IndexError) as error:
+        raise HistotransferError(f"{path}: was not written with this phantom data set") from error
+
+
+def _truth(path: Path, settings: Settings) -> Phantom:
     if path.suffix == ".png":
         name = breakhis.parse_name(path)
         patient = int(name.slide) - FIRST_SLIDE

@@ -19,7 +19,10 @@ BASE_STAINS = np.array([[0.651, 0.701, 0.290], [0.216, 0.801, 0.558]])
 # Micrometres a pixel. Between 40x and 400x a real field shrinks tenfold; here fivefold, so that a small picture at 400x
 # still holds some nuclei and one at 40x still resolves them.
 MICROMETRES = {40: 2.0, 100: 1.1, 200: 0.65, 400: 0.4}
-PURE_STROMA = 0.11  # share of the stroma that takes eosin only: without any pure pixel no method could find the stains
+# Shares that carry one stain alone: of the stroma, by design (without any pure pixel no method could find the stains),
+# and of all tissue at most.
+PURE_STROMA, MOST_PURE = 0.12, 0.18
+PURE = 0.05  # a pixel is pure where a stain is less than this share of both
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ BREAST = {
     "MC": Architecture("pool", 70, 150, irregularity=0.12, stromal_cells=1.2),
     "PC": Architecture("frond", 30, 84, aspect=3.2, irregularity=0.18, wall=16),
 }
+NORMAL = Architecture("gland", 20, 95, irregularity=0.05, wall=11, stromal_cells=1.2, fat=0.08)
 LUNG = {
     "lung_n": Architecture("gland", 42, 74, irregularity=0.10, wall=6, stromal_cells=0.8),
     "lung_aca": Architecture("gland", 32, 78, aspect=1.4, irregularity=0.24, wall=20, stromal_cells=2.0),
@@ -88,10 +92,10 @@ class Appearance:
 
 def appearance(generator: np.random.Generator, atypia: float) -> Appearance:
     """Draw the appearance of a patient of a given atypia."""
-    stains = np.abs(BASE_STAINS + generator.normal(0, 0.06, (2, 3)))
+    stains = np.abs(BASE_STAINS + generator.normal(0, 0.07, (2, 3)))
     return Appearance(
         stain_matrix=stains / np.linalg.norm(stains, axis=1, keepdims=True),
-        strength=np.exp(generator.normal(0, 0.22, 2)),
+        strength=np.exp(generator.normal(0, 0.25, 2)),
         brightness=generator.uniform(225, 250, 3),
         atypia=float(np.clip(atypia, 0, 1)),
         fibre=generator.uniform(3, 8),
@@ -158,9 +162,22 @@ def tissue(
     hematoxylin = np.maximum(hematoxylin, nuclear)
 
     maps = np.stack([hematoxylin * look.strength[0], eosin * look.strength[1]], axis=-1)
-    maps = cv2.GaussianBlur(maps, (0, 0), 0.6)  # the lens
+    maps = np.maximum(cv2.GaussianBlur(maps, (0, 0), 0.6), 0)  # the lens
+    maps = _mixed(maps, field)
     diagnostic = epithelium | (cv2.dilate(in_lesion.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0)
-    return np.maximum(maps, 0).astype(np.float32), diagnostic
+    return maps.astype(np.float32), diagnostic
+
+
+def _mixed(maps: np.ndarray, field: "_Field") -> np.ndarray:
+    """Give pixels with one stain alone some of the other, until no more than `MOST_PURE` of the tissue is pure."""
+    total = maps.sum(axis=-1)
+    tissue, pure = total > 0.05, maps.min(axis=-1) < PURE * total
+    excess = (pure & tissue).sum() - int(MOST_PURE * tissue.sum())
+    if excess <= 0:
+        return maps
+    order = np.where(pure & tissue, field.noise(12), np.inf)
+    changed = order <= np.partition(order.ravel(), excess - 1)[excess - 1]
+    return np.where(changed[..., None], np.maximum(maps, 1.2 * PURE * total[..., None]), maps)
 
 
 class _Field:
@@ -192,12 +209,19 @@ class _Field:
         points += self.generator.normal(0, jitter * spacing / 2, points.shape)
         return self.generator.permutation(points)
 
+    def aimed_centres(self, unit: Architecture) -> np.ndarray:
+        """Centres of units, moved so that the outline of one crosses the middle: fields are aimed at the lesion."""
+        points = self.centres(unit.spacing)
+        turn, middle = self.generator.uniform(0, 2 * np.pi), self.extent / 2
+        nearest = points[np.hypot(*(points - middle).T).argmin()]
+        return points + middle - nearest + 0.8 * unit.radius * np.array([np.cos(turn), np.sin(turn)])
+
 
 def _depth(unit: Architecture, field: _Field) -> np.ndarray:
     """How many micrometres inside the nearest unit each pixel lies; negative outside, ``(size, size)``."""
     depth = np.full((field.size, field.size), -1e3, np.float32)
     draw = field.generator
-    for x, y in field.centres(unit.spacing):
+    for x, y in field.aimed_centres(unit):
         turn, radius = draw.uniform(0, np.pi), unit.radius * np.exp(draw.normal(0, 0.15))
         amplitudes, phases = draw.normal(0, unit.irregularity, 4), draw.uniform(0, 2 * np.pi, 4)
         reach = radius * unit.aspect**0.5 * (1 + np.abs(amplitudes).sum())  # beyond it the unit has no say
@@ -261,10 +285,12 @@ def _rows(unit: Architecture, field: _Field, nucleus: float) -> np.ndarray:
     """Cells in single files along gently waving lines, ``(N, 2)`` micrometres."""
     draw, turn = field.generator, field.generator.uniform(0, np.pi)
     points: list[np.ndarray] = []
-    for offset in np.arange(-field.extent, field.extent, unit.spacing):
+    count = int(field.extent / unit.spacing)
+    for row in range(-count, count + 1):
         step = np.arange(-field.extent, field.extent, nucleus * 1.35)
-        kept = step[np.cumsum(draw.standard_normal(len(step))) > draw.normal(0, 2)]  # broken into runs
-        wave = offset + draw.normal(0, unit.spacing / 4) + 8 * np.sin(kept / 40 + draw.uniform(0, 6))
+        runs = np.cumsum(draw.standard_normal(len(step))) > draw.normal(0, 2)
+        kept = step[runs | (np.abs(step) < 12) if row == 0 else runs]  # the middle row crosses the middle of the field
+        wave = row * unit.spacing + draw.normal(0, unit.spacing / 6) + 6 * np.sin(kept / 40 + draw.uniform(0, 6))
         x = field.extent / 2 + kept * np.cos(turn) - wave * np.sin(turn)
         y = field.extent / 2 + kept * np.sin(turn) + wave * np.cos(turn)
         points.append(np.stack([x, y], axis=1))

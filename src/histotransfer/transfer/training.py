@@ -136,9 +136,8 @@ def train_stage(
             quiet.enter_context(learner.no_logging())
             quiet.enter_context(contextlib.redirect_stdout(io.StringIO()))  # early stopping prints all the same
         learner.freeze_to(thawed)
-        model.zero_grad(
-            set_to_none=True
-        )  # a gradient left by an earlier stage would let weight decay move frozen weights
+        # A gradient left by an earlier, deeper stage would let momentum and decay move weights that are frozen now.
+        model.zero_grad(set_to_none=True)
         learner.fit_one_cycle(epochs, lr_max=group_rates(model, config.learning_rate, config.rate_decay))
     model.eval()
     columns = [f"{part}_{name}" for part in ("train", "validation") for name in names]

@@ -1,0 +1,58 @@
+# The book and its tests. `make book` and `make test` need Python 3.11 and make, nothing else.
+PROFILE ?= phantom
+DATA ?=
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help venv book test test-slow lint format pairs picture lock clean
+
+help:
+	@echo "make book [PROFILE=phantom|lite|paper] [DATA=folder]   execute every chapter, build _build/html"
+	@echo "make test | test-slow                                  fast tests | the slower ones"
+	@echo "make lint | format | pairs | picture | lock | clean"
+
+venv: $(READY)
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed, $(PYTHON) is older; make venv PYTHON=/path/to/python3.11"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+book: venv
+	$(BIN)/histotransfer weights fetch
+	$(BIN)/histotransfer book build --profile $(PROFILE) --data "$(DATA)"
+
+test: venv
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: venv
+	$(BIN)/python -m pytest -m slow
+
+lint: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: venv
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# The paired, output-free notebooks from their py:percent sources.
+pairs: venv
+	$(BIN)/python -c "from histotransfer.bookbuild import pair; print(*pair(), sep='\n')"
+
+# The picture of the README, from the committed record.
+picture: venv
+	$(BIN)/python -m histotransfer.study.picture
+
+lock: venv
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --quiet \
+		--custom-compile-command "make lock" --output-file requirements.lock
+
+clean:
+	rm -rf _build
