@@ -8,6 +8,7 @@ import hashlib
 from itertools import combinations
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedKFold
 
@@ -36,12 +37,13 @@ def grouped_split(table: pd.DataFrame, *, fold: int = 0, folds: int = 5, seed: i
     Raises:
         HistotransferError: a class with too few groups to be in every part.
     """
-    groups = table.groupby("group")["label"].agg(lambda labels: labels.mode().iloc[0])
-    rest, test = _fold(groups, folds, fold, seed)
-    _, validation = _fold(rest, min(INNER_FOLDS, rest.value_counts().min()), 0, seed)
-    parts = pd.Series("train", index=groups.index)
-    parts[test.index], parts[validation.index] = "test", "validation"
-    split = table.assign(split=table["group"].map(parts))
+    test = group_folds(table["label"], table["group"], folds, seed)[fold]
+    rest = table[~test]
+    inner = min(INNER_FOLDS, smallest_class(rest["label"], rest["group"]))
+    validation = group_folds(rest["label"], rest["group"], inner, seed)[0]
+    split = table.assign(split="train")
+    split.loc[test, "split"] = "test"
+    split.loc[rest.index[validation], "split"] = "validation"
     for part in PARTS:
         if missing := sorted(set(table["label"]) - set(split.loc[split["split"] == part, "label"])):
             raise HistotransferError(
@@ -50,16 +52,39 @@ def grouped_split(table: pd.DataFrame, *, fold: int = 0, folds: int = 5, seed: i
     return split
 
 
-def _fold(groups: pd.Series, folds: int, fold: int, seed: int) -> tuple[pd.Series, pd.Series]:
-    counts = groups.value_counts()
+def group_folds(labels: pd.Series, groups: pd.Series, folds: int, seed: int) -> list[np.ndarray]:
+    """Which rows each of `folds` disjoint test folds holds; groups stay together and are stratified by label.
+
+    Args:
+        labels: of N rows. A group with several labels counts for its commonest.
+        groups: of the same rows.
+        folds: at least 2, at most the number of groups of the rarest label.
+        seed: shuffles the groups.
+
+    Returns:
+        One ``(N,)`` boolean mask a fold.
+
+    Raises:
+        HistotransferError: too few groups of a label.
+    """
+    label_of = _labels_of_groups(labels, groups)
+    counts = label_of.value_counts()
     if counts.min() < max(folds, 2):
         raise HistotransferError(
-            f"split: {counts.idxmin()} has {counts.min()} patients (groups), too few for {folds} folds;"
+            f"split: {counts.idxmin()} has {counts.min()} patients (groups), too few for {max(folds, 2)} folds;"
             " use fewer folds or more patients"
         )
     splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
-    train, test = list(splitter.split(groups, groups))[fold]
-    return groups.iloc[train], groups.iloc[test]
+    return [groups.isin(label_of.index[test]).to_numpy() for _, test in splitter.split(label_of, label_of)]
+
+
+def smallest_class(labels: pd.Series, groups: pd.Series) -> int:
+    """Number of groups of the label that has the fewest: the most folds there can be."""
+    return int(_labels_of_groups(labels, groups).value_counts().min())
+
+
+def _labels_of_groups(labels: pd.Series, groups: pd.Series) -> pd.Series:
+    return labels.groupby(groups).agg(lambda own: own.mode().iloc[0])
 
 
 def content_hashes(table: pd.DataFrame) -> pd.Series:

@@ -49,7 +49,7 @@ def decode(path: str | Path) -> np.ndarray:
                 raise HistotransferError(f"{path}: {width}x{height} pixels are too few to show tissue")
             if image.mode not in COLOUR_MODES:
                 raise HistotransferError(f"{path}: grey picture (mode {image.mode}); a colour picture is needed")
-            if image.mode in ("RGBA", "P") and image.has_transparency_data:
+            if image.has_transparency_data:
                 image = image.convert("RGBA")
                 if image.getextrema()[3][0] < 255:
                     raise HistotransferError(f"{path}: partly transparent; flatten it onto its background first")

@@ -21,7 +21,7 @@ BASE_STAINS = np.array([[0.651, 0.701, 0.290], [0.216, 0.801, 0.558]])
 MICROMETRES = {40: 2.0, 100: 1.1, 200: 0.65, 400: 0.4}
 # Shares that carry one stain alone: of the stroma, by design (without any pure pixel no method could find the stains),
 # and of all tissue at most.
-PURE_STROMA, MOST_PURE = 0.12, 0.18
+PURE_STROMA, MOST_PURE = 0.15, 0.18
 PURE = 0.05  # a pixel is pure where a stain is less than this share of both
 
 
@@ -96,7 +96,7 @@ def appearance(generator: np.random.Generator, atypia: float) -> Appearance:
     return Appearance(
         stain_matrix=stains / np.linalg.norm(stains, axis=1, keepdims=True),
         strength=np.exp(generator.normal(0, 0.25, 2)),
-        brightness=generator.uniform(225, 250, 3),
+        brightness=generator.uniform(232, 248, 3),
         atypia=float(np.clip(atypia, 0, 1)),
         fibre=generator.uniform(3, 8),
         haze=generator.uniform(0.15, 0.45),
@@ -143,7 +143,7 @@ def tissue(
     eosin += epithelium * (0.45 + 0.10 * field.noise(6))
     haze = field.noise(40)
     haze = haze - np.quantile(haze, PURE_STROMA)
-    hematoxylin = np.where(stroma & (haze > 0), look.haze * haze + 0.08, 0).astype(np.float32)
+    hematoxylin = np.where(stroma & (haze > 0), look.haze * haze + 0.04, 0).astype(np.float32)
     hematoxylin += epithelium * (0.12 + 0.06 * field.noise(15))
     hematoxylin += mucin * (0.10 + 0.05 * field.noise(20))
     eosin += mucin * (0.06 + 0.03 * field.noise(12))
@@ -214,7 +214,7 @@ class _Field:
         points = self.centres(unit.spacing)
         turn, middle = self.generator.uniform(0, 2 * np.pi), self.extent / 2
         nearest = points[np.hypot(*(points - middle).T).argmin()]
-        return points + middle - nearest + 0.8 * unit.radius * np.array([np.cos(turn), np.sin(turn)])
+        return points + middle - nearest + 0.95 * unit.radius * np.array([np.cos(turn), np.sin(turn)])
 
 
 def _depth(unit: Architecture, field: _Field) -> np.ndarray:

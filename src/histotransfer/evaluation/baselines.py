@@ -1,10 +1,13 @@
 """The two baselines that every trained network must beat on the same split."""
 
 import numpy as np
+import pandas as pd
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+
+from histotransfer.splits import group_folds, smallest_class
 
 PROBE_C = tuple(np.logspace(-5, 0, 6))
 PROBE_FOLDS = 5
@@ -37,11 +40,16 @@ def frozen_probe(features: np.ndarray, labels: np.ndarray, groups: np.ndarray, s
 
     Returns:
         The fitted search; `decision_function` gives the logit of class 1, `best_params_` the chosen C.
+
+    Raises:
+        HistotransferError: a class with fewer than two groups.
     """
+    rows = pd.Series(labels), pd.Series(groups)
+    masks = group_folds(*rows, min(PROBE_FOLDS, smallest_class(*rows)), seed)
+    folds = [(np.flatnonzero(~mask), np.flatnonzero(mask)) for mask in masks]
     pipeline = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=5000))
-    folds = StratifiedGroupKFold(PROBE_FOLDS, shuffle=True, random_state=seed)
     search = GridSearchCV(pipeline, {"logisticregression__C": PROBE_C}, scoring="roc_auc", cv=folds)
-    return search.fit(features, labels, groups=groups)
+    return search.fit(features, labels)
 
 
 def probe_logits(probe: GridSearchCV, features: np.ndarray) -> np.ndarray:

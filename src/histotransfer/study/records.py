@@ -78,7 +78,7 @@ def write_run(
         record: all of `RECORD_KEYS` but `artifacts`.
         predictions: one row an image and part.
         history: one row an epoch; may be empty.
-        provenance: what may differ between equal runs; versions and hardware are added.
+        provenance: what may differ between equal runs: `environment()` and timings.
         extra: file name to a function that writes it (weights), called with the path.
     """
     with run_folder(folder) as temporary:
@@ -91,7 +91,7 @@ def write_run(
         if missing := set(RECORD_KEYS) ^ set(whole):
             raise ValueError(f"record keys missing or unknown: {sorted(missing)}")
         write_json(temporary / "record.json", whole)
-        write_json(temporary / "provenance.json", {**environment(), **provenance})
+        write_json(temporary / "provenance.json", provenance)
 
 
 def read_run(folder: Path) -> Run:

@@ -13,7 +13,7 @@ from histotransfer.evaluation.baselines import frozen_probe, majority_logits, pr
 from histotransfer.evaluation.metrics import evaluate
 from histotransfer.models.se_densenet import SEDenseNet
 from histotransfer.models.weights import Trunk, imagenet_trunk, save_model
-from histotransfer.study.records import fingerprint, write_run
+from histotransfer.study.records import environment, fingerprint, write_run
 from histotransfer.transfer.ladder import (
     Report,
     Rung,
@@ -23,7 +23,7 @@ from histotransfer.transfer.ladder import (
     next_rung,
     prepare_rung,
 )
-from histotransfer.transfer.training import pooled_features, predict_logits
+from histotransfer.transfer.training import check_device, pooled_features, predict_logits
 
 RUNS = ("majority", "frozen-probe", "lc25000", "ladder")
 NO_HISTORY = pd.DataFrame(columns=["rung", "stage", "epoch"])
@@ -55,6 +55,7 @@ def run_ladder(
     out = Path(out)
     if out.exists() and not out.is_dir():
         raise HistotransferError(f"{out}: is a file; give a folder for the records")
+    check_device(config.device)
     trunk = imagenet_trunk(config.weights)
     report(f"ImageNet weights: {trunk.source}, content hash {trunk.content_hash[:12]}")
     lung = prepare_rung(lc25000, lc25000.load(data_root), config, progress=progress)
@@ -99,6 +100,7 @@ class _Recorder:
 
     def __init__(self, config: LadderConfig, trunk: Trunk, data_root: Path, out: Path, report: Report):
         self.config, self.trunk, self.data_root, self.out, self.report = config, trunk, data_root, out, report
+        self.environment = environment()  # now: the checkout may have moved on when a long run ends
         self.started = time.perf_counter()
 
     def write(
@@ -139,7 +141,8 @@ class _Recorder:
             "seed": self.config.seed,
             "metrics": metrics,
         }
-        seconds = {
+        provenance = {
+            **self.environment,
             "stage_seconds": stage_seconds or [],
             "total_seconds": round(time.perf_counter() - self.started, 1),
         }
@@ -147,7 +150,7 @@ class _Recorder:
         if model is not None:
             description = model_description(rung, self.config, self.trunk)
             extra["model.safetensors"] = lambda path: save_model(model, path, description)
-        write_run(self.out / run, record, predictions, history, seconds, extra)
+        write_run(self.out / run, record, predictions, history, provenance, extra)
         test = metrics["test"]["image"]["all"]
         self.report(
             f"{run}: test accuracy {test['accuracy']:.3f} ({test['images']} images, {test['patients']} patients)"

@@ -29,10 +29,16 @@ def with_intervals(runs: Mapping[str, Run], part: str = "test") -> pd.DataFrame:
 
     Returns:
         Columns `run, magnification, metric, value, low, high, images, benign, malignant` (the last two count groups).
+
+    Raises:
+        HistotransferError: a run has no predictions of that part.
     """
     rows = []
     for name, run in runs.items():
-        for magnification, predictions in by_magnification(run.predictions[run.predictions["part"] == part]):
+        of_part = run.predictions[run.predictions["part"] == part]
+        if of_part.empty:
+            raise HistotransferError(f"{run.folder}: holds no predictions of the {part} part")
+        for magnification, predictions in by_magnification(of_part):
             groups = predictions.groupby("truth")["group"].nunique()
             counts = {kind: int(groups.get(kind, 0)) for kind in ("benign", "malignant")}
             for metric, row in intervals(predictions).iterrows():

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from histotransfer.config import LadderConfig, Stage
+from histotransfer.errors import HistotransferError
 from histotransfer.models.se_densenet import SEDenseNet
 from histotransfer.transfer.unfreezing import (
     FrozenPrefix,
@@ -75,6 +76,20 @@ class Batches:
             part = slice(i * self.batch_size, (i + 1) * self.batch_size)
             x = self.source.batch(rows[part], views[part])
             yield x.to(self.device), self.targets[rows[part]].to(self.device)
+
+
+def check_device(device: str) -> None:
+    """Refuse a device that this machine does not have.
+
+    Raises:
+        HistotransferError: it is not there.
+    """
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise HistotransferError(
+            f"device: {device} cannot be used here ({str(error).splitlines()[0]}); use cpu"
+        ) from error
 
 
 def class_weights(targets: np.ndarray, classes: int) -> Tensor:

@@ -1,0 +1,116 @@
+"""The pages of prose, and the site if one has been built."""
+
+import re
+import tomllib
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import yaml
+
+from histotransfer.bookbuild import toc_files
+
+ROOT = Path(__file__).parent.parent.parent
+SITE = ROOT / "_build" / "html"
+STATIC = ROOT / "book" / "_static"
+
+
+def test_every_page_of_prose_is_in_the_table_of_contents():
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    assert {Path(name).name for name in toc_files(toc) if name.startswith("book/")} == {
+        path.stem for path in (ROOT / "book").glob("*.md")
+    }
+    assert all("numbered" in part for part in toc["parts"])  # at the top level it numbers nothing
+
+
+def test_every_citation_has_an_entry_and_every_entry_says_where_it_is():
+    bibliography = (ROOT / "book" / "references.bib").read_text(encoding="utf-8")
+    keys = re.findall(r"^@\w+\{(\w+),", bibliography, re.M)
+    assert len(keys) == len(set(keys))
+    sources = [*(ROOT / "book").glob("*.md"), *(ROOT / "notebooks").glob("*.py")]
+    cited = set()
+    for source in sources:
+        for group in re.findall(r"\{cite(?::\w+)?\}`([^`]+)`", source.read_text(encoding="utf-8")):
+            cited |= {key.strip() for key in group.split(",")}
+    assert cited <= set(keys)
+    for entry in bibliography.split("\n@")[0:]:
+        assert "doi " in entry or "No DOI" in entry, entry
+
+
+def test_formulas_need_no_network():
+    config = yaml.safe_load((ROOT / "_config.yml").read_text())["sphinx"]["config"]
+    assert (STATIC / config["mathjax_path"]).is_file()
+    assert "Apache License" in (STATIC / "mathjax" / "LICENSE").read_text()
+    assert len(list((STATIC / "mathjax/output/chtml/fonts/woff-v2").glob("*.woff"))) > 20
+    assert "sphinx_thebe" not in config["extensions"]
+
+
+def test_the_make_target_book_is_not_the_folder():
+    makefile = (ROOT / "Makefile").read_text()
+    (phony,) = re.findall(r"^\.PHONY:(.*)$", makefile, re.M)
+    assert {"venv", "book", "test", "test-slow", "lint", "pairs", "lock", "clean"} <= set(phony.split())
+
+
+def test_citation_and_archive_name_the_same_version():
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    archive = yaml.safe_load((ROOT / ".zenodo.json").read_text())
+    assert str(citation["version"]) == version
+    assert archive.get("version", version) == version
+    assert {"cff-version", "message", "title", "authors"} <= citation.keys()
+
+
+class Page(HTMLParser):
+    """What a page loads by itself, where it links to, and what it lacks."""
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.loads, self.links, self.anchors = [], [], set()
+        self.without_alt = self.warnings = 0
+        self.figures, self.tables_in_figures = 0, 0
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attributes):
+        values = dict(attributes)
+        self.anchors.add(values.get("id"))
+        if tag in ("script", "img", "iframe", "source") and values.get("src"):
+            self.loads.append(values["src"])
+        if tag == "link" and values.get("rel") in ("stylesheet", "preload", "icon"):
+            self.loads.append(values["href"])
+        if tag == "a" and values.get("href"):
+            self.links.append(values["href"])
+        self.warnings += "stderr" in (values.get("class") or "").split()
+        self.without_alt += tag == "img" and not values.get("alt")
+        self.figures += tag == "figure"
+        self.tables_in_figures += tag == "table" and self.figures > 0
+
+    def handle_endtag(self, tag):
+        self.figures -= tag == "figure"
+
+
+@pytest.mark.slow
+def test_the_site_loads_nothing_from_elsewhere_and_its_links_resolve():
+    if not (SITE / "index.html").is_file():
+        pytest.skip("no site has been built: `make book`")
+    pages = {path: Page(path) for path in SITE.rglob("*.html") if "_static" not in path.parts}
+    trouble = []
+    for path, page in pages.items():
+        name = path.relative_to(SITE)
+        if page.without_alt:
+            trouble.append(f"{name}: {page.without_alt} pictures without alt text")
+        if page.warnings:
+            trouble.append(f"{name}: {page.warnings} cells printed a warning")
+        if page.tables_in_figures:
+            trouble.append(f"{name}: a table is captioned as a figure")
+        trouble += [f"{name} loads {url}" for url in page.loads if re.match(r"(https?:)?//", url)]
+        for url in (*page.loads, *page.links):
+            if re.match(r"\w+:|//", url):
+                continue
+            file, _, anchor = url.partition("#")
+            target = (path.parent / file.partition("?")[0]).resolve() if file else path
+            if not target.is_file():
+                trouble.append(f"{name} points at {url}, which is not there")
+            elif anchor and target in pages and anchor not in pages[target].anchors:
+                trouble.append(f"{name} points at {url}; there is no such anchor")
+    assert len(pages) >= 10
+    assert not trouble, "\n".join(trouble)

@@ -1,0 +1,75 @@
+import pytest
+
+from histotransfer.datasets import lc25000
+from histotransfer.datasets.lc25000 import GROUPS, LABELS, TREE, read_groups
+from histotransfer.errors import HistotransferError
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Two files a class, from one original."""
+    for label in LABELS:
+        (tmp_path / TREE / label).mkdir(parents=True)
+        names = [f"{label.replace('_', '')}{i}.jpeg" for i in (1, 2)]
+        for name in names:
+            (tmp_path / TREE / label / name).touch()
+        (tmp_path / GROUPS).mkdir(exist_ok=True)
+        (tmp_path / GROUPS / f"{label}.csv").write_text("file,group\n" + "".join(f"{name},7\n" for name in names))
+    return tmp_path
+
+
+def test_load_takes_groups_from_the_list(root):
+    table = lc25000.load(root)
+    assert table.groupby("label")["group"].unique().map(list).to_dict() == {label: [f"{label}-7"] for label in LABELS}
+    assert len(table) == 6
+
+
+def test_without_a_group_list_nothing_is_loaded(root):
+    (root / GROUPS / "lung_n.csv").unlink()
+    with pytest.raises(HistotransferError, match=r"lung_n\.csv: missing; without duplicate groups"):
+        lc25000.load(root)
+
+
+def test_a_file_without_a_group_is_named(root):
+    (root / TREE / "lung_n" / "lungn3.jpeg").touch()
+    with pytest.raises(HistotransferError, match=r"lungn3\.jpeg: in no duplicate group"):
+        lc25000.load(root)
+
+
+@pytest.mark.parametrize("name", ["lungn1.jpg", "lungaca9.jpeg", "lungn.jpeg", "x lungn1.jpeg"])
+def test_a_name_outside_the_layout_is_refused(root, name):
+    (root / TREE / "lung_n" / name).touch()
+    with pytest.raises(HistotransferError, match=f"{name}: not an LC25000 file name of lung_n"):
+        lc25000.load(root)
+
+
+def test_load_needs_the_official_folder(tmp_path):
+    with pytest.raises(HistotransferError, match=f"{tmp_path}: holds no {TREE}"):
+        lc25000.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "file,cluster\na,1\n", "file,group,x\na,1,2\n", "file,group\na,1\na,2\n", "file,group\na,\n", "\x00\xff"],
+    ids=["empty", "other column", "third column", "twice", "no group", "binary"],
+)
+def test_a_broken_group_list_is_refused_with_its_path(tmp_path, text):
+    path = tmp_path / "lung_n.csv"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(HistotransferError, match=f"^{path}: ") as error:
+        read_groups(path)
+    assert "\n" not in str(error.value)
+
+
+def test_phantom_is_read_by_the_same_loader(phantom_root):
+    table = lc25000.load(phantom_root)
+    assert set(table["label"]) == set(LABELS)
+    assert (table.groupby("group").size() > 1).all()  # near-duplicates
+
+
+def test_real_subset_has_the_documented_counts(data_root):
+    table = lc25000.load(data_root)
+    assert len(table) == 2220
+    groups = table.groupby("label")["group"].nunique().to_dict()
+    assert groups == {"lung_aca": 243, "lung_n": 249, "lung_scc": 248}
+    assert (table.groupby("group").size() == 3).all()

@@ -1,0 +1,50 @@
+import pytest
+
+from histotransfer.datasets.summary import count_images, load_present
+from histotransfer.datasets.table import image_table
+from histotransfer.errors import HistotransferError
+
+
+def row(i, label, patient, magnification, group=None):
+    return {
+        "path": f"/{i}.png", "dataset": "made", "label": label, "patient": patient,
+        "group": group or patient, "magnification": magnification,
+    }  # fmt: skip
+
+
+def test_counts_by_hand():
+    table = image_table(
+        [
+            row(0, "benign", "1A", 100, "1"),
+            row(1, "benign", "1B", 40, "1"),
+            row(2, "benign", "2", 100),
+            row(3, "malignant", "2", 100),
+            row(4, "malignant", "3", 400),
+        ],
+        where="made",
+    )
+    counts = count_images(table)
+    assert list(counts.columns) == ["40x", "100x", "400x", "all", "patients", "groups"]
+    assert counts.loc["benign"].tolist() == [1, 2, 0, 3, 3, 2]
+    assert counts.loc["malignant"].tolist() == [0, 1, 1, 2, 2, 2]
+    assert counts.loc["all"].tolist() == [1, 3, 1, 5, 4, 3]  # patient 2 is of both classes, yet one patient
+
+
+def test_images_without_magnification_have_one_column():
+    counts = count_images(image_table([row(0, "lung_n", "a", 0), row(1, "lung_aca", "b", 0)], where="made"))
+    assert list(counts.columns) == ["images", "patients", "groups"]
+    assert counts.loc["all"].tolist() == [2, 2, 2]
+
+
+def test_both_data_sets_of_a_folder_are_found(phantom_root):
+    tables = load_present(phantom_root)
+    assert list(tables) == ["BreakHis", "LC25000 (lung)"]
+    assert {name: set(table["dataset"]) for name, table in tables.items()} == {
+        "BreakHis": {"breakhis"},
+        "LC25000 (lung)": {"lc25000"},
+    }
+
+
+def test_a_folder_without_data_sets_is_refused(tmp_path):
+    with pytest.raises(HistotransferError, match=f"{tmp_path}: holds neither"):
+        load_present(tmp_path)

@@ -1,0 +1,169 @@
+import hashlib
+import json
+
+import numpy as np
+import pytest
+from scipy.special import softmax
+
+from histotransfer.config import ladder_config
+from histotransfer.datasets import breakhis, lc25000
+from histotransfer.errors import HistotransferError
+from histotransfer.predict import Predictor
+from histotransfer.splits import grouped_split
+from histotransfer.study.records import RECORD_KEYS, read_run
+from histotransfer.study.runner import RUNS, run_ladder
+from histotransfer.study.tables import read_experiment
+
+SETTINGS = {"size": 48, "lc25000_schedule": "head:1,block4:1", "breakhis_schedule": "head:1,block4:1", "seed": 1}
+COLUMNS = ["image", "patient", "group", "magnification", "subtype", "part", "fold", "seed", "truth"]
+
+
+def run(phantom_root, out, **settings):
+    lines = []
+    run_ladder(ladder_config("phantom", SETTINGS | settings), phantom_root, out, report=lines.append)
+    return lines
+
+
+@pytest.fixture(scope="module")
+def lines_and_folder(phantom_root, trunk, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("results") / "tiny"
+    return run(phantom_root, folder), folder
+
+
+@pytest.fixture(scope="module")
+def runs(lines_and_folder):
+    return {name: read_run(lines_and_folder[1] / name) for name in RUNS}
+
+
+def test_four_runs_are_written_and_nothing_else(lines_and_folder):
+    _, folder = lines_and_folder
+    assert sorted(path.name for path in folder.iterdir()) == ["frozen-probe", "ladder", "lc25000", "majority"]
+    models = [path.relative_to(folder).as_posix() for path in folder.rglob("*.safetensors")]
+    assert models == ["ladder/model.safetensors"]
+
+
+def test_every_step_is_reported(lines_and_folder, trunk):
+    lines, _ = lines_and_folder
+    assert lines[0] == f"ImageNet weights: {trunk.source}, content hash {trunk.content_hash[:12]}"
+    starts = [line.split(":")[0] for line in lines[1:]]
+    stages = [[f"{rung}, head", f"{rung}, block4"] for rung in ("lc25000", "breakhis")]
+    assert starts == ["majority", "frozen-probe", *stages[0], "lc25000", *stages[1], "ladder"]
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_records_have_the_documented_keys(runs, trunk, name):
+    record = runs[name].record
+    assert set(record) == set(RECORD_KEYS)
+    assert (record["experiment"], record["run"], record["profile"], record["seed"]) == ("tiny", name, "phantom", 1)
+    assert record["data"]["name"] == ("lc25000" if name == "lc25000" else "breakhis")
+    assert record["config"]["imagenet"] == {"source": trunk.source, "content_hash": trunk.content_hash}
+    assert record["config"]["breakhis_schedule"] == [["head", 1], ["block4", 1]]
+    assert set(record["metrics"]) == {"validation", "test"}
+    assert all(count == 0 for shared in record["split"]["audit"].values() for count in shared.values())
+    assert sum(record["split"]["parts"].values()) == record["data"]["images"]
+    assert runs[name].provenance["total_seconds"] > 0
+
+
+def test_predictions_are_those_of_the_split(runs, phantom_root):
+    split = grouped_split(breakhis.load(phantom_root), seed=1)
+    evaluated = split[split["split"] != "train"]
+    for name in ("majority", "frozen-probe", "ladder"):
+        predictions = runs[name].predictions
+        assert list(predictions.columns) == [*COLUMNS, "logit_benign", "logit_malignant"]
+        assert {str(phantom_root / image) for image in predictions["image"]} == set(evaluated["path"])
+        assert not predictions["image"].duplicated().any()
+        found = predictions.assign(path=[str(phantom_root / image) for image in predictions["image"]])
+        joined = found.merge(evaluated, on="path", suffixes=("", "_true"), validate="one_to_one")
+        assert (joined["truth"] == joined["label"]).all()
+        assert (joined["part"] == joined["split"]).all()
+        for column in ("patient", "group", "magnification", "subtype"):
+            assert (joined[column] == joined[f"{column}_true"]).all(), column
+    assert read_experiment(runs["ladder"].folder.parent, ["majority", "frozen-probe", "ladder"])
+
+
+def test_the_first_rung_is_evaluated_on_its_own_classes(runs):
+    predictions = runs["lc25000"].predictions
+    assert list(predictions.columns) == [*COLUMNS, *(f"logit_{label}" for label in lc25000.LABELS)]
+    assert set(predictions["truth"]) == set(lc25000.LABELS)
+    assert set(runs["lc25000"].record["metrics"]["test"]["image"]) == {"all"}
+
+
+def test_training_images_of_a_group_are_limited(runs, phantom_root):
+    split = grouped_split(lc25000.load(phantom_root), seed=1)
+    train = split[split["split"] == "train"]
+    parts = runs["lc25000"].record["split"]["parts"]
+    assert parts["train"] == 2 * train["group"].nunique() < len(train)
+    assert parts["test"] == (split["split"] == "test").sum()
+
+
+def test_the_majority_baseline_is_chance(runs):
+    metrics = runs["majority"].record["metrics"]["test"]["image"]["all"]
+    assert (metrics["auroc"], metrics["balanced_accuracy"]) == (0.5, 0.5)
+    train = runs["majority"].record["split"]["parts"]["train"]
+    logits = runs["majority"].predictions[["logit_benign", "logit_malignant"]].drop_duplicates().to_numpy()
+    shares = np.exp(logits[0])
+    assert shares.sum() == pytest.approx(1)
+    assert shares * train == pytest.approx(np.round(shares * train), abs=1e-3)
+
+
+def test_history_has_a_row_an_epoch_of_every_stage(runs):
+    history = runs["ladder"].history
+    rows = [(rung, stage, 1) for rung in ("lc25000", "breakhis") for stage in ("head", "block4")]
+    assert list(history[["rung", "stage", "epoch"]].itertuples(index=False, name=None)) == rows
+    assert np.isfinite(history[["train_loss", "validation_log_loss", "validation_accuracy"]]).all(axis=None)
+    assert runs["majority"].history.empty
+    assert len(runs["lc25000"].history) == 2
+    assert len(runs["ladder"].provenance["stage_seconds"]) == 4
+
+
+def test_the_weights_file_predicts_what_the_record_says(runs, phantom_root):
+    ladder = runs["ladder"]
+    predictor = Predictor(ladder.folder / "model.safetensors")
+    assert (predictor.profile, predictor.size, predictor.classes) == ("phantom", 48, ["benign", "malignant"])
+    logits = ladder.predictions[["logit_benign", "logit_malignant"]].to_numpy()
+    found = list(predictor.predict([phantom_root / image for image in ladder.predictions["image"]]))
+    assert [result.probability for result in found] == pytest.approx(softmax(logits, axis=1).max(axis=1), abs=1e-5)
+    assert [result.label for result in found] == [breakhis.LABELS[i] for i in logits.argmax(axis=1)]
+
+
+def test_an_equal_run_writes_equal_files(lines_and_folder, phantom_root, tmp_path):
+    _, folder = lines_and_folder
+    run(phantom_root, tmp_path / "tiny")
+    for name in RUNS:
+        for file in ("record.json", "history.csv", "predictions.csv"):
+            assert (tmp_path / "tiny" / name / file).read_bytes() == (folder / name / file).read_bytes(), (name, file)
+
+
+def test_the_fingerprint_says_which_images_wherever_they_lie(runs, phantom_root):
+    lines = [
+        f"{path.relative_to(phantom_root).as_posix()} {hashlib.sha256(path.read_bytes()).hexdigest()}\n"
+        for path in phantom_root.rglob("*.png")
+    ]
+    expected = hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
+    for name in ("majority", "frozen-probe", "ladder"):
+        assert runs[name].record["data"]["fingerprint"] == expected
+
+
+def test_the_record_does_not_know_where_it_was_made(runs, phantom_root):
+    for name in RUNS:
+        record = json.dumps(runs[name].record)
+        assert str(phantom_root) not in record
+        assert not runs[name].predictions["image"].str.startswith("/").any()
+
+
+def test_out_that_is_a_file_is_refused_before_anything_runs(phantom_root, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(HistotransferError, match="file: is a file; give a folder"):
+        run_ladder(ladder_config("phantom"), phantom_root, tmp_path / "file", report=pytest.fail)
+
+
+def test_missing_weights_are_said_before_anything_runs(phantom_root, tmp_path):
+    config = ladder_config("phantom", {"weights": str(tmp_path / "none.pth")})
+    with pytest.raises(HistotransferError, match=r"none\.pth: no such weights file"):
+        run_ladder(config, phantom_root, tmp_path / "out", report=pytest.fail)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_without_the_data_sets_is_refused(tmp_path, trunk):
+    with pytest.raises(HistotransferError, match="holds no lung_colon_image_set"):
+        run_ladder(ladder_config("phantom"), tmp_path, tmp_path / "out", report=lambda line: None)

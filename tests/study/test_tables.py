@@ -1,0 +1,75 @@
+import pandas as pd
+import pytest
+
+from histotransfer.errors import HistotransferError
+from histotransfer.evaluation.intervals import intervals
+from histotransfer.study.records import read_run
+from histotransfer.study.tables import formatted, number, read_experiment, with_intervals
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, write_made_run, make_predictions):
+    folder = tmp_path_factory.mktemp("spine")
+    write_made_run(folder / "ladder")
+    write_made_run(folder / "probe", predictions=make_predictions().assign(logit_benign=0.1))
+    return read_experiment(folder, ["ladder", "probe"])
+
+
+def test_runs_come_in_the_order_asked_for(runs):
+    assert list(runs) == ["ladder", "probe"]
+    assert runs["probe"].record["run"] == "probe"
+
+
+@pytest.mark.parametrize("change", ["fewer", "other part"])
+def test_runs_on_different_images_are_refused(tmp_path, write_made_run, make_predictions, change):
+    other = make_predictions()[:-1] if change == "fewer" else make_predictions(part="validation")
+    write_made_run(tmp_path / "a")
+    write_made_run(tmp_path / "b", predictions=other)
+    with pytest.raises(HistotransferError, match="a, b were not evaluated on the same images"):
+        read_experiment(tmp_path, ["a", "b"])
+
+
+def test_a_missing_run_is_named(tmp_path):
+    with pytest.raises(HistotransferError, match=f"{tmp_path / 'gone'}: not a run's folder"):
+        read_experiment(tmp_path, ["gone"])
+
+
+def test_every_run_magnification_and_metric_has_a_row(runs):
+    table = with_intervals(runs)
+    metrics = ["accuracy", "balanced_accuracy", "auroc", "sensitivity", "specificity", "recognition_rate"]
+    expected = [(run, m, metric) for run in runs for m in ("40", "100", "all") for metric in metrics]
+    assert list(table[["run", "magnification", "metric"]].itertuples(index=False, name=None)) == expected
+    assert list(table.columns) == [
+        "run", "magnification", "metric", "value", "low", "high", "images", "benign", "malignant",
+    ]  # fmt: skip
+    assert set(zip(table["magnification"], table["images"], strict=True)) == {("40", 36), ("100", 24), ("all", 60)}
+    assert (table[["benign", "malignant"]] == 6).all(axis=None)
+    ladder = table[(table["run"] == "ladder") & (table["magnification"] == "all")].set_index("metric")
+    pd.testing.assert_frame_equal(
+        ladder[["value", "low", "high"]], intervals(runs["ladder"].predictions), check_names=False
+    )
+
+
+def test_only_the_asked_part_counts(tmp_path, write_made_run, make_predictions):
+    both = pd.concat([make_predictions(patients=4, part="validation"), make_predictions(patients=10, seed=1)])
+    runs = {"run": read_run(write_made_run(tmp_path / "run", predictions=both))}
+    for part, patients in (("validation", 2), ("test", 5)):
+        table = with_intervals(runs, part=part)
+        assert set(table["benign"]) == set(table["malignant"]) == {patients}
+
+
+def test_formatted_is_as_people_read_it(runs):
+    table = with_intervals(runs)
+    wide = formatted(table, ["accuracy", "recognition_rate"])
+    assert list(wide.columns) == ["accuracy", "recognition rate", "images", "patients (benign + malignant)"]
+    assert wide.index.tolist() == [(m, run) for m in ("40", "100", "all") for run in ("ladder", "probe")]
+    row = table[(table["run"] == "probe") & (table["magnification"] == "100") & (table["metric"] == "accuracy")]
+    value, low, high = row[["value", "low", "high"]].iloc[0]
+    assert wide.loc[("100", "probe")].tolist()[0] == f"{value:.2f} [{low:.2f}, {high:.2f}]"
+    assert wide.loc[("100", "probe")].tolist()[2:] == [24, "6 + 6"]
+
+
+def test_number():
+    assert number(0.8449, 0.7, 0.9051) == "0.84 [0.70, 0.91]"
+    assert number(1, 1, 1) == "1.00 [1.00, 1.00]"
+    assert number(float("nan"), float("nan"), float("nan")) == "–"

@@ -1,0 +1,342 @@
+"""The book builder: parameters, execution, normalisation, pairs, staging, pages."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+
+from histotransfer.bookbuild import (
+    build_book,
+    chapter_parameters,
+    chapter_sources,
+    check_parameters,
+    execute_chapter,
+    normalise,
+    pair,
+    pair_text,
+    read_source,
+    stage,
+    stale_pairs,
+)
+from histotransfer.errors import HistotransferError
+
+ROOT = Path(__file__).parent.parent
+
+CHAPTER = """\
+# %% [markdown]
+# # A chapter with $\\\\frac{I}{I_0}$ {cite:p}`macenko2009`
+
+# %% tags=["parameters"]
+profile = "phantom"  # größer als ASCII
+seed = 0
+
+# %%
+import sys
+import warnings
+
+warnings.warn("seen")
+print("to stdout")
+print(sys.executable)
+object()
+
+# %% mystnb={"figure": {"name": "fig-seed", "caption": "A line."}, "image": {"alt": "A rising line."}}
+import matplotlib.pyplot as plt
+
+figure, axes = plt.subplots()
+axes.plot([0, seed])
+plt.show()
+"""
+
+FAILING = """\
+# %% tags=["parameters"]
+seed = 0
+
+# %%
+print("fine")
+
+# %%
+raise ValueError("first line\\nthe last line")
+"""
+
+
+@pytest.fixture
+def write_chapter(tmp_path):
+    def write(text=CHAPTER, name="01_made.py") -> Path:
+        path = tmp_path / "notebooks" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+# Parameters ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_parameters_of_a_chapter_are_read_without_running_it(write_chapter):
+    assert chapter_parameters(write_chapter()) == {"profile": "phantom", "seed": 0}
+    assert chapter_parameters(write_chapter("# %%\n1 + 1\n")) == {}
+
+
+def test_given_parameters_replace_defaults(write_chapter):
+    assert check_parameters(write_chapter(), {"seed": 7}) == {"profile": "phantom", "seed": 7}
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"colour": 1}, ["01_made", "colour", "profile, seed"]),
+        ({"device": "cpu"}, ["01_made", "device", "profile, seed"]),  # known to others, not to this chapter
+        ({"seed": "3"}, ["01_made", "seed", "integer"]),
+        ({"seed": True}, ["01_made", "seed", "integer"]),
+        ({"seed": 1.0}, ["01_made", "seed", "integer"]),
+        ({"seed": -1}, ["01_made", "seed", "greater than or equal to 0"]),
+        ({"profile": "huge"}, ["01_made", "profile", "'phantom', 'lite' or 'paper'"]),
+    ],
+)
+def test_refused_parameters_are_named_before_anything_runs(write_chapter, tmp_path, given, words):
+    output = tmp_path / "out.ipynb"
+    with pytest.raises(HistotransferError) as error:
+        execute_chapter(write_chapter(), output, given, root=tmp_path)
+    assert all(word in str(error.value) for word in words), str(error.value)
+    assert "\n" not in str(error.value)
+    assert not output.exists()
+    assert not (tmp_path / "_build").exists()
+
+
+@pytest.mark.parametrize("line", ["seed = int('3')", "import os", "a, b = 1, 2", "seed ="])
+def test_a_parameters_cell_holds_plain_assignments_only(write_chapter, line):
+    with pytest.raises(HistotransferError, match="01_made"):
+        chapter_parameters(write_chapter(f'# %% tags=["parameters"]\n{line}\n'))
+
+
+def test_a_default_is_checked_too(write_chapter):
+    with pytest.raises(HistotransferError, match=r"01_made.*wheel"):
+        check_parameters(write_chapter('# %% tags=["parameters"]\nwheel = 1\n'), {})
+
+
+def test_two_parameters_cells_are_refused(write_chapter):
+    cell = '# %% tags=["parameters"]\nseed = 0\n\n'
+    with pytest.raises(HistotransferError, match="2 cells"):
+        chapter_parameters(write_chapter(cell * 2))
+
+
+# Execution ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory):
+    """One chapter executed twice, from different folders and into different files."""
+    texts = []
+    for name in ("first", "second"):
+        root = tmp_path_factory.mktemp(name)
+        source = root / "01_made.py"
+        source.write_text(CHAPTER, encoding="utf-8")
+        execute_chapter(source, root / "out" / f"{name}.ipynb", {"seed": 5}, root=root)
+        texts.append((root / "out" / f"{name}.ipynb").read_text(encoding="utf-8"))
+        assert [path.name for path in (root / "out").iterdir()] == [f"{name}.ipynb"]
+    return texts
+
+
+def test_a_second_run_is_byte_identical(executed):
+    assert executed[0] == executed[1]
+
+
+def test_the_page_shows_the_parameters_once_and_as_they_were(executed):
+    notebook = nbformat.reads(executed[0], as_version=4)
+    nbformat.validate(notebook)
+    shown = [cell.source for cell in notebook.cells if "seed = " in cell.source]
+    assert shown == ['profile = "phantom"  # größer als ASCII\nseed = 5']
+    assert "injected-parameters" not in executed[0]
+
+
+def test_nothing_of_the_run_but_its_outputs_is_kept(executed):
+    notebook = nbformat.reads(executed[0], as_version=4)
+    assert [cell["id"] for cell in notebook.cells] == ["cell-00", "cell-01", "cell-02", "cell-03"]
+    assert notebook.metadata.keys() == {"kernelspec", "language_info"}
+    assert [cell.metadata for cell in notebook.cells][:3] == [{}, {"tags": ["parameters"]}, {}]
+    assert notebook.cells[3].metadata["mystnb"]["image"]["alt"] == "A rising line."
+    assert [cell.get("execution_count") for cell in notebook.cells] == [None, 1, 2, 3]
+    streams = {output.name: output.text for output in notebook.cells[2].outputs if output.output_type == "stream"}
+    assert streams["stderr"].startswith("<cell>:4: UserWarning: seen")
+    assert notebook.cells[2].outputs[-1].data["text/plain"] == "<object at 0x...>"
+    assert "image/png" in notebook.cells[3].outputs[0].data
+    # The interpreter that runs the tests runs the chapter, whatever kernels are installed.
+    assert streams["stdout"].splitlines() == ["to stdout", sys.executable]
+
+
+def test_a_failing_chapter_leaves_nothing_where_the_build_looks(write_chapter, tmp_path):
+    output = tmp_path / "executed" / "01_made.ipynb"
+    output.parent.mkdir()
+    output.write_text("the last good one")
+    with pytest.raises(HistotransferError) as error:
+        execute_chapter(write_chapter(FAILING), output, {"seed": 1}, root=tmp_path)
+    message = str(error.value)
+    assert "01_made" in message
+    assert "code cell 3 of 3" in message
+    assert "ValueError: the last line" in message
+    assert "\n" not in message
+    assert output.read_text() == "the last good one"
+    assert list(output.parent.iterdir()) == [output]
+    kept = nbformat.read(tmp_path / "_build" / "failed" / "01_made.ipynb", as_version=4)
+    assert any("fine" in str(cell.get("outputs")) for cell in kept.cells)
+
+
+def test_a_kernel_that_dies_is_reported(write_chapter, tmp_path):
+    source = write_chapter("# %%\n1\n\n# %%\nimport os\nos._exit(1)\n")
+    with pytest.raises(HistotransferError, match=r"01_made failed.*DeadKernelError"):
+        execute_chapter(source, tmp_path / "out.ipynb", root=tmp_path)
+    assert not (tmp_path / "out.ipynb").exists()
+
+
+def test_process_numbers_and_addresses_go_and_pictures_stay(write_chapter):
+    source = write_chapter("# %%\n1\n")
+    run = read_source(source)
+    picture = "at 0x123 in base64"
+    run.cells[0]["outputs"] = [
+        nbformat.v4.new_output(
+            "stream", text="/tmp/ipykernel_4711/99.py:1: Warning\n/a/site-packages/b.py kept 0x10\n"
+        ),
+        nbformat.v4.new_output("display_data", data={"image/png": picture, "text/plain": "<Axes at 0x7fab12>"}),
+        nbformat.v4.new_output("error", ename="E", evalue="", traceback=["File /tmp/ipykernel_1/2.py"]),
+    ]
+    run.cells[0].metadata["papermill"] = {"duration": 1.5}
+    page = normalise(run, source, {})
+    stream, display, error = page.cells[0].outputs
+    assert stream.text == "<cell>:1: Warning\nb.py kept 0x10\n"
+    assert display.data == {"image/png": picture, "text/plain": "<Axes at 0x...>"}
+    assert error.traceback == ["File <cell>"]
+    assert page.cells[0].metadata == {}
+
+
+# Pairs --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_pair_in_step_and_every_way_to_be_out_of_step(write_chapter, tmp_path):
+    source = write_chapter()
+    target = source.with_suffix(".ipynb")
+    assert "missing" in stale_pairs(tmp_path)[0]
+    assert pair(tmp_path) == [target]
+    assert stale_pairs(tmp_path) == []
+    assert pair(tmp_path) == []  # nothing to do is nothing written
+
+    source.write_text(CHAPTER.replace("to stdout", "changed"), encoding="utf-8")
+    (complaint,) = stale_pairs(tmp_path)
+    assert "01_made.ipynb" in complaint
+    assert "make pairs" in complaint
+    pair(tmp_path)
+
+    notebook = json.loads(target.read_text(encoding="utf-8"))
+    notebook["cells"][2]["outputs"] = [{"output_type": "stream", "name": "stdout", "text": ["left over"]}]
+    target.write_text(json.dumps(notebook))
+    assert len(stale_pairs(tmp_path)) == 1  # an output counts as out of step
+    pair(tmp_path)
+
+    (target.parent / "02_orphan.ipynb").write_text("{}")
+    (complaint,) = stale_pairs(tmp_path)
+    assert "02_orphan.ipynb" in complaint
+
+
+def test_a_pair_is_deterministic_and_output_free(write_chapter):
+    source = write_chapter()
+    assert pair_text(source) == pair_text(source)
+    notebook = nbformat.reads(pair_text(source), as_version=4)
+    nbformat.validate(notebook)
+    assert all(not cell.outputs for cell in notebook.cells if cell.cell_type == "code")
+    assert read_source(source).cells[1].metadata["tags"] == ["parameters"]
+
+
+def test_what_is_not_a_chapter_is_refused(tmp_path):
+    with pytest.raises(HistotransferError, match="no such chapter"):
+        read_source(tmp_path / "01_none.py")
+    (tmp_path / "01_bad.ipynb").write_text("not json")
+    with pytest.raises(HistotransferError, match="01_bad"):
+        read_source(tmp_path / "01_bad.ipynb")
+
+
+# The book -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def made_book(tmp_path, write_chapter):
+    """A book of one made chapter with the real configuration, pages and style."""
+    write_chapter(CHAPTER.replace("print(sys.executable)\n", ""))
+    shutil.copyfile(ROOT / "_config.yml", tmp_path / "_config.yml")
+    shutil.copytree(ROOT / "book" / "_static", tmp_path / "book" / "_static")
+    shutil.copyfile(ROOT / "book" / "references.bib", tmp_path / "book" / "references.bib")
+    shutil.copyfile(ROOT / "book" / "bibliography.md", tmp_path / "book" / "bibliography.md")
+    (tmp_path / "book" / "index.md").write_text("# Made\n\n$$ x^2 $$\n")
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv" / "STRAY.md").write_text("# Stray, with a {doc}`link to nowhere`\n")
+    toc = {
+        "format": "jb-book",
+        "root": "book/index",
+        "parts": [
+            {"caption": "One", "numbered": True, "chapters": [{"file": "notebooks/01_made"}]},
+            {"caption": "Two", "chapters": [{"file": "book/bibliography"}]},
+        ],
+    }
+    (tmp_path / "_toc.yml").write_text(yaml.safe_dump(toc))
+    return tmp_path
+
+
+def test_chapters_come_in_the_order_of_the_book(made_book):
+    assert [source.name for source in chapter_sources(made_book)] == ["01_made.py"]
+    (made_book / "notebooks" / "01_made.py").unlink()
+    with pytest.raises(HistotransferError, match="01_made"):
+        chapter_sources(made_book)
+    (made_book / "_toc.yml").unlink()
+    with pytest.raises(HistotransferError, match=r"_toc\.yml"):
+        chapter_sources(made_book)
+
+
+def test_only_what_the_book_needs_is_staged(made_book):
+    staged = stage(made_book, [])
+    assert {path.name for path in staged.iterdir()} == {"_config.yml", "_toc.yml", "book"}
+    assert not list(staged.rglob("STRAY.md"))
+
+
+@pytest.mark.parametrize("url", ["", "https://example.org/some/repository"])
+def test_launch_buttons_need_the_address_of_a_repository(made_book, url):
+    config = yaml.safe_load((made_book / "_config.yml").read_text())
+    config["repository"]["url"] = url
+    (made_book / "_config.yml").write_text(yaml.safe_dump(config))
+    staged = yaml.safe_load((stage(made_book, []) / "_config.yml").read_text())
+    assert bool(staged.get("launch_buttons", {}).get("binderhub_url")) == bool(url)
+    assert staged["html"]["use_repository_button"] == bool(url)
+
+
+def test_a_parameter_that_no_chapter_takes_is_refused(made_book):
+    with pytest.raises(HistotransferError, match="device"):
+        build_book(made_book, parameters={"device": "cpu"}, report=lambda line: None)
+    with pytest.raises(HistotransferError, match="no such folder"):
+        build_book(made_book, data_root=made_book / "none", report=lambda line: None)
+
+
+@pytest.mark.slow
+def test_a_book_is_built_offline_and_rebuilt_only_where_needed(made_book):
+    lines = []
+    site = build_book(made_book, parameters={"seed": 2}, report=lines.append)
+    assert [line.split()[0] for line in lines] == ["01_made", "pages"]
+    page = (site / "notebooks" / "01_made.html").read_text(encoding="utf-8")
+    assert 'src="../_static/mathjax/tex-mml-chtml.js' in page
+    assert (site / "_static/mathjax/output/chtml/fonts/woff-v2/MathJax_Main-Regular.woff").is_file()
+    assert 'alt="A rising line."' in page
+    assert "Fig. 1" in page
+    assert "Macenko" in page
+    assert "thebe" not in page.lower()
+    assert not list(site.rglob("STRAY*"))
+
+    lines.clear()
+    build_book(made_book, parameters={"seed": 2}, report=lines.append)
+    assert "unchanged" in lines[0]
+
+    # A broken link is an error, and the site that was there stays.
+    (made_book / "book" / "index.md").write_text("# Made\n\n{doc}`nowhere`\n")
+    with pytest.raises(HistotransferError, match=r"nowhere"):
+        build_book(made_book, parameters={"seed": 2}, report=lines.append)
+    assert (site / "notebooks" / "01_made.html").read_text(encoding="utf-8") == page

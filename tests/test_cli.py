@@ -1,0 +1,182 @@
+import csv
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from histotransfer import cli
+from histotransfer.models import weights
+from histotransfer.study import runner
+
+COLOURS = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def run(capsys, monkeypatch):
+    """Run the command in this process: exit status, lines of output, lines of errors."""
+
+    def command(*arguments):
+        monkeypatch.setattr(sys, "argv", ["histotransfer", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        out, err = capsys.readouterr()
+        return stop.value.code, out.splitlines(), err.splitlines()
+
+    return command
+
+
+@pytest.fixture
+def good(tmp_path):
+    files = [tmp_path / "good 1.png", tmp_path / "good,2.png"]
+    for file, array in zip(files, (COLOURS, COLOURS // 2), strict=True):
+        Image.fromarray(array).save(file)
+    return files
+
+
+@pytest.fixture
+def bad(tmp_path):
+    """One of each kind of picture that cannot be predicted."""
+    contents = {
+        "text.png": b"hello",
+        "empty.png": b"",
+        "cut.png": None,
+        "grey.png": COLOURS[..., 0].copy(),
+        "deep-grey.png": COLOURS[..., 0].astype(np.uint16) * 257,
+        "hole.png": np.concatenate([COLOURS, COLOURS[..., :1]], axis=2),
+        "dot.png": COLOURS[:1, :1],
+    }
+    buffer = io.BytesIO()
+    Image.fromarray(COLOURS).save(buffer, "PNG")
+    contents["cut.png"] = buffer.getvalue()[:2000]
+    huge = bytearray(buffer.getvalue())
+    huge[16:24] = (60_000).to_bytes(4) * 2
+    contents["huge.png"] = bytes(huge)  # its header's checksum is wrong, too
+    for name, content in contents.items():
+        if isinstance(content, bytes):
+            (tmp_path / name).write_bytes(content)
+        else:
+            Image.fromarray(content).save(tmp_path / name)
+    return [*(tmp_path / name for name in contents), tmp_path / "gone.png"]
+
+
+def test_good_pictures_are_predicted_with_status_0(run, write_model, good):
+    status, out, err = run("predict", *good, "--weights", write_model())
+    assert (status, err) == (0, [])
+    rows = list(csv.DictReader(out))
+    assert [row["file"] for row in rows] == [str(file) for file in good]
+    assert {row["label"] for row in rows} <= {"benign", "malignant"}
+    assert all(0.5 <= float(row["probability"]) <= 1 for row in rows)
+    assert {row["profile"] for row in rows} == {"phantom"}
+
+
+def test_each_bad_picture_is_one_line_and_the_good_ones_are_predicted(run, write_model, good, bad):
+    status, out, err = run("predict", *bad[:4], *good, *bad[4:], "--weights", write_model())
+    assert status == 2
+    assert [line.split(": ")[0] for line in err] == [str(file) for file in bad]
+    assert [row["file"] for row in csv.DictReader(out)] == [str(file) for file in good]
+
+
+def test_predictions_go_into_a_file(run, write_model, good, bad, tmp_path):
+    screen = run("predict", *good, "--weights", write_model())[1]
+    status, out, _ = run("predict", *good, bad[0], "--weights", write_model(), "--out", tmp_path / "found.csv")
+    assert (status, out) == (2, [])
+    assert (tmp_path / "found.csv").read_text().splitlines() == screen
+    assert not list(tmp_path.glob("*.part"))
+
+
+@pytest.mark.parametrize("out", ["gone/found.csv", "folder"])
+def test_an_output_that_cannot_be_written_is_one_line(run, write_model, good, tmp_path, out):
+    (tmp_path / "folder").mkdir()
+    status, _, err = run("predict", *good, "--weights", write_model(), "--out", tmp_path / out)
+    assert status == 2
+    assert len(err) == 1
+    assert str(tmp_path / out) in err[0]
+
+
+def test_missing_weights_are_one_line(run, good, tmp_path):
+    status, out, err = run("predict", *good, "--weights", tmp_path / "gone.safetensors")
+    assert (status, out) == (2, [])
+    assert len(err) == 1
+    assert err[0].startswith(f"error: {tmp_path / 'gone.safetensors'}: no such weights file")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "trouble"),
+    [
+        (["--set", "sise=64"], "error: sise: unknown; choose from profile, size"),
+        (["--set", "size=large"], "error: size: 'large' refused"),
+        (["--set", "size=8"], "error: size: '8' refused"),
+        (["--set", "size"], "error: --set size: write it as key=value"),
+        (["--set", "breakhis_schedule=head:0"], "error: breakhis_schedule:"),
+        (["--set", "profile=lite"], "error: profile: choose it with --profile"),
+        (["--data", "/no/such/folder"], "error: /no/such/folder: no such folder"),
+        (["--profile", "lite"], "error: profile lite needs real images: give their folder with --data"),
+        (["--profile", "paper"], "error: profile paper needs real images"),
+    ],
+)
+def test_a_ladder_that_cannot_run_is_one_line(run, tmp_path, arguments, trouble):
+    status, out, err = run("ladder", "--out", tmp_path / "out", *arguments)
+    assert (status, out) == (2, [])
+    assert len(err) == 1
+    assert err[0].startswith(trouble)
+    assert not (tmp_path / "out").exists()
+
+
+def test_ladder_hands_over_what_was_typed(run, tmp_path, monkeypatch):
+    seen = {}
+
+    def run_ladder(config, root, out, *, progress, report):
+        seen.update(config=config, root=root, out=out, progress=progress)
+        report("working")
+        return out / "ladder"
+
+    monkeypatch.setattr(runner, "run_ladder", run_ladder)
+    settings = ["--set", "size=64", "--set", "normaliser=none"]
+    status, out, err = run("ladder", "--profile", "lite", "--data", tmp_path, *settings, "--out", tmp_path / "spine")
+    assert (status, err) == (0, [])
+    assert out == ["working", f"record: {tmp_path / 'spine' / 'ladder' / 'record.json'}"]
+    assert (seen["config"].profile, seen["config"].size, seen["config"].normaliser) == ("lite", 64, "none")
+    assert (seen["root"], seen["out"], seen["progress"]) == (tmp_path, tmp_path / "spine", False)
+
+
+def test_an_unknown_profile_is_a_usage_error(run, tmp_path):
+    status, out, err = run("ladder", "--profile", "huge", "--out", tmp_path)
+    assert (status, out) == (2, [])
+    assert "huge" in "\n".join(err)
+
+
+def test_data_summary_counts_what_is_there(run, phantom_root):
+    status, out, err = run("data", "summary", phantom_root)
+    assert (status, err) == (0, [])
+    assert {"BreakHis", "LC25000 (lung)"} <= set(out)
+    total = next(line for line in out if line.startswith("all"))
+    assert total.split() == ["all", "24", "24", "24", "24", "96", "24", "24"]
+
+
+def test_data_summary_of_another_folder_is_one_line(run, tmp_path):
+    status, _, err = run("data", "summary", tmp_path)
+    assert status == 2
+    assert len(err) == 1
+    assert "holds neither" in err[0]
+
+
+def test_weights_fetch_prints_source_and_hash(run, trunk, tmp_path, monkeypatch):
+    monkeypatch.setenv("HISTOTRANSFER_CACHE", str(tmp_path))
+    monkeypatch.setattr(weights, "_download", lambda: trunk)
+    status, out, _ = run("weights", "fetch")
+    assert status == 0
+    assert out == [f"ImageNet weights: {trunk.source}", f"content hash: {trunk.content_hash}"]
+    assert (tmp_path / "densenet121-imagenet.safetensors").exists()
+
+
+def test_the_installed_command_exits_with_status_2_and_one_line(tmp_path):
+    command = [Path(sys.executable).with_name("histotransfer"), "ladder", "--profile", "lite", "--out", tmp_path / "x"]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"COLUMNS": "200"})
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: profile lite needs real images")

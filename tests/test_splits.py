@@ -1,0 +1,123 @@
+import hashlib
+from collections import Counter
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from histotransfer.datasets import breakhis, lc25000
+from histotransfer.datasets.table import PARTS, SCHEMA
+from histotransfer.errors import HistotransferError
+from histotransfer.splits import audit, content_hashes, grouped_split, leaks
+
+LABELS = ("benign", "malignant")
+CLEAN = {"patients": 0, "groups": 0, "images": 0}
+
+any_images = st.lists(st.tuples(st.integers(0, 24).map("g{}".format), st.sampled_from(LABELS)), min_size=1, max_size=80)
+# Enough groups of each class for every split; group g has the label of its parity, sizes differ.
+many_groups = st.lists(st.integers(1, 4), min_size=20, max_size=70).map(
+    lambda sizes: [(f"g{g}", LABELS[g % 2]) for g, size in enumerate(sizes) for _ in range(size)]
+)
+
+
+@settings(max_examples=60)
+@given(images=any_images, folds=st.integers(2, 6), seed=st.integers(0, 5), data=st.data())
+def test_any_split_is_a_partition_by_group_or_an_error(make_table, images, folds, seed, data):
+    table = make_table(images)
+    fold = data.draw(st.integers(0, folds - 1))
+    try:
+        split = grouped_split(table, fold=fold, folds=folds, seed=seed)
+    except HistotransferError as error:
+        assert "\n" not in str(error)
+        return
+    pd.testing.assert_frame_equal(split.assign(split=""), table)  # nothing lost, nothing moved
+    assert set(split["split"]) == set(PARTS)
+    assert (split.groupby("group")["split"].nunique() == 1).all()
+    assert (split.groupby("split")["label"].nunique() == table["label"].nunique()).all()
+    SCHEMA.validate(split)
+
+
+@settings(max_examples=15)
+@given(images=many_groups, seed=st.integers(0, 5))
+def test_folds_of_one_seed_are_disjoint_cover_the_table_and_share_the_patients_of_each_class(make_table, images, seed):
+    table = make_table(images)
+    splits = [grouped_split(table, fold=fold, seed=seed) for fold in range(5)]
+    tested = Counter(row for split in splits for row in split.index[split["split"] == "test"])
+    assert tested == Counter(table.index)
+    for label, rows in table.groupby("label"):
+        fair = rows["group"].nunique() / 5
+        for split in splits:
+            own = split[(split["split"] == "test") & (split["label"] == label)]
+            assert abs(own["group"].nunique() - fair) < 1, "patients count, whoever gave the most images"
+
+
+def test_five_folds_are_seven_to_one_to_two(make_table):
+    table = make_table([(f"g{g}", LABELS[g % 2]) for g in range(200) for _ in range(3)])
+    shares = grouped_split(table)["split"].value_counts(normalize=True)
+    assert shares.round(2).to_dict() == {"train": 0.7, "test": 0.2, "validation": 0.1}
+
+
+def test_a_split_is_fixed_by_its_seed(make_table):
+    table = make_table([(f"g{g}", LABELS[g % 2]) for g in range(40)])
+    assert grouped_split(table, seed=1).equals(grouped_split(table, seed=1))
+    assert not grouped_split(table, seed=1).equals(grouped_split(table, seed=2))
+
+
+def test_one_patient_of_a_class_cannot_be_split(make_table):
+    table = make_table([("only", "benign")] * 9 + [(f"g{g}", "malignant") for g in range(9)])
+    with pytest.raises(HistotransferError, match=r"benign has 1 patients .* too few for 3 folds"):
+        grouped_split(table, folds=3)
+
+
+def planted(make_table, folder, parts, groups, patients=None):
+    """Three images in given parts; contents differ."""
+    table = make_table([(group, "benign") for group in groups], folder)
+    table = table.assign(split=parts, patient=patients or groups)
+    for i, path in enumerate(table["path"]):
+        Path(path).write_bytes(b"image %d" % i)
+    return table
+
+
+def test_audit_of_an_honest_split_is_all_zero(make_table, tmp_path):
+    table = planted(make_table, tmp_path, ["train", "validation", "test"], ["a", "b", "c"])
+    report = audit(table, content_hashes(table))
+    assert report == dict.fromkeys(["test/train", "test/validation", "train/validation"], CLEAN)
+    assert not leaks(report)
+
+
+def test_audit_finds_a_shared_patient(make_table, tmp_path):
+    table = planted(make_table, tmp_path, ["train", "test", "validation"], ["a", "b", "c"], ["p", "p", "q"])
+    report = audit(table, content_hashes(table))
+    assert report["test/train"] == CLEAN | {"patients": 1}
+    assert report["train/validation"] == report["test/validation"] == CLEAN
+    assert leaks(report)
+
+
+def test_audit_finds_a_shared_group(make_table, tmp_path):
+    table = planted(make_table, tmp_path, ["train", "validation", "test"], ["a", "b", "b"], ["p", "q", "r"])
+    report = audit(table, content_hashes(table))
+    assert report["test/validation"] == CLEAN | {"groups": 1}
+    assert leaks(report)
+
+
+def test_audit_finds_the_same_bytes_under_two_names(make_table, tmp_path):
+    table = planted(make_table, tmp_path, ["train", "validation", "test"], ["a", "b", "c"])
+    (tmp_path / "0001.png").write_bytes((tmp_path / "0000.png").read_bytes())
+    report = audit(table, content_hashes(table))
+    assert report["train/validation"] == CLEAN | {"images": 1}
+    assert leaks(report)
+
+
+def test_content_hashes_are_sha256_of_the_bytes(make_table, tmp_path):
+    table = planted(make_table, tmp_path, ["train", "validation", "test"], ["a", "b", "c"])
+    assert content_hashes(table).tolist() == [hashlib.sha256(b"image %d" % i).hexdigest() for i in range(3)]
+
+
+@pytest.mark.parametrize("fold", range(5))
+@pytest.mark.parametrize("dataset", [breakhis, lc25000], ids=["breakhis", "lc25000"])
+def test_real_images_split_without_leaks(data_root, dataset, fold):
+    split = grouped_split(dataset.load(data_root), fold=fold)
+    report = audit(split, content_hashes(split))
+    assert not leaks(report), report

@@ -1,0 +1,112 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from histotransfer.config import ladder_config
+from histotransfer.errors import HistotransferError
+from histotransfer.models.weights import Trunk, content_hash
+from histotransfer.tiles import TileSource
+from histotransfer.transfer.ladder import Rung, climb, initial_model, keep_copies, next_rung, prepare_rung
+
+DATASET = SimpleNamespace(LABELS=("benign", "malignant"), VIEWS=4)
+
+
+def config(**settings):
+    return ladder_config("phantom", {"size": 32, "normaliser": "none", **settings})
+
+
+@pytest.fixture
+def pictures(make_table, tmp_path):
+    """30 groups of two pictures of noise each."""
+    generator = np.random.default_rng(0)
+    table = make_table([(f"g{i // 2}", DATASET.LABELS[i // 2 % 2]) for i in range(60)], tmp_path)
+    for path in table["path"]:
+        Image.fromarray(generator.integers(0, 256, (20, 30, 3), dtype=np.uint8)).save(path)
+    return table
+
+
+def test_a_prepared_rung_is_split_audited_and_decoded(pictures):
+    rung = prepare_rung(DATASET, pictures, config())
+    assert rung.source.tiles.shape == (60, 32, 32, 3)
+    assert rung.source.views == 4
+    assert rung.targets.tolist() == [i // 2 % 2 for i in range(60)]
+    rows = np.concatenate([rung.rows(part) for part in ("train", "validation", "test")])
+    assert sorted(rows) == list(range(60))
+    picked = rung.rows("test")[:2]
+    assert np.array_equal(rung.subset(picked).tiles, rung.source.tiles[picked])
+    assert rung.unchanged == {}
+
+
+def test_identical_pictures_in_two_groups_stop_the_rung_when_parts_share_them(pictures):
+    first = pictures["path"][0]
+    for path in pictures["path"]:
+        Image.open(first).save(path)
+    with pytest.raises(HistotransferError, match="shares patients or images"):
+        prepare_rung(DATASET, pictures, config())
+
+
+def test_keep_copies_limits_training_groups_only(make_table):
+    table = make_table([(f"g{i % 4}", "benign") for i in range(40)])
+    parts = {"g0": "train", "g1": "train", "g2": "validation", "g3": "test"}
+    split = table.assign(split=table["group"].map(parts))
+    kept = keep_copies(split, 3, seed=0)
+    assert kept.groupby("group").size().to_dict() == {"g0": 3, "g1": 3, "g2": 10, "g3": 10}
+    assert kept.index.tolist() == list(range(26))
+    assert set(kept["path"]) <= set(split["path"])
+    assert kept.equals(keep_copies(split, 3, seed=0))
+    assert not kept.equals(keep_copies(split, 3, seed=1))
+    assert len(keep_copies(split, 10, seed=0)) == 40
+
+
+@pytest.fixture(scope="module")
+def random_trunk():
+    from histotransfer.models.se_densenet import SEDenseNet
+
+    torch.manual_seed(9)
+    state = {k: v for k, v in SEDenseNet(positions=()).state_dict().items() if k.startswith("features.")}
+    return Trunk(state, "made", content_hash(state))
+
+
+def test_the_ladder_starts_from_the_trunk_with_untrained_gates(random_trunk):
+    model = initial_model(3, random_trunk, config(seed=4))
+    state = model.state_dict()
+    assert all(torch.equal(state[name], tensor) for name, tensor in random_trunk.state.items())
+    assert not any(tensor.any() for name, tensor in state.items() if ".se.expand." in name)
+    again, other = (initial_model(3, random_trunk, config(seed=seed)).classifier.weight for seed in (4, 5))
+    assert torch.equal(again, model.classifier.weight)
+    assert not torch.equal(other, model.classifier.weight)
+
+
+def test_the_next_rung_keeps_trunk_and_gates_under_a_new_classifier(random_trunk):
+    low = initial_model(3, random_trunk, config())
+    torch.nn.init.normal_(low.features.denseblock1.se.expand.weight)
+    low.features.norm0.running_mean.fill_(7)
+    high = next_rung(low, 2, config())
+    assert high.classifier.weight.shape == (2, 1024)
+    for (name, a), (other, b) in zip(
+        low.features.state_dict().items(), high.features.state_dict().items(), strict=True
+    ):
+        assert name == other
+        assert torch.equal(a, b)
+    with torch.no_grad():
+        high.features.conv0.weight.zero_()
+    assert low.features.conv0.weight.any()  # a copy, not the same tensors
+
+
+def test_climb_runs_every_stage_of_its_own_schedule(make_model, pictures):
+    split = pictures.assign(split=["train"] * 40 + ["validation"] * 20)
+    tiles = np.random.default_rng(0).integers(0, 256, (60, 32, 32, 3), dtype=np.uint8)
+    settings = config(lc25000_schedule="head:2,block4:1", breakhis_schedule="head:1", batch_size=8)
+    lines = []
+    histories = {}
+    for name in ("lc25000", "breakhis"):
+        rung = Rung(name, split, split["path"], DATASET.LABELS, TileSource(tiles), {}, {})
+        history, seconds = climb(make_model(), rung, settings, report=lines.append)
+        histories[name] = list(history[["rung", "stage", "epoch"]].itertuples(index=False, name=None))
+        assert len(seconds) == history["stage"].nunique()
+    assert histories["lc25000"] == [("lc25000", "head", 1), ("lc25000", "head", 2), ("lc25000", "block4", 1)]
+    assert histories["breakhis"] == [("breakhis", "head", 1)]
+    assert [line.split(":")[0] for line in lines] == ["lc25000, head", "lc25000, block4", "breakhis, head"]

@@ -1,0 +1,59 @@
+import pytest
+import torch
+
+from histotransfer.models.se_densenet import SEDenseNet
+from histotransfer.transfer.unfreezing import FrozenPrefix, first_thawed, group_rates, module_groups, parameter_groups
+
+GROUPS = ["stem", "block1", "block2", "block3", "block4", "head"]
+
+
+def test_groups_by_hand(make_model):
+    model = make_model()
+    names = {id(module): name for name, module in model.named_modules()}
+    groups = [
+        (group, [names[id(m)].removeprefix("features.") for m in modules]) for group, modules in module_groups(model)
+    ]
+    assert groups == [
+        ("stem", ["conv0", "norm0", "relu0", "pool0"]),
+        ("block1", ["denseblock1", "transition1"]),
+        ("block2", ["denseblock2", "transition2"]),
+        ("block3", ["denseblock3", "transition3"]),
+        ("block4", ["denseblock4", "norm5"]),
+        ("head", ["classifier"]),
+    ]
+
+
+def test_every_parameter_is_in_one_group(make_model):
+    model = make_model(positions=("layer", "block", "transition"))
+    grouped = [id(p) for group in parameter_groups(model) for p in group]
+    assert sorted(grouped) == sorted(id(p) for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("stage", "thawed"),
+    [("head", GROUPS[5:]), ("block4", GROUPS[4:]), ("block3", GROUPS[3:]), ("block1", GROUPS[1:]), ("all", GROUPS)],
+)
+def test_a_stage_thaws_its_group_and_all_above(make_model, stage, thawed):
+    model = make_model()
+    assert [name for name, _ in module_groups(model)][first_thawed(model, stage) :] == thawed
+
+
+def test_rates_fall_from_the_head_down(make_model):
+    rates = group_rates(make_model(), 0.01, 0.1)
+    assert rates == pytest.approx([1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2])
+    assert group_rates(make_model(), 0.5, 1) == [0.5] * 6
+
+
+def test_other_depths_have_as_many_groups_as_blocks():
+    model = SEDenseNet(block_config=(1, 1), growth_rate=4, stem_features=8)
+    assert [name for name, _ in module_groups(model)] == ["stem", "block1", "block2", "head"]
+
+
+def test_the_frozen_prefix_is_in_eval_mode_while_the_rest_trains(make_model):
+    model = make_model().train()
+    FrozenPrefix([model.features.norm0, model.features.denseblock1]).before_train()
+    training = {name for name, module in model.named_modules() if module.training}
+    norms = {name for name, module in model.named_modules() if isinstance(module, torch.nn.BatchNorm2d)}
+    frozen = {name for name in norms if name.startswith(("features.norm0", "features.denseblock1"))}
+    assert norms - training == frozen
+    assert len(frozen) == 5
