@@ -58,7 +58,10 @@ from histotransfer.tiles import decode
 
 at_100 = table[table["magnification"] == 100]
 fields = at_100.groupby("subtype", sort=False).first().sort_values("label")
-figure = gallery([decode(path) for path in fields["path"]], [name.replace("_", " ") for name in fields.index])
+figure = gallery(
+    [decode(path) for path in fields["path"]],
+    [name.replace("_", " ") for name in fields.index],
+)
 
 # %% [markdown]
 # The phantom obeys the law that makes real slides coloured (Beer–Lambert, chapter {doc}`02_normalization`), so its truth
@@ -67,8 +70,11 @@ figure = gallery([decode(path) for path in fields["path"]], [name.replace("_", "
 # %% mystnb={"figure": {"name": "fig-truth", "caption": "A phantom field and its truth: amounts of hematoxylin and eosin, and the diagnostic regions."}, "image": {"alt": "A synthetic tissue field beside maps of its hematoxylin, its eosin, and a mask of the diagnostic regions."}}
 from histotransfer.datasets import phantom
 
-truth = phantom.breast_image(patient=0, magnification=200, index=0, seed=seed)
-hematoxylin, eosin = truth.concentrations[..., 0], truth.concentrations[..., 1]
+truth = phantom.breast_image(12, 200, 0, seed=seed)
+hematoxylin, eosin = (
+    truth.concentrations[..., 0],
+    truth.concentrations[..., 1],
+)
 figure = gallery(
     [truth.image, hematoxylin, eosin, truth.diagnostic_mask],
     ["image", "hematoxylin", "eosin", "diagnostic regions"],
@@ -112,7 +118,9 @@ pd.DataFrame(audit(split, hashes)).T
 # %%
 from sklearn.model_selection import train_test_split
 
-train, test = train_test_split(table, test_size=0.2, stratify=table["label"], random_state=seed)
+train, test = train_test_split(
+    table, test_size=0.2, stratify=table["label"], random_state=seed
+)
 by_image = table.assign(split="train")
 by_image.loc[test.index, "split"] = "test"
 pd.DataFrame(audit(by_image, hashes)).T.loc[["test/train"]]
@@ -132,7 +140,9 @@ count_images(lung)
 # %% mystnb={"figure": {"name": "fig-duplicates", "caption": "Four files of one duplicate group: the same original, turned and flipped."}, "image": {"alt": "Four lung tissue fields that are visibly rotated and mirrored copies of one another."}}
 group = lung["group"].iloc[0]
 copies = lung[lung["group"] == group].head(4)
-figure = gallery([decode(path) for path in copies["path"]], [group] * len(copies))
+figure = gallery(
+    [decode(path) for path in copies["path"]], [group] * len(copies)
+)
 
 # %% [markdown]
 # ## Take home

@@ -43,7 +43,8 @@ from histotransfer.tiles import decode
 
 table = breakhis.load(root)
 at_200 = table[table["magnification"] == 200]
-tiles = [decode(path) for path in at_200.groupby("group")["path"].first().head(4)]
+first = at_200.groupby("group")["path"].first()
+tiles = [decode(path) for path in first.head(4)]
 density = optical_density(tiles[0])
 density.shape, density.min().round(3), density.max().round(3)
 
@@ -69,18 +70,15 @@ stains.round(3)
 import pandas as pd
 
 from histotransfer.datasets import phantom
+from histotransfer.stain import angle_between
 
-
-def angle(a, b):
-    cosine = (a * b).sum(axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
-    return np.degrees(np.arccos(cosine.clip(-1, 1)))
-
-
-fields = [phantom.breast_image(patient, 200, 0, seed=seed) for patient in range(12)]
-errors = [angle(macenko.stain_matrix(field.image), field.stain_matrix) for field in fields]
-pd.DataFrame(errors, columns=["hematoxylin (degrees)", "eosin (degrees)"]).describe().loc[["min", "50%", "max"]].round(
-    2
-)
+errors = []
+for patient in range(12):
+    field = phantom.breast_image(patient, 200, 0, seed=seed)
+    found = macenko.stain_matrix(field.image)
+    errors.append(map(angle_between, found, field.stain_matrix))
+table_of_errors = pd.DataFrame(errors, columns=["hematoxylin", "eosin"])
+table_of_errors.describe().loc[["min", "50%", "max"]].round(1)
 
 # %% [markdown]
 # ## Four patients, before and after
@@ -93,23 +91,24 @@ from histotransfer.figures import gallery
 
 rows = [tiles, macenko.transform(tiles), reinhard.transform(tiles)]
 names = ["as scanned", "Macenko", "Reinhard"]
-figure = gallery([tile for row in rows for tile in row], [name for name in names for _ in tiles])
+figure = gallery(
+    [tile for row in rows for tile in row],
+    [name for name in names for _ in tiles],
+)
 
 # %% [markdown]
 # How far apart are patients, before and after? The spread of the patients' mean colours, in CIELAB units:
 
 # %%
-import cv2
-
-
-def spread(images):
-    means = [cv2.cvtColor(np.float32(image) / 255, cv2.COLOR_RGB2LAB).mean(axis=(0, 1)) for image in images]
-    return np.std(means, axis=0)
-
+from histotransfer.stain import to_lab
 
 every = [decode(path) for path in at_200.groupby("group")["path"].first()]
-versions = {"as scanned": every, "Macenko": macenko.transform(every), "Reinhard": reinhard.transform(every)}
-pd.DataFrame({name: spread(images) for name, images in versions.items()}, index=["L*", "a*", "b*"]).T.round(2)
+spread = {}
+for name, method in zip(names, [None, macenko, reinhard], strict=True):
+    images = method.transform(every) if method else every
+    means = [to_lab(image).mean(axis=(0, 1)) for image in images]
+    spread[name] = np.std(means, axis=0)
+pd.DataFrame(spread, index=["L*", "a*", "b*"]).T.round(1)
 
 # %% [markdown]
 # ## Tiles that must be left alone
@@ -122,13 +121,16 @@ glass = np.full((64, 64, 3), 243, dtype=np.uint8)
 speck = glass.copy()
 speck[30, 30] = (120, 60, 140)
 pink = np.full((64, 64, 3), (230, 150, 190), dtype=np.uint8)
-fallbacks = []
-hard = macenko.transform([glass, speck, pink], names=["glass", "one pixel", "plain pink"], fallbacks=fallbacks)
+hard, names, fallbacks = (
+    [glass, speck, pink],
+    ["glass", "speck", "pink"],
+    [],
+)
+done = macenko.transform(hard, names=names, fallbacks=fallbacks)
 pd.DataFrame(fallbacks)
 
 # %%
-unchanged = [np.array_equal(before, after) for before, after in zip([glass, speck, pink], hard, strict=True)]
-unchanged
+all(map(np.array_equal, hard, done))
 
 # %% [markdown]
 # ## Take home

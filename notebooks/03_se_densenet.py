@@ -16,7 +16,9 @@ weights = ""
 # %%
 from histotransfer.chapters import begin
 
-root = begin(profile=profile, data_root=data_root, seed=seed, weights=weights)
+root = begin(
+    profile=profile, data_root=data_root, seed=seed, weights=weights
+)
 
 # %% [markdown]
 # ## The dense layer
@@ -75,12 +77,15 @@ gate.gates(torch.randn(2, 256, 14, 14)).unique()
 # %%
 import pandas as pd
 
+from histotransfer.models.se_densenet import parameter_count
+
 model = SEDenseNet().eval()
 x, rows = torch.zeros(1, 3, 224, 224), []
 for name, module in model.features.named_children():
     x = module(x)
-    rows.append((name, tuple(x.shape[1:]), sum(p.numel() for p in module.parameters())))
-pd.DataFrame(rows, columns=["module", "output (C, H, W)", "parameters"]).set_index("module")
+    rows.append((name, tuple(x.shape[1:]), parameter_count(module)))
+columns = ["module", "output (C, H, W)", "parameters"]
+pd.DataFrame(rows, columns=columns).set_index("module")
 
 # %% [markdown]
 # ## Identity at the start, shown
@@ -88,14 +93,15 @@ pd.DataFrame(rows, columns=["module", "output (C, H, W)", "parameters"]).set_ind
 # Torchvision's DenseNet-121 and ours, gates on and untrained, with the same ImageNet weights:
 
 # %%
-import torchvision
+from torchvision.models import densenet121
 
 from histotransfer.models.weights import imagenet_trunk, load_trunk
 
 trunk = imagenet_trunk(weights)
 load_trunk(model, trunk)
-published = torchvision.models.densenet121(weights=None, num_classes=2).eval()
-published.load_state_dict({**trunk.state, **{f"classifier.{k}": v for k, v in model.classifier.state_dict().items()}})
+published = densenet121(weights=None, num_classes=2).eval()
+published.load_state_dict(trunk.state, strict=False)
+published.classifier = model.classifier
 images = torch.randn(4, 3, 112, 112)
 with torch.no_grad():
     same = torch.equal(model(images), published(images))
@@ -108,16 +114,16 @@ f"source of weights: {trunk.source}; equal to the last bit: {same}"
 
 
 # %%
-def size(positions, reduction=16, classes=2):
-    count = sum(p.numel() for p in SEDenseNet(classes, positions=positions, reduction=reduction).parameters())
-    return count, count * 4 / 1e6
-
-
-variants = {"plain": (), "block + transition": ("block", "transition"), "all": ("layer", "block", "transition")}
-table = pd.DataFrame([size(p) for p in variants.values()], index=variants, columns=["parameters", "MB (float32)"])
-table.loc["the paper's count"] = (1_068_993, 1_068_993 * 4 / 1e6)
-table.loc["the paper's MB"] = (84.7e6 / 4, 84.7)
-table.round(1).astype({"parameters": int})
+counts = {"the paper's count": 1_068_993, "the paper's MB": 84.7e6 / 4}
+variants = {
+    "DenseNet-121": (),
+    "+ SE in blocks and transitions": ("block", "transition"),
+    "+ SE in every layer too": ("layer", "block", "transition"),
+}
+for name, positions in variants.items():
+    counts[name] = parameter_count(SEDenseNet(positions=positions))
+sizes = pd.DataFrame({"parameters": counts}).astype(int)
+sizes.assign(MB=(sizes["parameters"] * 4 / 1e6).round(1))
 
 # %% [markdown]
 # The two numbers of the paper do not describe one float32 network: its count is a twentieth of what its megabytes hold.

@@ -18,8 +18,9 @@ weights = ""
 from histotransfer.chapters import begin
 from histotransfer.config import ladder_config
 
-root = begin(profile=profile, data_root=data_root, seed=seed, device=device, weights=weights)
-config = ladder_config(profile, {"seed": seed, "device": device, "weights": weights})
+chosen = {"seed": seed, "device": device, "weights": weights}
+root = begin(profile=profile, data_root=data_root, **chosen)
+config = ladder_config(profile, chosen)
 
 # %% [markdown]
 # ## The idea
@@ -34,9 +35,11 @@ config = ladder_config(profile, {"seed": seed, "device": device, "weights": weig
 # %%
 import pandas as pd
 
-rungs = {"LC25000": config.lc25000_schedule, "BreakHis": config.breakhis_schedule}
-pd.DataFrame([(rung, stage, epochs) for rung, stages in rungs.items() for stage, epochs in stages],
-             columns=["rung", "thawed down to", "epochs"])  # fmt: skip
+schedules = {
+    "LC25000": dict(config.lc25000_schedule),
+    "BreakHis": dict(config.breakhis_schedule),
+}
+pd.DataFrame(schedules).rename_axis("epochs, thawed down to")
 
 # %% [markdown]
 # ## Frozen means frozen
@@ -47,15 +50,16 @@ pd.DataFrame([(rung, stage, epochs) for rung, stages in rungs.items() for stage,
 
 # %%
 from histotransfer.models.se_densenet import SEDenseNet
-from histotransfer.transfer.unfreezing import group_rates, module_groups
+from histotransfer.transfer import unfreezing
 
 model = SEDenseNet()
-rates = group_rates(model, config.learning_rate, config.rate_decay)
-pd.DataFrame({
-    "group": [name for name, _ in module_groups(model)],
-    "parameters": [sum(p.numel() for m in modules for p in m.parameters()) for _, modules in module_groups(model)],
-    "peak rate": rates,
-}).set_index("group")  # fmt: skip
+names = [name for name, _ in unfreezing.module_groups(model)]
+groups = unfreezing.parameter_groups(model)
+counts = [sum(p.numel() for p in group) for group in groups]
+rates = unfreezing.group_rates(
+    model, config.learning_rate, config.rate_decay
+)
+pd.DataFrame({"parameters": counts, "peak rate": rates}, index=names)
 
 # %% [markdown]
 # ## The climb
@@ -80,7 +84,14 @@ run = read_run(folder)
 figure = learning_curves(run.history)
 
 # %%
-run.history.set_index(["rung", "stage", "epoch"]).filter(regex="log_loss|accuracy").round(3)
+columns = [
+    "rung",
+    "stage",
+    "epoch",
+    "train_log_loss",
+    "validation_log_loss",
+]
+run.history[columns].round(3)
 
 # %% [markdown]
 # ## What a record holds
@@ -92,7 +103,8 @@ run.history.set_index(["rung", "stage", "epoch"]).filter(regex="log_loss|accurac
 sorted(path.name for path in folder.iterdir())
 
 # %%
-{key: run.record[key] for key in ("experiment", "run", "profile", "data", "split", "seed")}
+shown = ("experiment", "run", "profile", "data", "split", "seed")
+{key: run.record[key] for key in shown}
 
 # %% [markdown]
 # ## Take home

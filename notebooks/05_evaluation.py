@@ -21,10 +21,11 @@ from histotransfer.chapters import begin
 from histotransfer.config import ladder_config
 from histotransfer.study.runner import run_ladder
 
-root = begin(profile=profile, data_root=data_root, seed=seed, device=device, weights=weights)
+chosen = {"seed": seed, "device": device, "weights": weights}
+root = begin(profile=profile, data_root=data_root, **chosen)
 live = Path("_build/experiments") / profile
 if not (live / "ladder").exists():  # chapter 04 has not been run
-    run_ladder(ladder_config(profile, {"seed": seed, "device": device, "weights": weights}), root, live)
+    run_ladder(ladder_config(profile, chosen), root, live)
 
 # %% [markdown]
 # ## Two baselines
@@ -38,7 +39,11 @@ if not (live / "ladder").exists():  # chapter 04 has not been run
 # All three see the same training patients and are tested on the same images.
 
 # %%
-from histotransfer.study.tables import formatted, read_experiment, with_intervals
+from histotransfer.study.tables import (
+    formatted,
+    read_experiment,
+    with_intervals,
+)
 
 runs = read_experiment(live, ["majority", "frozen-probe", "ladder"])
 table = with_intervals(runs)
@@ -72,7 +77,10 @@ figure = forest(table, "auroc")
 # %% mystnb={"figure": {"name": "fig-roc", "caption": "ROC curves of this chapter's own run, all magnifications together."}, "image": {"alt": "ROC curves of the majority class, the frozen probe and the ladder."}}
 from histotransfer.figures import confusion, roc
 
-tests = {name: run.predictions[run.predictions["part"] == "test"] for name, run in runs.items()}
+tests = {
+    name: run.predictions[run.predictions["part"] == "test"]
+    for name, run in runs.items()
+}
 figure = roc(tests)
 
 # %% mystnb={"figure": {"name": "fig-confusion", "caption": "Confusion matrix of the ladder: images, and share of each true class."}, "image": {"alt": "Two by two confusion matrix of benign and malignant with counts and percentages."}}
@@ -91,9 +99,15 @@ figure = confusion(tests["ladder"])
 # and everything below is drawn from the record in `results/spine`.
 
 # %%
-real = read_experiment("results/spine", ["majority", "frozen-probe", "ladder"])
+real = read_experiment(
+    "results/spine", ["majority", "frozen-probe", "ladder"]
+)
 record = real["ladder"].record
-{"profile": record["profile"], "data": record["data"], "split": record["split"]}
+{
+    "profile": record["profile"],
+    "data": record["data"],
+    "split": record["split"],
+}
 
 # %%
 real_table = with_intervals(real)

@@ -49,10 +49,11 @@ LANGUAGE = {
     "pygments_lexer": "ipython3",
 }
 
-# What makes two runs of the same cell print different text, and what stands there instead.
+# What makes two runs of a cell, or two machines, print different text, and what stands there instead.
 VOLATILE = (
     (re.compile(r"\S*ipykernel_\d+[/\\]\d+\.py"), "<cell>"),
     (re.compile(r"(?<=\bat )0x[0-9a-fA-F]+"), "0x..."),
+    (re.compile(r"[^\s\"']*[/\\]site-packages[/\\]"), ""),
 )
 
 
@@ -215,8 +216,14 @@ class _ThisInterpreter(AsyncKernelManager):
     def kernel_spec(self) -> KernelSpec:
         # Without the argument the debugger warns at every start.
         spec = get_kernel_dict(python_arguments=["-Xfrozen_modules=off"])
-        # Progress bars carry timings and some figures a date: neither belongs on a page.
-        environment = {"PYTHONHASHSEED": "0", "SOURCE_DATE_EPOCH": "0", "TQDM_DISABLE": "1"}
+        # Progress bars carry timings and some figures a date: neither belongs on a page, nor does tqdm's
+        # complaint that it finds no widgets for a bar it does not draw.
+        environment = {
+            "PYTHONHASHSEED": "0",
+            "SOURCE_DATE_EPOCH": "0",
+            "TQDM_DISABLE": "1",
+            "PYTHONWARNINGS": "ignore:IProgress not found",
+        }
         return KernelSpec(**spec, env=environment)
 
     @default("transport_encryption")

@@ -65,11 +65,11 @@ def test_formatted_is_as_people_read_it(runs):
     assert wide.index.tolist() == [(m, run) for m in ("40", "100", "all") for run in ("ladder", "probe")]
     row = table[(table["run"] == "probe") & (table["magnification"] == "100") & (table["metric"] == "accuracy")]
     value, low, high = row[["value", "low", "high"]].iloc[0]
-    assert wide.loc[("100", "probe")].tolist()[0] == f"{value:.2f} [{low:.2f}, {high:.2f}]"
+    assert wide.loc[("100", "probe")].tolist()[0] == number(value, low, high)
     assert wide.loc[("100", "probe")].tolist()[2:] == [24, "6 + 6"]
 
 
 def test_number():
-    assert number(0.8449, 0.7, 0.9051) == "0.84 [0.70, 0.91]"
-    assert number(1, 1, 1) == "1.00 [1.00, 1.00]"
+    assert number(0.8449, 0.7, 0.9051) == "0.84 [0.70,\N{NO-BREAK SPACE}0.91]"
+    assert number(1, 1, 1) == "1.00 [1.00,\N{NO-BREAK SPACE}1.00]"
     assert number(float("nan"), float("nan"), float("nan")) == "–"

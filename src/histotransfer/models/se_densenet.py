@@ -153,3 +153,8 @@ class SEDenseNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.classifier(self.pooled(x))
+
+
+def parameter_count(module: nn.Module) -> int:
+    """Number of trainable numbers; BatchNorm's running statistics are not among them."""
+    return sum(parameter.numel() for parameter in module.parameters())

@@ -69,4 +69,4 @@ def number(value: float, low: float, high: float) -> str:
     """`0.84 [0.77, 0.90]`; without brackets where there is no interval, a dash where there is no value."""
     if pd.isna(value):
         return "–"
-    return f"{value:.2f}" if pd.isna(low) else f"{value:.2f} [{low:.2f}, {high:.2f}]"
+    return f"{value:.2f}" if pd.isna(low) else f"{value:.2f} [{low:.2f},\N{NO-BREAK SPACE}{high:.2f}]"
