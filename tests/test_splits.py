@@ -2,6 +2,7 @@ import hashlib
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
@@ -10,7 +11,15 @@ from hypothesis import strategies as st
 from histotransfer.datasets import breakhis, lc25000
 from histotransfer.datasets.table import PARTS, SCHEMA
 from histotransfer.errors import HistotransferError
-from histotransfer.splits import audit, content_hashes, grouped_split, leaks
+from histotransfer.splits import (
+    audit,
+    content_hashes,
+    grouped_split,
+    image_split,
+    leaks,
+    official_split,
+    read_official_fold,
+)
 
 LABELS = ("benign", "malignant")
 CLEAN = {"patients": 0, "groups": 0, "images": 0}
@@ -121,3 +130,45 @@ def test_real_images_split_without_leaks(data_root, dataset, fold):
     split = grouped_split(dataset.load(data_root), fold=fold)
     report = audit(split, content_hashes(split))
     assert not leaks(report), report
+
+
+def test_a_split_by_image_leaks_and_the_audit_says_so(make_table, tmp_path):
+    table = make_table([(f"p{i % 12}", ("benign", "malignant")[i % 2]) for i in range(120)])
+    split = image_split(table, seed=1)
+    assert split["split"].value_counts().to_dict() == {"train": 84, "test": 24, "validation": 12}
+    report = audit(split, table["path"])
+    assert report["test/train"]["groups"] >= 9 and report["test/train"]["images"] == 0
+
+
+def official_file(path, table, test_rows):
+    lines = [
+        f"{Path(image).name}|40|1|{'test' if i in test_rows else 'train'}" for i, image in enumerate(table["path"])
+    ]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_an_official_split_is_read_and_gets_validation_patients(make_table, tmp_path):
+    table = make_table([(f"p{i % 12}", ("benign", "malignant")[i % 2]) for i in range(60)])
+    split = official_split(table, official_file(tmp_path / "dsfold1.txt", table, range(0, 60, 12)))
+    assert list(np.flatnonzero(split["split"] == "test")) == list(range(0, 60, 12))
+    validation = set(split.loc[split["split"] == "validation", "group"])
+    assert validation and not validation & set(split.loc[split["split"] == "train", "group"])
+    short = official_file(tmp_path / "short.txt", table.iloc[:-1], [])
+    with pytest.raises(HistotransferError, match="is not named in"):
+        official_split(table, short)
+    (tmp_path / "bad.txt").write_text("a.png|40|1\n")
+    with pytest.raises(HistotransferError, match=r"bad\.txt, line 1"):
+        official_split(table, tmp_path / "bad.txt")
+    with pytest.raises(HistotransferError, match="no such fold file"):
+        official_split(table, tmp_path / "none.txt")
+
+
+def test_all_official_folds_leak_by_base_number(data_root):
+    for fold in range(1, 6):
+        parts = read_official_fold(data_root / f"breakhis_folds/dsfold{fold}.txt")
+        sides = {
+            part: {breakhis.parse_name(n).base_number for n, p in parts.items() if p == part}
+            for part in ("train", "test")
+        }
+        assert len(parts) == 7909 and 6 <= len(sides["train"] & sides["test"]) <= 8

@@ -23,6 +23,9 @@ app.add_typer(weights_app, name="weights")
 app.add_typer(book_app, name="book")
 
 ProfileOption = Annotated[Literal["phantom", "lite", "paper"], typer.Option(help="phantom: synthetic tissue, minutes.")]
+SettingsOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a setting; repeatable.")
+]
 DataOption = Annotated[str, typer.Option(help="Folder with the data sets; empty: phantom data are made.")]
 
 
@@ -54,9 +57,7 @@ def ladder(
     out: Annotated[Path, typer.Option(help="Folder for the records.")],
     profile: ProfileOption = "phantom",
     data: DataOption = "",
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a setting; repeatable.")
-    ] = None,
+    settings: SettingsOption = None,
 ) -> None:
     """Train ImageNet -> LC25000 -> BreakHis once and write the records, beside both baselines."""
     from histotransfer.config import ladder_config
@@ -68,6 +69,25 @@ def ladder(
 
     folder = run_ladder(config, root, out, progress=sys.stderr.isatty(), report=typer.echo)
     typer.echo(f"record: {folder / 'record.json'}")
+
+
+@app.command()
+def leakage(
+    out: Annotated[Path, typer.Option(help="Folder for the records.")],
+    profile: ProfileOption = "phantom",
+    data: DataOption = "",
+    settings: SettingsOption = None,
+) -> None:
+    """Measure what a split by image is worth: one frozen probe, split by patient and by image."""
+    from histotransfer.config import ladder_config
+    from histotransfer.datasets.roots import resolve_root
+
+    config = ladder_config(profile, _pairs(settings or []))
+    root = resolve_root(profile, data)
+    from histotransfer.study.leakage import run_leakage
+
+    run_leakage(config, root, out, progress=sys.stderr.isatty(), report=typer.echo)
+    typer.echo(f"records: {out}")
 
 
 @app.command()

@@ -12,7 +12,9 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from sklearn.metrics import confusion_matrix, roc_curve
 
-from histotransfer.evaluation.metrics import POSITIVE, class_names, predicted, probabilities
+from histotransfer.evaluation.metrics import ALL, POSITIVE, class_names, predicted, probabilities
+from histotransfer.stain import to_lab
+from histotransfer.tiles import decode
 
 PALETTE = dict(
     zip(("blue", "orange", "green", "red", "purple", "brown"), sns.color_palette("colorblind"), strict=False)
@@ -72,6 +74,19 @@ def images_per_patient(table: pd.DataFrame) -> Figure:
         axis.bar([], [], color=CLASS_COLOURS[label], label=label)
     axis.set(xlabel="patient (base number)", ylabel="images", xticks=[], xlim=(-0.6, len(counts) - 0.4))
     axis.legend()
+    return figure
+
+
+def colour_clusters(table: pd.DataFrame, patients: int) -> Figure:
+    """Mean CIELAB a* and b* of the images of the first few patients, benign and malignant in turn."""
+    by_label = [list(dict.fromkeys(rows["group"])) for _, rows in table.groupby("label")]
+    shown = [group for pair in zip(*by_label, strict=False) for group in pair][:patients]
+    rows = table[table["group"].isin(shown)]
+    colours = np.array([to_lab(decode(path))[..., 1:].mean(axis=(0, 1)) for path in rows["path"]])
+    figure, axis = plt.subplots(figsize=(5.6, 4), layout="constrained")
+    sns.scatterplot(x=colours[:, 0], y=colours[:, 1], hue=rows["group"].to_numpy(), palette="colorblind", ax=axis)
+    axis.set(xlabel="mean a* (green to red)", ylabel="mean b* (blue to yellow)")
+    axis.legend(title="patient", loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 
 
@@ -151,7 +166,7 @@ def forest(table: pd.DataFrame, metric: str) -> Figure:
         y = np.array([magnifications.index(m) for m in own["magnification"]]) + offset
         axis.hlines(y, own["low"], own["high"], color=colour, lw=2)
         axis.plot(own["value"], y, "o", color=colour, label=run)
-    labels = [f"{m}x" if m != "all" else "all" for m in magnifications]
+    labels = [m if m == ALL else f"{m}x" for m in magnifications]
     axis.set(yticks=range(len(magnifications)), yticklabels=labels, ylabel="magnification", xlim=(-0.02, 1.02))
     axis.set_xlabel(f"{metric.replace('_', ' ').replace('auroc', 'AUROC')} with 95 % interval, clustered by patient")
     axis.invert_yaxis()

@@ -37,10 +37,68 @@ def grouped_split(table: pd.DataFrame, *, fold: int = 0, folds: int = 5, seed: i
     Raises:
         HistotransferError: a class with too few groups to be in every part.
     """
-    test = group_folds(table["label"], table["group"], folds, seed)[fold]
-    rest = table[~test]
+    return _split(table, table["group"], fold, folds, seed)
+
+
+def image_split(table: pd.DataFrame, *, fold: int = 0, folds: int = 5, seed: int = 0) -> pd.DataFrame:
+    """The same parts by image, whoever it is of: what the paper may have done. It leaks, and is here to be measured."""
+    return _split(table, images_as_groups(table), fold, folds, seed)
+
+
+def official_split(table: pd.DataFrame, path: str | Path, *, seed: int = 0) -> pd.DataFrame:
+    """One of BreakHis' five published splits (`file|magnification|fold|train-or-test`): by slide id, not by patient.
+
+    They have no validation part; a tenth of the training groups is taken for it. Base numbers stand on both sides of
+    all five, so this split never carries a verdict.
+
+    Args:
+        table: the BreakHis table.
+        path: `dsfold1.txt` to `dsfold5.txt`.
+        seed: chooses the validation groups.
+
+    Raises:
+        HistotransferError: not such a file, or it does not name every image of the table.
+    """
+    parts = read_official_fold(path)
+    published = table["path"].map(lambda image: parts.get(Path(image).name))
+    if (unknown := published.isna()).any():
+        raise HistotransferError(f"{table.loc[unknown, 'path'].iloc[0]}: is not named in {path}")
+    rest = table[published == "train"]
     inner = min(INNER_FOLDS, smallest_class(rest["label"], rest["group"]))
     validation = group_folds(rest["label"], rest["group"], inner, seed)[0]
+    split = table.assign(split=published)
+    split.loc[rest.index[validation], "split"] = "validation"
+    return split
+
+
+def read_official_fold(path: str | Path) -> dict[str, str]:
+    """File name to `train` or `test`, from one of BreakHis' fold files.
+
+    Raises:
+        HistotransferError: missing, or a line of another form.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise HistotransferError(f"{path}: no such fold file; `histotransfer data fetch folds` gets them")
+    parts = {}
+    for number, line in enumerate(path.read_text().splitlines(), start=1):
+        fields = line.split("|")
+        if len(fields) != 4 or fields[3] not in ("train", "test"):
+            raise HistotransferError(f"{path}, line {number}: {line!r} is not file|magnification|fold|train-or-test")
+        parts[fields[0]] = fields[3]
+    return parts
+
+
+def images_as_groups(table: pd.DataFrame) -> pd.Series:
+    """Each image a group of its own."""
+    return table["path"].rename("group")
+
+
+def _split(table: pd.DataFrame, units: pd.Series, fold: int, folds: int, seed: int) -> pd.DataFrame:
+    test = group_folds(table["label"], units, folds, seed)[fold]
+    rest = table[~test]
+    inner = min(INNER_FOLDS, smallest_class(rest["label"], units[~test]))
+    validation = group_folds(rest["label"], units[~test], inner, seed)[0]
     split = table.assign(split="train")
     split.loc[test, "split"] = "test"
     split.loc[rest.index[validation], "split"] = "validation"

@@ -7,12 +7,21 @@ from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
 from histotransfer.errors import HistotransferError
-from histotransfer.evaluation.intervals import STATISTICS, _Images, cluster_weights, intervals
+from histotransfer.evaluation.intervals import (
+    ANY_CLASSES,
+    TWO_CLASSES,
+    _Images,
+    cluster_weights,
+    differences,
+    intervals,
+)
 from histotransfer.evaluation.metrics import image_metrics, patient_metrics
 
 images = st.lists(st.tuples(st.booleans(), st.integers(-3, 3), st.integers(0, 4)), min_size=2, max_size=30).filter(
     lambda rows: len({positive for positive, _, weight in rows if weight}) == 2
 )
+
+STATISTICS = ANY_CLASSES | TWO_CLASSES
 
 
 def auroc(positive, score, weights):
@@ -141,3 +150,25 @@ def test_intervals_cover_the_truth_when_there_are_many_patients():
         for metric, value in truth.items():
             hits[metric] += table.loc[metric, "low"] <= value <= table.loc[metric, "high"]
     assert all(0.88 <= count / 200 <= 0.99 for count in hits.values()), hits
+
+
+def test_a_difference_is_paired_and_the_same_table_has_none(make_predictions):
+    ours = make_predictions()
+    same = differences(ours, ours, draws=200)
+    assert (same.dropna() == 0).all(axis=None)
+    logits = [column for column in ours if column.startswith("logit_")]
+    theirs = ours.assign(**{column: -ours[column] for column in logits})
+    found = differences(ours, theirs, draws=2000)
+    expected = intervals(ours, draws=10)["value"] - intervals(theirs, draws=10)["value"]
+    np.testing.assert_allclose(found["value"], expected[found.index])
+    assert (found["low"] <= found["value"]).all() and (found["value"] <= found["high"]).all()
+    with pytest.raises(HistotransferError, match="not of the same images"):
+        differences(ours, ours.iloc[::-1])
+
+
+def test_three_classes_have_accuracy_only(make_predictions):
+    table = make_predictions()
+    table["truth"] = ["lung_n", "lung_aca"] * (len(table) // 2) + ["lung_scc"] * (len(table) % 2)
+    table = table.rename(columns={"logit_benign": "logit_lung_n", "logit_malignant": "logit_lung_aca"})
+    table["logit_lung_scc"] = 0.0
+    assert list(intervals(table, draws=50).index) == ["accuracy", "recognition_rate"]

@@ -4,7 +4,7 @@ import pytest
 from histotransfer.errors import HistotransferError
 from histotransfer.evaluation.intervals import intervals
 from histotransfer.study.records import read_run
-from histotransfer.study.tables import formatted, number, read_experiment, with_intervals
+from histotransfer.study.tables import formatted, gap, number, read_experiment, with_intervals
 
 
 @pytest.fixture(scope="module")
@@ -36,14 +36,14 @@ def test_a_missing_run_is_named(tmp_path):
 
 def test_every_run_magnification_and_metric_has_a_row(runs):
     table = with_intervals(runs)
-    metrics = ["accuracy", "balanced_accuracy", "auroc", "sensitivity", "specificity", "recognition_rate"]
+    metrics = ["accuracy", "recognition_rate", "balanced_accuracy", "auroc", "sensitivity", "specificity"]
     expected = [(run, m, metric) for run in runs for m in ("40", "100", "all") for metric in metrics]
     assert list(table[["run", "magnification", "metric"]].itertuples(index=False, name=None)) == expected
     assert list(table.columns) == [
-        "run", "magnification", "metric", "value", "low", "high", "images", "benign", "malignant",
+        "run", "magnification", "metric", "value", "low", "high", "images", "patients", "classes",
     ]  # fmt: skip
     assert set(zip(table["magnification"], table["images"], strict=True)) == {("40", 36), ("100", 24), ("all", 60)}
-    assert (table[["benign", "malignant"]] == 6).all(axis=None)
+    assert set(table["patients"]) == {"6 + 6"} and set(table["classes"]) == {"benign + malignant"}
     ladder = table[(table["run"] == "ladder") & (table["magnification"] == "all")].set_index("metric")
     pd.testing.assert_frame_equal(
         ladder[["value", "low", "high"]], intervals(runs["ladder"].predictions), check_names=False
@@ -55,7 +55,7 @@ def test_only_the_asked_part_counts(tmp_path, write_made_run, make_predictions):
     runs = {"run": read_run(write_made_run(tmp_path / "run", predictions=both))}
     for part, patients in (("validation", 2), ("test", 5)):
         table = with_intervals(runs, part=part)
-        assert set(table["benign"]) == set(table["malignant"]) == {patients}
+        assert set(table["patients"]) == {f"{patients} + {patients}"}
 
 
 def test_formatted_is_as_people_read_it(runs):
@@ -73,3 +73,15 @@ def test_number():
     assert number(0.8449, 0.7, 0.9051) == "0.84 [0.70,\N{NO-BREAK SPACE}0.91]"
     assert number(1, 1, 1) == "1.00 [1.00,\N{NO-BREAK SPACE}1.00]"
     assert number(float("nan"), float("nan"), float("nan")) == "–"
+
+
+def test_a_gap_is_of_the_same_images_and_has_the_form_of_a_table(runs, make_predictions, write_made_run, tmp_path):
+    found = gap(runs["probe"], runs["ladder"])
+    whole = with_intervals(runs)
+    assert list(found.columns) == list(whole.columns) and set(found["run"]) == {"ladder minus probe"}
+    for row in found[found["metric"] == "accuracy"].itertuples():
+        at = whole[(whole["metric"] == "accuracy") & (whole["magnification"] == row.magnification)].set_index("run")
+        assert row.value == pytest.approx(at.loc["ladder", "value"] - at.loc["probe", "value"])
+    others = read_run(write_made_run(tmp_path / "e" / "other", predictions=make_predictions(patients=10)))
+    with pytest.raises(HistotransferError, match="not of the same images"):
+        gap(runs["probe"], others)

@@ -9,7 +9,7 @@ from sklearn.preprocessing import StandardScaler
 
 from histotransfer.splits import group_folds, smallest_class
 
-PROBE_C = tuple(np.logspace(-5, 0, 6))
+PROBE_C = tuple(np.logspace(-5, -1, 5))
 PROBE_FOLDS = 5
 
 
@@ -34,12 +34,12 @@ def frozen_probe(features: np.ndarray, labels: np.ndarray, groups: np.ndarray, s
 
     Args:
         features: ``(N, C)`` of the training part.
-        labels: ``(N,)`` 0 or 1.
+        labels: ``(N,)`` class indices.
         groups: ``(N,)`` patients, kept together.
         seed: shuffles the inner folds.
 
     Returns:
-        The fitted search; `decision_function` gives the logit of class 1, `best_params_` the chosen C.
+        The fitted search; `probe_logits` reads it, `best_params_` the chosen C.
 
     Raises:
         HistotransferError: a class with fewer than two groups.
@@ -48,11 +48,12 @@ def frozen_probe(features: np.ndarray, labels: np.ndarray, groups: np.ndarray, s
     masks = group_folds(*rows, min(PROBE_FOLDS, smallest_class(*rows)), seed)
     folds = [(np.flatnonzero(~mask), np.flatnonzero(mask)) for mask in masks]
     pipeline = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=5000))
-    search = GridSearchCV(pipeline, {"logisticregression__C": PROBE_C}, scoring="roc_auc", cv=folds)
+    scoring = "roc_auc" if len(np.unique(labels)) == 2 else "roc_auc_ovr"
+    search = GridSearchCV(pipeline, {"logisticregression__C": PROBE_C}, scoring=scoring, cv=folds)
     return search.fit(features, labels)
 
 
 def probe_logits(probe: GridSearchCV, features: np.ndarray) -> np.ndarray:
-    """``(N, 2)`` logits whose softmax is the probe's probability."""
+    """``(N, classes)`` logits whose softmax is the probe's probability."""
     score = probe.decision_function(features)
-    return np.stack([np.zeros_like(score), score], axis=1)
+    return score if score.ndim == 2 else np.stack([np.zeros_like(score), score], axis=1)

@@ -13,7 +13,16 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from histotransfer.evaluation.metrics import POSITIVE, image_metrics, patient_metrics, predicted, probabilities
+from histotransfer.errors import HistotransferError
+from histotransfer.evaluation.metrics import (
+    POSITIVE,
+    Metrics,
+    class_names,
+    image_metrics,
+    patient_metrics,
+    predicted,
+    probabilities,
+)
 
 DRAWS = 10_000
 LEVEL = 0.95
@@ -30,24 +39,23 @@ class _Images:
     share: np.ndarray  # 1 / number of images of the same patient
 
 
-def cluster_weights(positive: np.ndarray, groups: np.ndarray, draws: int, seed: int) -> np.ndarray:
+def cluster_weights(classes: np.ndarray, groups: np.ndarray, draws: int, seed: int) -> np.ndarray:
     """How often each image is in each draw: ``(draws, N)`` float32.
 
     Args:
-        positive: ``(N,)`` bool, the truth; groups are drawn within each class. A group whose images are of both classes
-            is drawn once a class.
+        classes: ``(N,)``, the truth; groups are drawn within each class. A group whose images are of several classes is
+            drawn once a class.
         groups: ``(N,)`` clusters.
         draws: number of draws.
         seed: of the draws.
     """
     generator = np.random.default_rng(seed)
     weights = np.zeros((draws, len(groups)), dtype=np.float32)
-    for value in (False, True):
-        rows = np.flatnonzero(positive == value)
+    for value in np.unique(classes):
+        rows = np.flatnonzero(classes == value)
         names, index = np.unique(groups[rows], return_inverse=True)
-        if len(names):
-            counts = generator.multinomial(len(names), np.full(len(names), 1 / len(names)), size=draws)
-            weights[:, rows] = counts[:, index]
+        counts = generator.multinomial(len(names), np.full(len(names), 1 / len(names)), size=draws)
+        weights[:, rows] = counts[:, index]
     return weights
 
 
@@ -73,18 +81,21 @@ def _auroc(images: _Images, weights: np.ndarray) -> np.ndarray:
     return (positive * below).sum(axis=1) / (positive.sum(axis=1) * negative.sum(axis=1))
 
 
-STATISTICS: dict[str, Callable[[_Images, np.ndarray], np.ndarray]] = {
+Statistic = Callable[[_Images, np.ndarray], np.ndarray]
+ANY_CLASSES: dict[str, Statistic] = {
     "accuracy": lambda images, weights: _mean(images.right, weights),
+    "recognition_rate": lambda images, weights: _mean(images.right, weights * images.share),
+}
+TWO_CLASSES: dict[str, Statistic] = {
     "balanced_accuracy": lambda images, weights: (_sensitivity(images, weights) + _specificity(images, weights)) / 2,
     "auroc": _auroc,
     "sensitivity": _sensitivity,
     "specificity": _specificity,
-    "recognition_rate": lambda images, weights: _mean(images.right, weights * images.share),
 }
 
 
 def intervals(predictions: pd.DataFrame, *, draws: int = DRAWS, level: float = LEVEL, seed: int = 0) -> pd.DataFrame:
-    """Every metric of a benign-against-malignant predictions table with its interval.
+    """Every metric of a predictions table with its interval; of more than two classes accuracy and recognition rate.
 
     Args:
         predictions: rows of one part and, usually, one magnification.
@@ -99,23 +110,58 @@ def intervals(predictions: pd.DataFrame, *, draws: int = DRAWS, level: float = L
     Raises:
         HistotransferError: a logit that is not finite.
     """
-    positive = (predictions["truth"] == POSITIVE).to_numpy()
-    patients = predictions["patient"]
+    values = image_metrics(predictions) | patient_metrics(predictions)
+    drawn = _drawn(predictions, values, draws, seed)
+    return _table({metric: values[metric] for metric in drawn}, drawn, _enough(predictions), level)
+
+
+def differences(
+    ours: pd.DataFrame, theirs: pd.DataFrame, *, draws: int = DRAWS, level: float = LEVEL, seed: int = 0
+) -> pd.DataFrame:
+    """Metrics of `ours` minus those of `theirs` on the same images, with intervals: the same patients in each draw.
+
+    Returns:
+        As `intervals`.
+
+    Raises:
+        HistotransferError: the two are not of the same images in the same order.
+    """
+    if ours["image"].tolist() != theirs["image"].tolist():
+        raise HistotransferError("differences: the two tables are not of the same images in the same order")
+    values = [image_metrics(table) | patient_metrics(table) for table in (ours, theirs)]
+    a, b = (_drawn(table, own, draws, seed) for table, own in zip((ours, theirs), values, strict=True))
+    gaps = {metric: None if values[0][metric] is None else values[0][metric] - values[1][metric] for metric in a}
+    drawn = {metric: None if a[metric] is None else a[metric] - b[metric] for metric in a}
+    return _table(gaps, drawn, _enough(ours), level)
+
+
+def _drawn(predictions: pd.DataFrame, values: Metrics, draws: int, seed: int) -> dict[str, np.ndarray | None]:
+    """Each metric in every draw, None where it is not defined."""
+    names, truth, patients = class_names(predictions), predictions["truth"].to_numpy(), predictions["patient"]
+    two = POSITIVE in names and len(names) == 2
     images = _Images(
-        positive,
-        (predicted(predictions) == predictions["truth"].to_numpy()).astype(np.float32),
-        probabilities(predictions)[
-            :, [f"logit_{POSITIVE}" == c for c in predictions if c.startswith("logit_")].index(True)
-        ],
+        truth == POSITIVE,
+        (predicted(predictions) == truth).astype(np.float32),
+        probabilities(predictions)[:, names.index(POSITIVE) if two else 0],
         (1 / patients.map(patients.value_counts())).to_numpy(dtype=np.float32),
     )
-    values = image_metrics(predictions) | patient_metrics(predictions)
-    weights = cluster_weights(positive, predictions["group"].to_numpy(), draws, seed)
-    enough = predictions.groupby("truth")["group"].nunique().min() >= MIN_GROUPS
+    weights = cluster_weights(truth, predictions["group"].to_numpy(), draws, seed)
+    statistics = ANY_CLASSES | (TWO_CLASSES if two else {})
+    return {
+        metric: None if values[metric] is None else statistic(images, weights)
+        for metric, statistic in statistics.items()
+    }
+
+
+def _enough(predictions: pd.DataFrame) -> bool:
+    return predictions.groupby("truth")["group"].nunique().min() >= MIN_GROUPS
+
+
+def _table(values: Metrics, drawn: dict[str, np.ndarray | None], enough: bool, level: float) -> pd.DataFrame:
     rows = {}
-    for metric, statistic in STATISTICS.items():
+    for metric, value in values.items():
         low = high = np.nan
-        if values[metric] is not None and enough:
-            low, high = np.quantile(statistic(images, weights), [(1 - level) / 2, (1 + level) / 2])
-        rows[metric] = {"value": np.nan if values[metric] is None else values[metric], "low": low, "high": high}
+        if value is not None and enough:
+            low, high = np.quantile(drawn[metric], [(1 - level) / 2, (1 + level) / 2])
+        rows[metric] = {"value": np.nan if value is None else value, "low": low, "high": high}
     return pd.DataFrame(rows).T

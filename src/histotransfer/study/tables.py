@@ -6,8 +6,8 @@ from pathlib import Path
 import pandas as pd
 
 from histotransfer.errors import HistotransferError
-from histotransfer.evaluation.intervals import intervals
-from histotransfer.evaluation.metrics import by_magnification
+from histotransfer.evaluation.intervals import differences, intervals
+from histotransfer.evaluation.metrics import by_magnification, class_names
 from histotransfer.study.records import Run, read_run
 
 
@@ -28,25 +28,51 @@ def with_intervals(runs: Mapping[str, Run], part: str = "test") -> pd.DataFrame:
     """Every metric of every run, per magnification, with patient-clustered intervals, in long form.
 
     Returns:
-        Columns `run, magnification, metric, value, low, high, images, benign, malignant` (the last two count groups).
+        Columns `run, magnification, metric, value, low, high, images, patients, classes`; `patients` counts groups of
+        each of the `classes`, as `10 + 32`.
 
     Raises:
         HistotransferError: a run has no predictions of that part.
     """
     rows = []
     for name, run in runs.items():
-        of_part = run.predictions[run.predictions["part"] == part]
-        if of_part.empty:
-            raise HistotransferError(f"{run.folder}: holds no predictions of the {part} part")
-        for magnification, predictions in by_magnification(of_part):
-            groups = predictions.groupby("truth")["group"].nunique()
-            counts = {kind: int(groups.get(kind, 0)) for kind in ("benign", "malignant")}
-            for metric, row in intervals(predictions).iterrows():
-                rows.append(
-                    {"run": name, "magnification": magnification, "metric": metric, **row, "images": len(predictions)}
-                    | counts
-                )
+        for magnification, predictions in by_magnification(_of_part(run, part)):
+            rows += _rows(name, magnification, predictions, intervals(predictions))
     return pd.DataFrame(rows)
+
+
+def gap(reference: Run, other: Run, part: str = "test") -> pd.DataFrame:
+    """Metrics of `other` minus those of `reference` on the same images, in the form of `with_intervals`.
+
+    Raises:
+        HistotransferError: no predictions of that part, or not of the same images.
+    """
+    name = f"{other.folder.name} minus {reference.folder.name}"
+    tables = (by_magnification(_of_part(run, part)) for run in (reference, other))
+    rows = []
+    for (magnification, theirs), (_, ours) in zip(*tables, strict=True):
+        rows += _rows(name, magnification, ours, differences(ours, theirs))
+    return pd.DataFrame(rows)
+
+
+def _of_part(run: Run, part: str) -> pd.DataFrame:
+    predictions = run.predictions[run.predictions["part"] == part]
+    if predictions.empty:
+        raise HistotransferError(f"{run.folder}: holds no predictions of the {part} part")
+    return predictions
+
+
+def _rows(name: str, magnification: str, predictions: pd.DataFrame, values: pd.DataFrame) -> list[dict]:
+    groups, classes = predictions.groupby("truth")["group"].nunique(), class_names(predictions)
+    about = {
+        "images": len(predictions),
+        "patients": " + ".join(str(groups.get(name, 0)) for name in classes),
+        "classes": " + ".join(classes),
+    }
+    return [
+        {"run": name, "magnification": magnification, "metric": metric, **row, **about}
+        for metric, row in values.iterrows()
+    ]
 
 
 def formatted(table: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
@@ -54,9 +80,9 @@ def formatted(table: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
     text = table[table["metric"].isin(metrics)].copy()
     text["text"] = [number(row.value, row.low, row.high) for row in text.itertuples()]
     wide = text.pivot(index=["magnification", "run"], columns="metric", values="text")[list(metrics)]
-    counts = text.drop_duplicates(["magnification", "run"]).set_index(["magnification", "run"])
-    wide["images"] = counts["images"]
-    wide["patients (benign + malignant)"] = counts["benign"].astype(str) + " + " + counts["malignant"].astype(str)
+    about = text.drop_duplicates(["magnification", "run"]).set_index(["magnification", "run"])
+    wide["images"] = about["images"]
+    wide[f"patients ({about['classes'].iloc[0]})"] = about["patients"]
     order = {name: i for i, name in enumerate(["40", "100", "200", "400", "all"])}
     runs = list(dict.fromkeys(table["run"]))
     wide = wide.sort_index(
