@@ -86,20 +86,54 @@ figure = gallery(
 # A thousand images can be a dozen people. Images of one patient share a knife, a bath of stain and a microscope; they are
 # not independent evidence.
 
-# %% mystnb={"figure": {"name": "fig-per-patient", "caption": "Images of each patient (base number), by class."}, "image": {"alt": "Bar chart of the number of images of each patient, benign patients in blue and malignant patients in orange."}}
-from histotransfer.figures import images_per_patient
+# %% mystnb={"figure": {"name": "fig-per-patient", "caption": "Images of each phantom patient (base number), by class."}, "image": {"alt": "Bar chart of the number of images of each patient, benign patients in blue and malignant patients in orange."}}
+from histotransfer.figures import colour_per_patient, images_per_patient
+from histotransfer.study.patients import per_patient
 
-figure = images_per_patient(table)
+patients = per_patient(table)
+figure = images_per_patient(patients)
+
+# %% mystnb={"figure": {"name": "fig-colours", "caption": "Mean colour of each phantom patient's images, with one standard deviation over them."}, "image": {"alt": "Scatter plot of patients by their mean colour with whiskers; patients lie apart by more than their own whiskers."}}
+figure = colour_per_patient(patients)
 
 # %% [markdown]
+# ## The same for the real subset
+#
+# The real images behind this book are a subset of BreakHis. From its committed record (`results/data`, counts and colours
+# only, written by `histotransfer data patients DIR --out results/data`):
+
+# %%
+import pandas as pd
+
+subset = pd.read_csv("results/data/patients.csv", index_col="patient")
+magnifications = ["40x", "100x", "200x", "400x"]
+grouped = subset.groupby("label")
+balance = grouped[["images", *magnifications]].sum()
+balance.insert(0, "patients", grouped.size())
+balance
+
+# %% [markdown]
+# How many patients stand behind each of these numbers:
+
+# %%
+(subset[magnifications] > 0).groupby(subset["label"]).sum()
+
+# %% mystnb={"figure": {"name": "fig-real-per-patient", "caption": "Images of each real patient of the subset (base number), by class."}, "image": {"alt": "Bar chart: a few real patients give most of the images, and there are far fewer benign than malignant patients."}}
+figure = images_per_patient(subset)
+
+# %% mystnb={"figure": {"name": "fig-real-colours", "caption": "Mean colour of each real patient's images, with one standard deviation over them."}, "image": {"alt": "Scatter plot of real patients by their mean colour with whiskers over their images."}}
+figure = colour_per_patient(subset)
+
+# %% [markdown]
+# Few patients, unequal classes that change with the magnification, 400x too small to train on: know this before reading any
+# score. `histotransfer data verify DIR` says the same of your own copy, file by file.
+#
 # ## A split that keeps patients apart
 #
 # The paper states train : validation : test = 7 : 1 : 2, and does not state whether it divides images or patients. Here the
 # base number is never divided. `grouped_split` gives one of five patient-disjoint test folds and a tenth for validation.
 
 # %%
-import pandas as pd
-
 from histotransfer.splits import audit, content_hashes, grouped_split
 
 split = grouped_split(table, fold=0, seed=seed)

@@ -130,8 +130,8 @@ def test_a_ladder_that_cannot_run_is_one_line(run, tmp_path, arguments, trouble)
 def test_ladder_hands_over_what_was_typed(run, tmp_path, monkeypatch):
     seen = {}
 
-    def run_ladder(config, root, out, *, progress, report):
-        seen.update(config=config, root=root, out=out, progress=progress)
+    def run_ladder(config, root, out, *, own, progress, report):
+        seen.update(config=config, root=root, out=out, own=own, progress=progress)
         report("working")
         return out / "ladder"
 
@@ -142,6 +142,9 @@ def test_ladder_hands_over_what_was_typed(run, tmp_path, monkeypatch):
     assert out == ["working", f"record: {tmp_path / 'spine' / 'ladder' / 'record.json'}"]
     assert (seen["config"].profile, seen["config"].size, seen["config"].normaliser) == ("lite", 64, "none")
     assert (seen["root"], seen["out"], seen["progress"]) == (tmp_path, tmp_path / "spine", False)
+    assert seen["own"] is None
+    run("ladder", "--own", tmp_path / "mine.csv", "--out", tmp_path / "spine")
+    assert (seen["root"], seen["own"]) == (None, tmp_path / "mine.csv")
 
 
 def test_an_unknown_profile_is_a_usage_error(run, tmp_path):

@@ -31,13 +31,21 @@ def test_gallery_shows_each_picture_under_its_title():
     assert all(np.array_equal(axis.images[0].get_array(), image) for axis, image in zip(shown, images, strict=True))
 
 
-def test_images_per_patient_has_a_bar_a_group_as_high_as_its_images(make_table):
-    table = make_table([("a", "benign")] * 3 + [("b", "malignant")] * 5 + [("c", "benign")])
-    (axis,) = figures.images_per_patient(table).axes
-    bars = [(bar.get_height(), mpl.colors.to_rgb(bar.get_facecolor())) for bar in axis.containers[0]]
-    benign, malignant = (mpl.colors.to_rgb(figures.CLASS_COLOURS[label]) for label in ("benign", "malignant"))
-    assert bars == [(3, benign), (1, benign), (5, malignant)]
-    assert labelled(axis)
+PATIENTS = pd.DataFrame(
+    {"label": ["benign", "malignant", "benign"], "images": [3, 5, 7], "a": [1, 2, 3], "b": [4, 5, 6]},
+    index=["p", "q", "r"],
+).assign(a_sd=0.5, b_sd=0.25)
+
+
+def test_images_per_patient_has_a_bar_a_patient_as_high_as_its_images():
+    (axis,) = figures.images_per_patient(PATIENTS).axes
+    assert [bar.get_height() for bar in axis.patches if bar.get_height()] == [7, 3, 5]
+
+
+def test_colour_per_patient_has_a_point_a_patient():
+    (axis,) = figures.colour_per_patient(PATIENTS).axes
+    points = [tuple(xy) for line in axis.lines for xy in zip(*line.get_data(), strict=True)]
+    assert sorted(points) == [(1, 4), (2, 5), (3, 6)]
 
 
 def test_learning_curves_draw_both_parts_over_all_epochs_of_a_rung():

@@ -15,7 +15,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-data_app = typer.Typer(help="Data sets: what is there.", no_args_is_help=True)
+data_app = typer.Typer(help="Data sets: get, check and count them.", no_args_is_help=True)
 weights_app = typer.Typer(help="ImageNet weights.", no_args_is_help=True)
 book_app = typer.Typer(help="The book.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
@@ -41,6 +41,50 @@ def data_summary(
         typer.echo(f"{name}\n{count_images(table, by='subtype').to_string()}\n")
 
 
+@data_app.command("fetch")
+def data_fetch(
+    name: Annotated[Literal["breakhis", "folds", "lc25000", "ucsb"], typer.Argument(help="Which data set.")],
+    to: Annotated[Path, typer.Option(help="Folder of the data sets; made if need be.")],
+    archive: Annotated[
+        Path | None, typer.Option(help="Archive or unpacked folder got by hand, instead of the network.")
+    ] = None,
+) -> None:
+    """Download a data set, check it, and put it in place whole or not at all."""
+    from histotransfer.datasets.fetch import fetch
+
+    fetch(name, to, archive=archive, progress=sys.stderr.isatty(), report=typer.echo)
+
+
+@data_app.command("verify")
+def data_verify(root: Annotated[Path, typer.Argument(help="Folder with the data sets.")]) -> None:
+    """Decode every image, compare with what was published, and name whatever is wrong (exit status 1)."""
+    from histotransfer.datasets.verify import verify
+
+    found = verify(root, progress=sys.stderr.isatty())
+    typer.echo(str(found))
+    raise typer.Exit(0 if found.ok else 1)
+
+
+@data_app.command("patients")
+def data_patients(
+    root: Annotated[Path, typer.Argument(help="Folder with BreaKHis_v1.")],
+    out: Annotated[Path, typer.Option(help="Folder for the record.")],
+) -> None:
+    """Record counts and colours of each BreakHis patient, for chapter 01 (numbers only, no pixels)."""
+    from histotransfer.study.patients import write_patients
+
+    typer.echo(str(write_patients(root, out) / "patients.csv"))
+
+
+@data_app.command("groups")
+def data_groups(root: Annotated[Path, typer.Argument(help="Folder with lung_colon_image_set.")]) -> None:
+    """Find LC25000's duplicate groups by image and write lc25000_groups/<class>.csv."""
+    from histotransfer.datasets.duplicates import write_groups
+
+    for path in write_groups(root, progress=sys.stderr.isatty()):
+        typer.echo(str(path))
+
+
 @weights_app.command("fetch")
 def weights_fetch(
     weights: Annotated[str, typer.Option(help="A file to check and use; empty: cache, then network.")] = "",
@@ -57,17 +101,24 @@ def ladder(
     out: Annotated[Path, typer.Option(help="Folder for the records.")],
     profile: ProfileOption = "phantom",
     data: DataOption = "",
+    own: Annotated[
+        Path | None,
+        typer.Option(help="CSV of your own images (path,label,patient[,magnification,group]) in place of BreakHis."),
+    ] = None,
     settings: SettingsOption = None,
 ) -> None:
-    """Train ImageNet -> LC25000 -> BreakHis once and write the records, beside both baselines."""
+    """Train ImageNet -> LC25000 -> BreakHis once and write the records, beside both baselines.
+
+    With --own and without --data the LC25000 rung is left out.
+    """
     from histotransfer.config import ladder_config
     from histotransfer.datasets.roots import resolve_root
 
     config = ladder_config(profile, _pairs(settings or []))
-    root = resolve_root(profile, data)
+    root = None if own and not data else resolve_root(profile, data)
     from histotransfer.study.runner import run_ladder
 
-    folder = run_ladder(config, root, out, progress=sys.stderr.isatty(), report=typer.echo)
+    folder = run_ladder(config, root, out, own=own, progress=sys.stderr.isatty(), report=typer.echo)
     typer.echo(f"record: {folder / 'record.json'}")
 
 

@@ -49,7 +49,9 @@ class LadderConfig(BaseModel):
     rate_decay: float = Field(gt=0, le=1, description="each group further from the head learns this much slower")
     weight_decay: float = Field(ge=0, le=1, description="decoupled weight decay (not stated in the paper)")
     lc25000_schedule: Schedule = Field(description="stages of the LC25000 rung with their epochs")
-    breakhis_schedule: Schedule = Field(description="stages of the BreakHis rung with their epochs")
+    breakhis_schedule: Schedule = Field(
+        description="stages of the last rung (BreakHis, or your own data) with their epochs"
+    )
     lc25000_copies: int = Field(ge=0, description="images of each duplicate group used for training; 0: all")
     se_positions: Annotated[tuple[Position, ...], BeforeValidator(_parse_positions)] = Field(
         default=("block", "transition"), description="where SE gates sit; empty: plain DenseNet"
@@ -63,6 +65,12 @@ class LadderConfig(BaseModel):
         default=0,
         ge=0,
         description="stop a stage after this many epochs without a better validation loss; 0: never",
+    )
+    split: Literal["patient", "image", "official"] = Field(
+        default="patient", description="what the last rung keeps apart; `image` and `official` leak"
+    )
+    allow_leakage: bool = Field(
+        default=False, description="train on a split that leaks all the same; the record says so"
     )
     folds: int = Field(default=5, ge=2, le=20, description="patient-disjoint test folds")
     fold: int = Field(default=0, ge=0, description="which fold is the test part")

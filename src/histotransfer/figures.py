@@ -12,7 +12,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from sklearn.metrics import confusion_matrix, roc_curve
 
-from histotransfer.evaluation.metrics import ALL, POSITIVE, class_names, predicted, probabilities
+from histotransfer.evaluation.metrics import ALL, class_names, positive_class, predicted, scores
 from histotransfer.stain import to_lab
 from histotransfer.tiles import decode
 
@@ -63,16 +63,35 @@ def gallery(images: Sequence[np.ndarray], titles: Sequence[str], columns: int = 
     return figure
 
 
-def images_per_patient(table: pd.DataFrame) -> Figure:
-    """How many images each patient gives, by class: few patients with many images dominate an image-level score."""
-    counts = table.groupby(["label", "group"]).size().rename("images").reset_index()
-    counts = counts.sort_values(["label", "images"], ascending=[True, False], ignore_index=True)
+def images_per_patient(patients: pd.DataFrame) -> Figure:
+    """How many images each patient gives, by class: few patients with many images dominate an image-level score.
+
+    Args:
+        patients: as `study.patients.per_patient` makes it.
+    """
+    counts = patients.sort_values(["label", "images"], ascending=[True, False])
     figure, axis = plt.subplots(figsize=(WIDTH, 2.8), layout="constrained")
-    colours = [CLASS_COLOURS[label] for label in counts["label"]]
-    axis.bar(range(len(counts)), counts["images"], color=colours, width=0.9)
-    for label in CLASS_COLOURS:
-        axis.bar([], [], color=CLASS_COLOURS[label], label=label)
+    axis.bar(range(len(counts)), counts["images"], color=counts["label"].map(CLASS_COLOURS), width=0.9)
+    for label, colour in CLASS_COLOURS.items():
+        axis.bar([], [], color=colour, label=label)
     axis.set(xlabel="patient (base number)", ylabel="images", xticks=[], xlim=(-0.6, len(counts) - 0.4))
+    axis.legend()
+    return figure
+
+
+def colour_per_patient(patients: pd.DataFrame) -> Figure:
+    """Mean colour of each patient's images (CIELAB a* and b*) with one standard deviation over them.
+
+    Args:
+        patients: as `study.patients.per_patient` makes it.
+    """
+    figure, axis = plt.subplots(figsize=(5.6, 4), layout="constrained")
+    for label, colour in CLASS_COLOURS.items():
+        rows = patients[patients["label"] == label]
+        axis.errorbar(
+            rows["a"], rows["b"], rows["b_sd"], rows["a_sd"], "o", color=colour, ms=4, lw=1, alpha=0.8, label=label
+        )
+    axis.set(xlabel="mean a* (green to red)", ylabel="mean b* (blue to yellow)")
     axis.legend()
     return figure
 
@@ -125,8 +144,7 @@ def roc(runs: Mapping[str, pd.DataFrame]) -> Figure:
     figure, axis = plt.subplots(figsize=(4.2, 4), layout="constrained")
     axis.plot([0, 1], [0, 1], color="0.8", lw=1)
     for name, predictions in runs.items():
-        score = probabilities(predictions)[:, class_names(predictions).index(POSITIVE)]
-        false, true, _ = roc_curve(predictions["truth"] == POSITIVE, score)
+        false, true, _ = roc_curve(predictions["truth"] == positive_class(predictions), scores(predictions))
         axis.plot(false, true, label=name)
     axis.set(xlabel="1 – specificity", ylabel="sensitivity", aspect="equal", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
     axis.legend(loc="lower right")

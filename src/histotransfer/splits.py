@@ -12,10 +12,12 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedKFold
 
+from histotransfer.config import LadderConfig
 from histotransfer.datasets.table import PARTS
 from histotransfer.errors import HistotransferError
 
 INNER_FOLDS = 8  # with five outer folds, one of eight parts of the remaining 80 % is 10 %: the paper's 7 : 1 : 2
+FOLDS_FOLDER, OFFICIAL_FOLDS = "breakhis_folds", 5
 
 
 def grouped_split(table: pd.DataFrame, *, fold: int = 0, folds: int = 5, seed: int = 0) -> pd.DataFrame:
@@ -69,6 +71,25 @@ def official_split(table: pd.DataFrame, path: str | Path, *, seed: int = 0) -> p
     split = table.assign(split=published)
     split.loc[rest.index[validation], "split"] = "validation"
     return split
+
+
+def make_split(table: pd.DataFrame, config: LadderConfig, root: Path) -> pd.DataFrame:
+    """The split that a configuration asks for (`split`, `fold`, `folds`, `seed`).
+
+    Args:
+        table: an image table.
+        config: for `official`, folds 0 to 4 are the published files 1 to 5.
+        root: folder of the data sets, in which the published files lie (`breakhis_folds`).
+
+    Raises:
+        HistotransferError: as the split itself; or an official fold beyond the fifth.
+    """
+    if config.split == "official":
+        if config.fold >= OFFICIAL_FOLDS:
+            raise HistotransferError(f"fold: there are {OFFICIAL_FOLDS} official folds, numbered from 0")
+        return official_split(table, root / FOLDS_FOLDER / f"dsfold{config.fold + 1}.txt", seed=config.seed)
+    split = {"patient": grouped_split, "image": image_split}[config.split]
+    return split(table, fold=config.fold, folds=config.folds, seed=config.seed)
 
 
 def read_official_fold(path: str | Path) -> dict[str, str]:

@@ -96,6 +96,15 @@ def load_tiles(
     return tiles, fallbacks
 
 
+def symmetric_views(paths: Sequence[str | Path]) -> int:
+    """How many views images of one's own allow: 8 if all are square as they lie on disk, else 4."""
+    for path in paths:
+        with Image.open(path) as image:
+            if image.width != image.height:
+                return 4
+    return 8
+
+
 def view(batch: Tensor, number: int) -> Tensor:
     """One of the eight symmetries of the square applied to ``(..., H, W)``.
 

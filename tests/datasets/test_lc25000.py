@@ -1,7 +1,9 @@
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from histotransfer.datasets import lc25000
-from histotransfer.datasets.lc25000 import GROUPS, LABELS, TREE, read_groups
+from histotransfer.datasets.lc25000 import COLON_LABELS, FOLDERS, GROUPS, LABELS, STEMS, TREE, parse_name, read_groups
 from histotransfer.errors import HistotransferError
 
 
@@ -41,6 +43,41 @@ def test_a_name_outside_the_layout_is_refused(root, name):
     (root / TREE / "lung_n" / name).touch()
     with pytest.raises(HistotransferError, match=f"{name}: not an LC25000 file name of lung_n"):
         lc25000.load(root)
+
+
+@pytest.fixture
+def colon(root):
+    """Colon images beside the lung images; adenocarcinoma is named colonca, not colonaca."""
+    for label, stem in (("colon_aca", "colonca"), ("colon_n", "colonn")):
+        (root / FOLDERS[label]).mkdir(parents=True)
+        (root / FOLDERS[label] / f"{stem}12.jpeg").touch()
+        (root / GROUPS / f"{label}.csv").write_text(f"file,group\n{stem}12.jpeg,3\n")
+    return root
+
+
+def test_lung_alone_is_loaded_unless_colon_is_asked_for(colon):
+    assert set(lc25000.load(colon)["label"]) == set(LABELS)
+    table = lc25000.load(colon, COLON_LABELS)
+    assert table[["label", "group"]].to_numpy().tolist() == [["colon_aca", "colon_aca-3"], ["colon_n", "colon_n-3"]]
+    assert set(lc25000.load(colon, tuple(FOLDERS))["label"]) == set(FOLDERS)
+
+
+def test_colon_that_is_not_there_and_unknown_classes_are_refused(root):
+    with pytest.raises(HistotransferError, match="holds no lung_colon_image_set/colon_image_sets"):
+        lc25000.load(root, COLON_LABELS)
+    with pytest.raises(HistotransferError, match="lung_x: not a class of LC25000"):
+        lc25000.load(root, ["lung_x"])
+
+
+@given(st.sampled_from(sorted(FOLDERS)), st.integers(1, 5000))
+def test_a_name_is_read_back(label, number):
+    assert parse_name(f"anywhere/{STEMS[label]}{number}.jpeg") == (label, number)
+
+
+@pytest.mark.parametrize("name", ["lungn01.jpeg", "lungn0.jpeg", "colonaca1.jpeg", "lungn1.JPEG", "lungn1.jpeg\n"])
+def test_a_name_outside_the_grammar_is_refused_with_its_path(name):
+    with pytest.raises(HistotransferError, match=r"(?s)^some/.*: not an LC25000 file name"):
+        parse_name(f"some/{name}")
 
 
 def test_load_needs_the_official_folder(tmp_path):

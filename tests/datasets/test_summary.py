@@ -45,6 +45,21 @@ def test_both_data_sets_of_a_folder_are_found(phantom_root):
     }
 
 
+def test_colon_and_ucsb_are_found_too(tmp_path):
+    for file in (
+        "lung_colon_image_set/colon_image_sets/colon_n/colonn1.jpeg",
+        "lung_colon_image_set/colon_image_sets/colon_aca/colonca1.jpeg",
+        "UCSB_breast/ytma10_010704_benign1_ccd.tif",
+    ):
+        (tmp_path / file).parent.mkdir(parents=True)
+        (tmp_path / file).touch()
+    (tmp_path / "lc25000_groups").mkdir()
+    for label, stem in (("colon_n", "colonn"), ("colon_aca", "colonca")):
+        (tmp_path / "lc25000_groups" / f"{label}.csv").write_text(f"file,group\n{stem}1.jpeg,0\n")
+    tables = load_present(tmp_path)
+    assert {name: len(table) for name, table in tables.items()} == {"LC25000 (colon)": 2, "UCSB": 1}
+
+
 def test_a_folder_without_data_sets_is_refused(tmp_path):
     with pytest.raises(HistotransferError, match=f"{tmp_path}: holds neither"):
         load_present(tmp_path)

@@ -3,6 +3,7 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy.special import softmax
 
 from histotransfer.config import ladder_config
@@ -165,5 +166,54 @@ def test_missing_weights_are_said_before_anything_runs(phantom_root, tmp_path):
 
 
 def test_a_folder_without_the_data_sets_is_refused(tmp_path, trunk):
-    with pytest.raises(HistotransferError, match="holds no lung_colon_image_set"):
+    with pytest.raises(HistotransferError, match="holds no BreaKHis_v1"):
         run_ladder(ladder_config("phantom"), tmp_path, tmp_path / "out", report=lambda line: None)
+
+
+OWN = SETTINGS | {"breakhis_schedule": "head:1", "folds": 3, "normaliser": "none"}
+
+
+@pytest.fixture
+def own_csv(tmp_path):
+    """A small foreign data set: 12 patients with two square pictures each, labels of their own."""
+    generator = np.random.default_rng(0)
+    (tmp_path / "pictures").mkdir()
+    lines = ["path,label,patient"]
+    for i in range(24):
+        patient, label = i // 2, ("clear", "dark")[i // 2 % 2]
+        picture = generator.integers(0, 120, (64, 64, 3)) + (120 if label == "clear" else 0)
+        Image.fromarray(picture.astype(np.uint8)).save(tmp_path / f"pictures/{i}.png")
+        lines.append(f"pictures/{i}.png,{label},P{patient}")
+    (tmp_path / "mine.csv").write_text("\n".join(lines) + "\n")
+    return tmp_path / "mine.csv"
+
+
+def test_ones_own_images_climb_and_are_predicted(own_csv, trunk, tmp_path):
+    lines = []
+    folder = run_ladder(ladder_config("phantom", OWN), None, tmp_path / "out", own=own_csv, report=lines.append)
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["frozen-probe", "ladder", "majority"]
+    record = read_run(folder).record
+    assert record["data"]["name"] == "own" and record["data"]["patients"] == 12
+    probe = read_run(folder.parent / "frozen-probe")
+    assert list(probe.predictions.filter(like="logit_")) == ["logit_clear", "logit_dark"]
+    assert probe.record["metrics"]["test"]["image"]["all"]["auroc"] == 1  # brightness tells them apart
+    (prediction,) = Predictor(folder / "model.safetensors").predict([tmp_path / "pictures/0.png"])
+    assert prediction.label in ("clear", "dark")
+
+
+def test_one_label_is_not_a_task(own_csv, trunk):
+    own_csv.write_text(own_csv.read_text().replace("dark", "clear"))
+    with pytest.raises(HistotransferError, match="only the label clear; two classes at least"):
+        run_ladder(ladder_config("phantom", OWN), None, own_csv.parent / "out", own=own_csv)
+
+
+def test_a_leaking_split_needs_leave_and_the_record_says_so(phantom_root, trunk, tmp_path):
+    leaking = SETTINGS | {"split": "image", "breakhis_schedule": "head:1", "lc25000_schedule": "head:1"}
+    with pytest.raises(HistotransferError, match=r"breakhis: the split leaks .* say allow_leakage=true"):
+        run_ladder(ladder_config("phantom", leaking), phantom_root, tmp_path / "refused", report=str)
+    assert not (tmp_path / "refused").exists()
+    allowed = ladder_config("phantom", leaking | {"allow_leakage": True})
+    record = read_run(run_ladder(allowed, phantom_root, tmp_path / "allowed", report=str)).record
+    assert record["config"]["allow_leakage"] is True and record["split"]["kind"] == "image"
+    assert record["split"]["audit"]["test/train"]["groups"] > 0
+    assert read_run(tmp_path / "allowed/lc25000").record["split"]["kind"] == "patient"

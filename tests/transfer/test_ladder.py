@@ -1,4 +1,4 @@
-from types import SimpleNamespace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,10 +8,16 @@ from PIL import Image
 from histotransfer.config import ladder_config
 from histotransfer.errors import HistotransferError
 from histotransfer.models.weights import Trunk, content_hash
+from histotransfer.splits import grouped_split
 from histotransfer.tiles import TileSource
 from histotransfer.transfer.ladder import Rung, climb, initial_model, keep_copies, next_rung, prepare_rung
 
-DATASET = SimpleNamespace(LABELS=("benign", "malignant"), VIEWS=4)
+CLASSES = ("benign", "malignant")
+
+
+def prepared(table, settings):
+    split = grouped_split(table, fold=settings.fold, folds=settings.folds, seed=settings.seed)
+    return prepare_rung(split, CLASSES, 4, Path(table["path"][0]).parent, settings)
 
 
 def config(**settings):
@@ -22,14 +28,14 @@ def config(**settings):
 def pictures(make_table, tmp_path):
     """30 groups of two pictures of noise each."""
     generator = np.random.default_rng(0)
-    table = make_table([(f"g{i // 2}", DATASET.LABELS[i // 2 % 2]) for i in range(60)], tmp_path)
+    table = make_table([(f"g{i // 2}", CLASSES[i // 2 % 2]) for i in range(60)], tmp_path)
     for path in table["path"]:
         Image.fromarray(generator.integers(0, 256, (20, 30, 3), dtype=np.uint8)).save(path)
     return table
 
 
 def test_a_prepared_rung_is_split_audited_and_decoded(pictures):
-    rung = prepare_rung(DATASET, pictures, config())
+    rung = prepared(pictures, config())
     assert rung.source.tiles.shape == (60, 32, 32, 3)
     assert rung.source.views == 4
     assert rung.targets.tolist() == [i // 2 % 2 for i in range(60)]
@@ -38,14 +44,19 @@ def test_a_prepared_rung_is_split_audited_and_decoded(pictures):
     picked = rung.rows("test")[:2]
     assert np.array_equal(rung.subset(picked).tiles, rung.source.tiles[picked])
     assert rung.unchanged == {}
+    assert rung.images[0] == Path(rung.table["path"][0]).name
 
 
 def test_identical_pictures_in_two_groups_stop_the_rung_when_parts_share_them(pictures):
     first = pictures["path"][0]
     for path in pictures["path"]:
         Image.open(first).save(path)
-    with pytest.raises(HistotransferError, match="shares patients or images"):
-        prepare_rung(DATASET, pictures, config())
+    with pytest.raises(
+        HistotransferError, match=r"^made: the split leaks between its parts .*or say allow_leakage=true$"
+    ):
+        prepared(pictures, config())
+    rung = prepared(pictures, config(allow_leakage=True))
+    assert rung.audit["test/train"] == {"patients": 0, "groups": 0, "images": 1}
 
 
 def test_keep_copies_limits_training_groups_only(make_table):
@@ -103,7 +114,7 @@ def test_climb_runs_every_stage_of_its_own_schedule(make_model, pictures):
     lines = []
     histories = {}
     for name in ("lc25000", "breakhis"):
-        rung = Rung(name, split, split["path"], DATASET.LABELS, TileSource(tiles), {}, {})
+        rung = Rung(name, split, split["path"], split["path"], CLASSES, TileSource(tiles), {}, {})
         history, seconds = climb(make_model(), rung, settings, report=lines.append)
         histories[name] = list(history[["rung", "stage", "epoch"]].itertuples(index=False, name=None))
         assert len(seconds) == history["stage"].nunique()

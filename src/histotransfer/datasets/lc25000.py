@@ -1,15 +1,18 @@
-"""LC25000 (Borkowski et al. 2019), lung part: 15,000 JPEG made from 750 originals by rotation and flips.
+"""LC25000 (Borkowski et al. 2019): 25,000 JPEG made from 1,250 originals by rotation and flips, lung and colon.
 
 Official layout, read as it is::
 
     lung_colon_image_set/lung_image_sets/<lung_aca|lung_n|lung_scc>/<lungaca1.jpeg ...>
+    lung_colon_image_set/colon_image_sets/<colon_aca|colon_n>/<colonca1.jpeg ...>
 
 About twenty files share an original, so a random split puts a near-copy of almost every test image into training.
-`group` is the duplicate group, read from ``lc25000_groups/<class>.csv`` (columns `file`, `group`) beside the images.
+`group` is the duplicate group, read from ``lc25000_groups/<class>.csv`` (columns `file`, `group`) beside the images;
+`histotransfer.datasets.duplicates` finds the groups of images that have no such list.
 Groups are originals, not patients: a score on LC25000 is no evidence of generalisation.
 """
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -18,26 +21,51 @@ from histotransfer.datasets.table import image_table
 from histotransfer.errors import HistotransferError
 
 TREE = Path("lung_colon_image_set/lung_image_sets")
+COLON_TREE = Path("lung_colon_image_set/colon_image_sets")
 GROUPS = Path("lc25000_groups")
 VIEWS = 8  # square fields: all of D4
 LABELS = ("lung_aca", "lung_n", "lung_scc")
+COLON_LABELS = ("colon_aca", "colon_n")
+FOLDERS = {label: TREE / label for label in LABELS} | {label: COLON_TREE / label for label in COLON_LABELS}
+STEMS = {label: label.replace("_", "") for label in FOLDERS} | {"colon_aca": "colonca"}  # as published
+GRAMMAR = re.compile(rf"(?P<stem>{'|'.join(STEMS.values())})(?P<number>[1-9][0-9]*)\.jpeg")
 
 
-def load(root: str | Path) -> pd.DataFrame:
+def parse_name(path: str | Path) -> tuple[str, int]:
+    """Class and number of a file name.
+
+    Raises:
+        HistotransferError: the name does not fit, with its path.
+    """
+    match = GRAMMAR.fullmatch(Path(path).name)
+    if not match:
+        raise HistotransferError(
+            f"{path}: not an LC25000 file name ({', '.join(f'{s}1.jpeg' for s in STEMS.values())})"
+        )
+    return next(label for label, stem in STEMS.items() if stem == match["stem"]), int(match["number"])
+
+
+def load(root: str | Path, labels: Sequence[str] = LABELS) -> pd.DataFrame:
     """The image table of a folder that holds `lung_colon_image_set` and `lc25000_groups`.
+
+    Args:
+        root: the folder.
+        labels: classes to load: `LABELS` (lung) by default, `COLON_LABELS`, or any of both.
 
     Raises:
         HistotransferError: a folder or group list is missing, a file name breaks the layout, or a file has no group.
     """
     root = Path(root).resolve()
-    if not (root / TREE).is_dir():
-        raise HistotransferError(f"{root}: holds no {TREE}; give the folder in which lung_colon_image_set lies")
+    if unknown := sorted(set(labels) - set(FOLDERS)):
+        raise HistotransferError(f"{unknown[0]}: not a class of LC25000 ({', '.join(FOLDERS)})")
+    for tree in sorted({FOLDERS[label].parent for label in labels}):
+        if not (root / tree).is_dir():
+            raise HistotransferError(f"{root}: holds no {tree}; give the folder in which lung_colon_image_set lies")
     rows = []
-    for label in LABELS:
+    for label in labels:
         groups = read_groups(root / GROUPS / f"{label}.csv")
-        name = re.compile(rf"{label.replace('_', '')}\d+\.jpeg")
-        for path in (root / TREE / label).glob("*"):
-            if not name.fullmatch(path.name):
+        for path in (root / FOLDERS[label]).glob("*"):
+            if not GRAMMAR.fullmatch(path.name) or parse_name(path)[0] != label:
                 raise HistotransferError(f"{path}: not an LC25000 file name of {label}")
             if path.name not in groups:
                 raise HistotransferError(f"{path}: in no duplicate group of {GROUPS / label}.csv")
@@ -51,7 +79,7 @@ def load(root: str | Path) -> pd.DataFrame:
                     "group": group,
                 }
             )
-    return image_table(rows, where=root / TREE)
+    return image_table(rows, where=root / "lung_colon_image_set")
 
 
 def read_groups(path: Path) -> dict[str, str]:

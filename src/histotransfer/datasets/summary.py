@@ -1,13 +1,19 @@
 """What is in a folder: counts of images, patients and groups."""
 
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
-from histotransfer.datasets import breakhis, lc25000
+from histotransfer.datasets import breakhis, lc25000, ucsb
 from histotransfer.errors import HistotransferError
 
-LOADERS = {"BreakHis": (breakhis.TREE, breakhis.load), "LC25000 (lung)": (lc25000.TREE, lc25000.load)}
+LOADERS = {
+    "BreakHis": (breakhis.TREE, breakhis.load),
+    "LC25000 (lung)": (lc25000.TREE, lc25000.load),
+    "LC25000 (colon)": (lc25000.COLON_TREE, partial(lc25000.load, labels=lc25000.COLON_LABELS)),
+    "UCSB": (ucsb.TREE, ucsb.load),
+}
 
 
 def load_present(root: str | Path) -> dict[str, pd.DataFrame]:
@@ -18,7 +24,7 @@ def load_present(root: str | Path) -> dict[str, pd.DataFrame]:
     """
     tables = {name: load(root) for name, (tree, load) in LOADERS.items() if (Path(root) / tree).is_dir()}
     if not tables:
-        trees = " or ".join(str(tree) for tree, _ in LOADERS.values())
+        trees = " nor ".join(str(tree) for tree, _ in LOADERS.values())
         raise HistotransferError(f"{root}: holds neither {trees}; give the folder in which they lie")
     return tables
 

@@ -15,13 +15,12 @@ import pandas as pd
 
 from histotransfer.errors import HistotransferError
 from histotransfer.evaluation.metrics import (
-    POSITIVE,
     Metrics,
-    class_names,
     image_metrics,
     patient_metrics,
+    positive_class,
     predicted,
-    probabilities,
+    scores,
 )
 
 DRAWS = 10_000
@@ -137,12 +136,12 @@ def differences(
 
 def _drawn(predictions: pd.DataFrame, values: Metrics, draws: int, seed: int) -> dict[str, np.ndarray | None]:
     """Each metric in every draw, None where it is not defined."""
-    names, truth, patients = class_names(predictions), predictions["truth"].to_numpy(), predictions["patient"]
-    two = POSITIVE in names and len(names) == 2
+    positive, truth, patients = positive_class(predictions), predictions["truth"].to_numpy(), predictions["patient"]
+    two = positive is not None
     images = _Images(
-        truth == POSITIVE,
+        truth == positive if two else np.zeros(len(truth), dtype=bool),
         (predicted(predictions) == truth).astype(np.float32),
-        probabilities(predictions)[:, names.index(POSITIVE) if two else 0],
+        scores(predictions) if two else np.zeros(len(truth)),
         (1 / patients.map(patients.value_counts())).to_numpy(dtype=np.float32),
     )
     weights = cluster_weights(truth, predictions["group"].to_numpy(), draws, seed)

@@ -13,7 +13,7 @@ from sklearn.metrics import accuracy_score, recall_score, roc_auc_score
 
 from histotransfer.errors import HistotransferError
 
-POSITIVE = "malignant"
+MALIGNANT = "malignant"
 THRESHOLD = 0.5  # fixed beforehand: anything tuned on one to three benign validation patients is noise
 ALL = "all"
 
@@ -23,6 +23,19 @@ Metrics = dict[str, float | None]
 def class_names(predictions: pd.DataFrame) -> list[str]:
     """The classes in the order of the `logit_*` columns."""
     return [column.removeprefix("logit_") for column in predictions if column.startswith("logit_")]
+
+
+def positive_class(predictions: pd.DataFrame) -> str | None:
+    """The class that sensitivity is about: `malignant`, or the second of any other two; None where there are more."""
+    names = class_names(predictions)
+    if len(names) != 2:
+        return None
+    return MALIGNANT if MALIGNANT in names else names[1]
+
+
+def scores(predictions: pd.DataFrame) -> np.ndarray:
+    """``(N,)`` probability of the positive class; for two classes only."""
+    return probabilities(predictions)[:, class_names(predictions).index(positive_class(predictions))]
 
 
 def probabilities(predictions: pd.DataFrame) -> np.ndarray:
@@ -41,18 +54,18 @@ def probabilities(predictions: pd.DataFrame) -> np.ndarray:
 
 def predicted(predictions: pd.DataFrame) -> np.ndarray:
     """The predicted class of each row: the more probable of two at the fixed threshold, else the most probable."""
-    names, probability = np.array(class_names(predictions)), probabilities(predictions)
-    if POSITIVE in names and len(names) == 2:
-        negative = next(name for name in names if name != POSITIVE)
-        return np.where(probability[:, list(names).index(POSITIVE)] >= THRESHOLD, POSITIVE, negative)
-    return names[probability.argmax(axis=1)]
+    names, positive = class_names(predictions), positive_class(predictions)
+    if positive is not None:
+        (negative,) = set(names) - {positive}
+        return np.where(scores(predictions) >= THRESHOLD, positive, negative)
+    return np.array(names)[probabilities(predictions).argmax(axis=1)]
 
 
 def image_metrics(predictions: pd.DataFrame) -> Metrics:
-    """Accuracy and balanced accuracy; for benign against malignant also AUROC, sensitivity and specificity.
+    """Accuracy and balanced accuracy; for two classes also AUROC, sensitivity and specificity.
 
-    Sensitivity is the recall of `malignant`, specificity that of `benign`. Balanced accuracy and AUROC need every
-    class, sensitivity and specificity their own.
+    Sensitivity is the recall of the positive class, specificity that of the other. Balanced accuracy and AUROC need
+    every class, sensitivity and specificity their own.
     """
     names, truth = class_names(predictions), predictions["truth"]
     guess, present = predicted(predictions), set(truth)
@@ -62,12 +75,11 @@ def image_metrics(predictions: pd.DataFrame) -> Metrics:
         "accuracy": float(accuracy_score(truth, guess)),
         "balanced_accuracy": float(np.mean(recalls)) if whole else None,
     }
-    if POSITIVE in names and len(names) == 2:
-        score = probabilities(predictions)[:, names.index(POSITIVE)]
+    if (positive := positive_class(predictions)) is not None:
         recall = {name: float(value) if name in present else None for name, value in zip(names, recalls, strict=True)}
         metrics |= {
-            "auroc": float(roc_auc_score(truth == POSITIVE, score)) if whole else None,
-            "sensitivity": recall.pop(POSITIVE),
+            "auroc": float(roc_auc_score(truth == positive, scores(predictions))) if whole else None,
+            "sensitivity": recall.pop(positive),
             "specificity": recall.popitem()[1],
         }
     return metrics

@@ -15,7 +15,14 @@ from histotransfer.datasets import breakhis, lc25000
 from histotransfer.evaluation.baselines import frozen_probe, probe_logits
 from histotransfer.evaluation.metrics import evaluate
 from histotransfer.models.weights import imagenet_trunk
-from histotransfer.splits import content_hashes, group_folds, images_as_groups, read_official_fold
+from histotransfer.splits import (
+    FOLDS_FOLDER,
+    OFFICIAL_FOLDS,
+    content_hashes,
+    group_folds,
+    images_as_groups,
+    read_official_fold,
+)
 from histotransfer.stain import count_reasons, normaliser
 from histotransfer.study.records import environment, fingerprint, write_run
 from histotransfer.study.runner import NO_HISTORY
@@ -36,7 +43,8 @@ def run_leakage(
     Args:
         config: size, normaliser, folds, seed, device, weights.
         data_root: folder with both data sets.
-        out: the experiment's folder; the runs `RUNS` are written into it.
+        out: the experiment's folder; the runs `RUNS` are written into it, and `official_folds.csv` where the published
+            folds lie beside the data.
         progress: show bars.
         report: called with one line a run.
 
@@ -88,6 +96,8 @@ def run_leakage(
             seconds = {"total_seconds": round(time.perf_counter() - started, 1)}
             write_run(out / record["run"], record, predictions, NO_HISTORY, {**around, **seconds})
             report(f"{record['run']}: accuracy {metrics['test']['image']['all']['accuracy']:.3f}, {len(table)} images")
+    if (root / FOLDS_FOLDER).is_dir():
+        official_overlaps(root / FOLDS_FOLDER).to_csv(out / "official_folds.csv", lineterminator="\n")
     return out
 
 
@@ -141,7 +151,7 @@ def official_overlaps(folder: str | Path) -> pd.DataFrame:
         HistotransferError: a list is missing or broken.
     """
     rows = []
-    for fold in range(1, 6):
+    for fold in range(1, OFFICIAL_FOLDS + 1):
         parts = read_official_fold(Path(folder) / f"dsfold{fold}.txt")
         names = {part: [breakhis.parse_name(n) for n, p in parts.items() if p == part] for part in ("train", "test")}
         ids = {part: {name.slide_id for name in own} for part, own in names.items()}

@@ -8,18 +8,22 @@ import pandas as pd
 
 from histotransfer.config import LadderConfig
 from histotransfer.datasets import breakhis, lc25000
+from histotransfer.datasets.own import load_csv
 from histotransfer.errors import HistotransferError
 from histotransfer.evaluation.baselines import frozen_probe, majority_logits, probe_logits
 from histotransfer.evaluation.metrics import evaluate
 from histotransfer.models.se_densenet import SEDenseNet
 from histotransfer.models.weights import Trunk, imagenet_trunk, save_model
+from histotransfer.splits import grouped_split, make_split
 from histotransfer.study.records import environment, fingerprint, write_run
+from histotransfer.tiles import symmetric_views
 from histotransfer.transfer.ladder import (
     Report,
     Rung,
     architecture,
     climb,
     initial_model,
+    keep_copies,
     next_rung,
     prepare_rung,
 )
@@ -31,9 +35,10 @@ NO_HISTORY = pd.DataFrame(columns=["rung", "stage", "epoch"])
 
 def run_ladder(
     config: LadderConfig,
-    data_root: str | Path,
+    data_root: str | Path | None,
     out: str | Path,
     *,
+    own: str | Path | None = None,
     progress: bool = False,
     report: Report = print,
 ) -> Path:
@@ -41,8 +46,10 @@ def run_ladder(
 
     Args:
         config: all settings.
-        data_root: folder with `BreaKHis_v1`, `lung_colon_image_set` and `lc25000_groups`.
+        data_root: folder with `BreaKHis_v1`, `lung_colon_image_set` and `lc25000_groups`; None (with `own` only) leaves
+            the LC25000 rung out.
         out: the experiment's folder; the runs `RUNS` are written into it.
+        own: a CSV of one's own images, which take the place of BreakHis.
         progress: show bars.
         report: called with one line a step.
 
@@ -58,22 +65,52 @@ def run_ladder(
     check_device(config.device)
     trunk = imagenet_trunk(config.weights)
     report(f"ImageNet weights: {trunk.source}, content hash {trunk.content_hash[:12]}")
-    lung = prepare_rung(lc25000, lc25000.load(data_root), config, progress=progress)
-    breast = prepare_rung(breakhis, breakhis.load(data_root), config, progress=progress)
-    recorder = _Recorder(config, trunk, Path(data_root).resolve(), out, report)
+    recorder = _Recorder(config, trunk, out, report)
+    last = last_rung(config, data_root, own, progress=progress)
+    for name, logits, chosen in _baselines(last, trunk, config):
+        recorder.write(name, last, logits, chosen=chosen)
 
-    for name, logits, chosen in _baselines(breast, trunk, config):
-        recorder.write(name, breast, logits, chosen=chosen)
-
-    model = initial_model(len(lung.classes), trunk, config)
-    lung_history, lung_seconds = climb(model, lung, config, progress=progress, report=report)
-    recorder.write("lc25000", lung, _logits(model, lung, config), lung_history, lung_seconds)
-
-    model = next_rung(model, len(breast.classes), config)
-    history, seconds = climb(model, breast, config, progress=progress, report=report)
-    history = pd.concat([lung_history, history], ignore_index=True)
-    recorder.write("ladder", breast, _logits(model, breast, config), history, lung_seconds + seconds, model=model)
+    model, history, seconds = initial_model(len(last.classes), trunk, config), NO_HISTORY, []
+    if data_root is not None:
+        lung = lung_rung(config, data_root, progress=progress)
+        model = initial_model(len(lung.classes), trunk, config)
+        history, seconds = climb(model, lung, config, progress=progress, report=report)
+        recorder.write("lc25000", lung, _logits(model, lung, config), history, seconds)
+        model = next_rung(model, len(last.classes), config)
+    climbed, more = climb(model, last, config, progress=progress, report=report)
+    history = pd.concat([history, climbed], ignore_index=True) if len(history) else climbed
+    recorder.write("ladder", last, _logits(model, last, config), history, seconds + more, model=model)
     return out / "ladder"
+
+
+def lung_rung(config: LadderConfig, data_root: str | Path, *, progress: bool = False) -> Rung:
+    """LC25000 (lung), always split by original, with few training copies of each."""
+    root = Path(data_root).resolve()
+    split = grouped_split(lc25000.load(root), fold=config.fold, folds=config.folds, seed=config.seed)
+    if config.lc25000_copies:
+        split = keep_copies(split, config.lc25000_copies, config.seed)
+    return prepare_rung(split, lc25000.LABELS, lc25000.VIEWS, root, config, progress=progress)
+
+
+def last_rung(
+    config: LadderConfig, data_root: str | Path | None, own: str | Path | None = None, *, progress: bool = False
+) -> Rung:
+    """BreakHis, or one's own images from a CSV, split as the configuration says.
+
+    Raises:
+        HistotransferError: data that cannot be used, or neither of the two given.
+    """
+    if own is None:
+        if data_root is None:
+            raise HistotransferError("ladder: no data; give the folder of the data sets, or a CSV of your own images")
+        root, views = Path(data_root).resolve(), breakhis.VIEWS
+        table, classes = breakhis.load(root), breakhis.LABELS
+    else:
+        root, table = Path(own).resolve().parent, load_csv(own)
+        views, classes = symmetric_views(table["path"]), tuple(sorted(set(table["label"])))
+        if len(classes) < 2:
+            raise HistotransferError(f"{own}: only the label {classes[0]}; two classes at least are needed")
+    return prepare_rung(make_split(table, config, root), classes, views, root, config, progress=progress)
 
 
 def _evaluated(rung: Rung) -> np.ndarray:
@@ -88,7 +125,9 @@ def _baselines(rung: Rung, trunk: Trunk, config: LadderConfig):
     """Name, logits of the evaluated rows, and what was chosen on training patients, of each baseline."""
     train, evaluated = rung.rows("train"), _evaluated(rung)
     yield "majority", majority_logits(rung.targets[train], len(evaluated)), {}
-    features = pooled_features(initial_model(2, trunk, config), rung.source, config.batch_size, config.device)
+    features = pooled_features(
+        initial_model(len(rung.classes), trunk, config), rung.source, config.batch_size, config.device
+    )
     groups = rung.table["group"].to_numpy()[train]
     probe = frozen_probe(features[train], rung.targets[train], groups, config.seed)
     chosen = {"C": float(probe.best_params_["logisticregression__C"])}
@@ -98,8 +137,8 @@ def _baselines(rung: Rung, trunk: Trunk, config: LadderConfig):
 class _Recorder:
     """Writes the runs of one experiment."""
 
-    def __init__(self, config: LadderConfig, trunk: Trunk, data_root: Path, out: Path, report: Report):
-        self.config, self.trunk, self.data_root, self.out, self.report = config, trunk, data_root, out, report
+    def __init__(self, config: LadderConfig, trunk: Trunk, out: Path, report: Report):
+        self.config, self.trunk, self.out, self.report = config, trunk, out, report
         self.environment = environment()  # now: the checkout may have moved on when a long run ends
         self.started = time.perf_counter()
 
@@ -114,9 +153,8 @@ class _Recorder:
         chosen: dict | None = None,
         model: SEDenseNet | None = None,
     ) -> None:
-        predictions = predictions_table(rung, _evaluated(rung), logits, self.config, self.data_root)
+        predictions = predictions_table(rung, _evaluated(rung), logits, self.config)
         metrics = evaluate(predictions)
-        images = rung.table["path"].map(lambda path: Path(path).relative_to(self.data_root).as_posix())
         record = {
             "experiment": self.out.name,
             "run": run,
@@ -130,11 +168,11 @@ class _Recorder:
                 "name": rung.name,
                 "images": len(rung.table),
                 "patients": int(rung.table["patient"].nunique()),
-                "fingerprint": fingerprint(images, rung.hashes),
+                "fingerprint": fingerprint(rung.images, rung.hashes),
                 "not_normalised": rung.unchanged,
             },
             "split": {
-                "kind": "grouped",
+                "kind": "patient" if rung.name == "lc25000" else self.config.split,
                 "parts": rung.table["split"].value_counts().sort_index().to_dict(),
                 "audit": rung.audit,
             },
@@ -169,14 +207,11 @@ def model_description(rung: Rung, config: LadderConfig, trunk: Trunk) -> dict:
     }
 
 
-def predictions_table(
-    rung: Rung, rows: np.ndarray, logits: np.ndarray, config: LadderConfig, data_root: Path
-) -> pd.DataFrame:
+def predictions_table(rung: Rung, rows: np.ndarray, logits: np.ndarray, config: LadderConfig) -> pd.DataFrame:
     """One row an image: `image, patient, group, magnification, subtype, part, fold, seed, truth, logit_*`."""
     table = rung.table.iloc[rows].reset_index(drop=True)
-    images = table["path"].map(lambda path: Path(path).relative_to(data_root).as_posix())
     frame = table[["patient", "group", "magnification", "subtype"]].assign(
         part=table["split"], fold=config.fold, seed=config.seed, truth=table["label"]
     )
-    frame.insert(0, "image", images)
+    frame.insert(0, "image", rung.images.iloc[rows].reset_index(drop=True))
     return frame.join(pd.DataFrame(logits, columns=[f"logit_{name}" for name in rung.classes]))

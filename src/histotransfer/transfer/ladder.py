@@ -4,10 +4,11 @@ Paper: arXiv 2404.09226, "multi-level transfer". What it does not state (stages,
 documented choice in `histotransfer.config`. Every rung is split by group.
 """
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import ModuleType
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from histotransfer.config import LadderConfig
 from histotransfer.errors import HistotransferError
 from histotransfer.models.se_densenet import SEDenseNet
 from histotransfer.models.weights import Trunk, load_trunk
-from histotransfer.splits import audit, content_hashes, grouped_split, leaks
+from histotransfer.splits import audit, content_hashes, leaks
 from histotransfer.stain import count_reasons, normaliser
 from histotransfer.tiles import TileSource, load_tiles
 from histotransfer.transfer.training import Batches, train_stage
@@ -32,15 +33,17 @@ class Rung:
     Attributes:
         name: lc25000, breakhis, ...
         table: its image table, split.
+        images: their names relative to the folder of the data, which are the same on every machine.
         hashes: content hash of each image.
         classes: labels in the order of the logits.
         source: its tiles.
-        audit: what the parts of the split share (nothing, or this would not have been made).
+        audit: what the parts of the split share: nothing, unless leakage was asked for.
         unchanged: images that the normaliser had to leave as they were, by reason.
     """
 
     name: str
     table: pd.DataFrame
+    images: pd.Series
     hashes: pd.Series
     classes: tuple[str, ...]
     source: TileSource
@@ -61,29 +64,38 @@ class Rung:
         return TileSource(self.source.tiles[rows], self.source.views)
 
 
-def prepare_rung(dataset: ModuleType, table: pd.DataFrame, config: LadderConfig, *, progress: bool = False) -> Rung:
-    """Split, audit and decode a data set.
+def prepare_rung(
+    split: pd.DataFrame,
+    classes: tuple[str, ...],
+    views: int,
+    root: Path,
+    config: LadderConfig,
+    *,
+    progress: bool = False,
+) -> Rung:
+    """Audit a split data set and decode it.
 
     Args:
-        dataset: the data set's module (`LABELS`, `VIEWS`).
-        table: its image table.
-        config: folds, seed, size, normaliser, copies.
+        split: its image table with `split` filled.
+        classes: labels in the order of the logits.
+        views: 8 for square pixels, 4 for fields that are squeezed to a square.
+        root: folder of the data.
+        config: size, normaliser, leave to leak.
         progress: show a bar.
 
     Raises:
-        HistotransferError: the split leaks (identical images under two groups), or images cannot be read.
+        HistotransferError: the split leaks without leave, or images cannot be read.
     """
-    split = grouped_split(table, fold=config.fold, folds=config.folds, seed=config.seed)
-    name = split["dataset"].iloc[0]
-    if name == "lc25000" and config.lc25000_copies:
-        split = keep_copies(split, config.lc25000_copies, config.seed)
-    hashes = content_hashes(split)
+    name, hashes = split["dataset"].iloc[0], content_hashes(split)
     report = audit(split, hashes)
-    if leaks(report):
-        raise HistotransferError(f"{name}: the split shares patients or images between its parts: {report}")
+    if leaks(report) and not config.allow_leakage:
+        shared = {pair: found for pair, found in report.items() if any(found.values())}
+        raise HistotransferError(
+            f"{name}: the split leaks between its parts ({shared}); keep patients apart, or say allow_leakage=true"
+        )
     tiles, fallbacks = load_tiles(split["path"].tolist(), config.size, normaliser(config.normaliser), progress=progress)
-    source = TileSource(tiles, dataset.VIEWS)
-    return Rung(name, split, hashes, dataset.LABELS, source, report, count_reasons(fallbacks))
+    images = split["path"].map(lambda path: Path(os.path.relpath(path, root)).as_posix())
+    return Rung(name, split, images, hashes, classes, TileSource(tiles, views), report, count_reasons(fallbacks))
 
 
 def keep_copies(split: pd.DataFrame, copies: int, seed: int) -> pd.DataFrame:

@@ -1,0 +1,411 @@
+"""Is a folder what it claims to be? Every file is looked at, every fault named in one line.
+
+The loaders stop at the first fault; here all are collected: files that cannot be read, have a wrong name, stand in a
+wrong place, are copies of another, differ in size, or do not belong there. What is there is counted against what was
+published (`PUBLISHED` below, from Spanhol et al. 2016, Borkowski et al. 2019 and Gelasca et al. 2008). A part of a
+data set is no fault, only a note.
+"""
+
+import hashlib
+import os
+import re
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path, PurePosixPath
+
+import pandas as pd
+from PIL import Image, UnidentifiedImageError
+from tqdm import tqdm
+
+from histotransfer.datasets import breakhis, lc25000, ucsb
+from histotransfer.errors import HistotransferError
+
+BREAKHIS = {
+    "adenosis": (114, 113, 111, 106),
+    "fibroadenoma": (253, 260, 264, 237),
+    "phyllodes_tumor": (109, 121, 108, 115),
+    "tubular_adenoma": (149, 150, 140, 130),
+    "ductal_carcinoma": (864, 903, 896, 788),
+    "lobular_carcinoma": (156, 170, 163, 137),
+    "mucinous_carcinoma": (205, 222, 196, 169),
+    "papillary_carcinoma": (145, 142, 135, 138),
+}
+BREAKHIS_SLIDES = dict(zip(BREAKHIS, (4, 10, 3, 7, 38, 5, 9, 6), strict=True))
+# A slide id published under two subtypes, with 121 names in common: copies between the two are the publication's own.
+BREAKHIS_TWICE = "14-13412"
+LC25000_SIZE = 5000
+UCSB = {"benign": 32, "malignant": 26}
+FOLDS = Path("breakhis_folds")
+DOCUMENTS = re.compile(r"(README|LICEN[CS]E)[^/]*|[^/]+\.sh", re.IGNORECASE)
+ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xae\x42\x60\x82"}
+TAIL = 1024  # bytes in which the end must lie; some writers add to it
+NAMED = 20  # missing files that are named; more are counted
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a file name says: where the file belongs, what it counts for and whose it is."""
+
+    path: PurePosixPath
+    label: str
+    magnification: int
+    slide: str
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A data set as published.
+
+    Attributes:
+        name: as people call it.
+        tree: its folder below the root.
+        place: reads a path by the data set's grammar; raises HistotransferError.
+        formats: what Pillow calls the format that each extension stands for.
+        sizes: published ``(width, height)``.
+        counts: images of each label at each magnification.
+        slides: slide ids of each label, where they are published.
+        copies_known: whether equal images within a class are part of the publication.
+    """
+
+    name: str
+    tree: Path
+    place: Callable[[Path], Place]
+    formats: dict[str, str]
+    sizes: tuple[tuple[int, int], ...]
+    counts: dict[tuple[str, int], int]
+    slides: dict[str, int] = field(default_factory=dict)
+    copies_known: bool = False
+
+
+def _place_breakhis(path: Path) -> Place:
+    name = breakhis.parse_name(path)
+    where = PurePosixPath(breakhis.TREE, name.folder, str(name))
+    return Place(where, breakhis.SUBTYPES[name.subtype], name.magnification, name.slide_id)
+
+
+def _place_lc25000(path: Path) -> Place:
+    label, number = lc25000.parse_name(path)
+    if number > LC25000_SIZE:
+        raise HistotransferError(f"{path}: not published, {label} is numbered from 1 to {LC25000_SIZE}")
+    return Place(PurePosixPath(lc25000.FOLDERS[label], path.name), label, 0, "")
+
+
+def _place_ucsb(path: Path) -> Place:
+    name = ucsb.parse_name(path)
+    return Place(PurePosixPath(ucsb.TREE, path.name), name.label, 0, name.slide_id)
+
+
+LAYOUTS = (
+    Layout(
+        "BreakHis",
+        Path(breakhis.TREE.parts[0]),
+        _place_breakhis,
+        {".png": "PNG"},
+        ((700, 460), (700, 456)),
+        {(s, m): n for s, row in BREAKHIS.items() for m, n in zip(breakhis.MAGNIFICATIONS, row, strict=True)},
+        BREAKHIS_SLIDES,
+    ),
+    Layout(
+        "LC25000",
+        Path(lc25000.TREE.parts[0]),
+        _place_lc25000,
+        {".jpeg": "JPEG"},
+        ((768, 768),),
+        {(label, 0): LC25000_SIZE for label in lc25000.FOLDERS},
+        copies_known=True,
+    ),
+    Layout(
+        "UCSB",
+        ucsb.TREE,
+        _place_ucsb,
+        {".tif": "TIFF", ".png": "PNG"},
+        ((896, 768),),
+        {(label, 0): count for label, count in UCSB.items()},
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found of one data set.
+
+    Attributes:
+        name: of the data set.
+        images: how many files are images in their right place, with a right name.
+        published: how many there are in all.
+        table: text, present and published images by class and magnification.
+        missing: published files that are not there, where a list of names is at hand.
+        problems: one line a file.
+        notes: one line each.
+    """
+
+    name: str
+    images: int
+    published: int
+    table: str
+    missing: tuple[str, ...]
+    problems: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `verify` found; `str(report)` is for people.
+
+    Attributes:
+        root: the folder.
+        found: one entry a data set.
+        notes: about the folder as a whole.
+    """
+
+    root: Path
+    found: tuple[Found, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """All faults, one line each, the file first."""
+        return tuple(line for part in self.found for line in part.problems)
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong; a part of a data set is not wrong."""
+        return not self.problems
+
+    def __str__(self) -> str:
+        lines = []
+        for part in self.found:
+            whole = "complete" if part.images == part.published else "a subset"
+            lines += [f"{part.name}: {part.images:,} of {part.published:,} images ({whole})", part.table]
+            lines += [f"  note: {note}" for note in part.notes]
+            lines += [f"  problem: {problem}" for problem in part.problems]
+            lines.append("")
+        lines += [f"note: {note}" for note in self.notes]
+        subsets = [part.name for part in self.found if part.images < part.published]
+        clean = f"nothing is wrong{'; subsets of ' + ', '.join(subsets) if subsets else ''}"
+        problems = len(self.problems)
+        lines.append(clean if self.ok else f"{problems} problem{'s' if problems > 1 else ''}")
+        return "\n".join(lines)
+
+
+def verify(root: str | Path, *, workers: int | None = None, progress: bool = False) -> Report:
+    """Look at every file of the data sets in a folder.
+
+    Args:
+        root: folder that holds `BreaKHis_v1`, `lung_colon_image_set` or `UCSB_breast`.
+        workers: threads; all cores by default. Each holds one image at a time, whatever the size of the data set.
+        progress: show a bar.
+
+    Raises:
+        HistotransferError: no such folder, or none of the data sets is in it.
+    """
+    root = Path(root).resolve()
+    present = [layout for layout in LAYOUTS if (root / layout.tree).is_dir()]
+    if not present:
+        trees = ", ".join(str(layout.tree) for layout in LAYOUTS)
+        raise HistotransferError(f"{root}: holds none of {trees}; give the folder in which they lie")
+    found = tuple(_verify_one(root, layout, workers, progress) for layout in present)
+    looked = {layout.tree.name for layout in present} | {FOLDS.name, lc25000.GROUPS.name}
+    others = sorted(path.name for path in root.iterdir() if path.name not in looked and path.is_dir())
+    return Report(root, found, (f"not looked at: {', '.join(others)}",) if others else ())
+
+
+@dataclass(frozen=True)
+class _Look:
+    """One file as it was found; hashes are empty where it could not be read."""
+
+    file: str
+    bytes_hash: str = ""
+    pixels_hash: str = ""
+    format: str = ""
+    size: tuple[int, int] = (0, 0)
+    trouble: str = ""
+
+
+def _look(root: Path, path: Path) -> _Look:
+    file = path.relative_to(root).as_posix()
+    try:
+        content = path.read_bytes()
+        if not content:
+            return _Look(file, trouble="empty file")
+        with warnings.catch_warnings(action="ignore"):
+            with Image.open(BytesIO(content)) as image:
+                image.verify()  # checksums, and that a PNG reaches its end
+            with Image.open(BytesIO(content)) as image:
+                grey = image.mode not in ("RGB", "RGBA", "P", "CMYK", "YCbCr")
+                pixels = image.convert("RGB")
+    except UnidentifiedImageError:
+        return _Look(file, trouble="not an image")
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        return _Look(file, trouble=f"unreadable, damaged or cut ({' '.join(str(error).split())})")
+    kind = image.format or ""
+    trouble = "grey picture, colour is needed" if grey else ""
+    if ENDS.get(kind, b"") not in content[-TAIL:]:  # decoders forgive a missing end
+        trouble = f"damaged or cut (the {kind} has no end)"
+    pixels_hash = hashlib.sha256(repr(pixels.size).encode() + pixels.tobytes()).hexdigest()
+    return _Look(file, hashlib.sha256(content).hexdigest(), pixels_hash, kind, pixels.size, trouble)
+
+
+def _verify_one(root: Path, layout: Layout, workers: int | None, progress: bool) -> Found:
+    files = sorted(path for path in (root / layout.tree).rglob("*") if path.is_symlink() or not path.is_dir())
+    faults: dict[str, list[str]] = defaultdict(list)
+    notes, places = [], {}
+    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        results = pool.map(lambda path: _look(root, path), files)
+        looks = {
+            look.file: look
+            for look in tqdm(results, layout.name, len(files), unit="image", disable=not progress, leave=False)
+        }
+    for path in files:
+        look = looks[path.relative_to(root).as_posix()]
+        if not look.pixels_hash and DOCUMENTS.fullmatch(path.name):
+            notes.append(f"{look.file}: no picture, not counted")
+            del looks[look.file]
+            continue
+        wrong, place = _name_faults(layout, path, look)
+        faults[look.file] += wrong
+        if place:
+            places[look.file] = place
+        if look.trouble and look.trouble not in "".join(wrong):
+            faults[look.file].append(look.trouble)
+    right = {file: place for file, place in places.items() if not faults[file]}
+    for file, line, known in _copies(looks, right, layout.copies_known):
+        if known:
+            notes.append(f"{file}: {line}, as published")
+        else:
+            faults[file].append(line)
+    notes += _odd_sizes(layout, looks, faults)
+    missing = ()
+    if layout.tree == Path(breakhis.TREE.parts[0]):
+        missing = _compare_list(root, places, faults, notes)
+    if layout.tree == Path(lc25000.TREE.parts[0]):
+        _compare_groups(root, right, faults, notes)
+    table, surplus = _counts(layout, right)
+    problems = [f"{file}: {'; '.join(lines)}" for file, lines in sorted(faults.items()) if lines] + surplus
+    published = sum(layout.counts.values())
+    return Found(layout.name, len(right), published, table, missing, tuple(problems), tuple(notes))
+
+
+def _name_faults(layout: Layout, path: Path, look: _Look) -> tuple[list[str], Place | None]:
+    """What is wrong with a file's name, extension and place; and what its name says, where it can be read."""
+    kinds = {kind: suffix for suffix, kind in layout.formats.items()}
+    if path.suffix not in layout.formats:
+        right = kinds.get(look.format, next(iter(layout.formats)))
+        try:
+            layout.place(path.with_suffix(right))
+        except HistotransferError:
+            what = "stray file, not an image" if not look.pixels_hash else f"misnamed, not a name of {layout.name}"
+            return [what], None
+        holds = f" and holds {look.format}" if look.format else ""
+        return [f"misnamed, the extension is {path.suffix or 'missing'}{holds}, it should be {right}"], None
+    try:
+        place = layout.place(path)
+    except HistotransferError as error:
+        return [f"misnamed, {str(error).removeprefix(f'{path}: ')}"], None
+    if look.format and look.format != layout.formats[path.suffix]:
+        return [f"misnamed, the extension is {path.suffix} but it holds {look.format}"], place
+    if look.file != place.path.as_posix():
+        return [f"misplaced, by its name it belongs into {place.path.parent}"], place
+    return [], place
+
+
+def _copies(looks: dict[str, _Look], right: dict[str, Place], copies_known: bool) -> Iterator[tuple[str, str, bool]]:
+    """Every file that shows the same as another: file, line, and whether it was published so."""
+    first: dict[str, _Look] = {}
+    # A file with a right name is the original, one with a fault the copy.
+    for look in sorted(looks.values(), key=lambda look: (look.file not in right, look.file)):
+        if not look.pixels_hash:
+            continue
+        other = first.setdefault(look.pixels_hash, look)
+        if other is not look:
+            how = "bytes" if look.bytes_hash == other.bytes_hash else "pixels"
+            slides = {right[file].slide if file in right else "" for file in (look.file, other.file)}
+            labels = {right[file].label for file in (look.file, other.file) if file in right}
+            known = len(labels) == 1 if copies_known else slides == {BREAKHIS_TWICE} and len(labels) == 2
+            yield look.file, f"duplicate, the same {how} as {other.file}", known
+
+
+def _odd_sizes(layout: Layout, looks: dict[str, _Look], faults: dict[str, list[str]]) -> list[str]:
+    """Name images whose size is not that of the others; when all were resized alike, that is a note."""
+    sizes = Counter(look.size for look in looks.values() if look.pixels_hash)
+    if not sizes:
+        return []
+    usual = max(sizes, key=lambda size: (sizes[size], size in layout.sizes))
+    expected = layout.sizes if usual in layout.sizes else (usual,)
+    for look in looks.values():
+        if look.pixels_hash and look.size not in expected:
+            faults[look.file].append(f"odd size, {_times(look.size)} among images of {_times(usual)}")
+    if usual in layout.sizes:
+        return []
+    published = " or ".join(map(_times, layout.sizes))
+    return [f"{sizes[usual]:,} images are {_times(usual)}; published are {published}: they were resized"]
+
+
+def _times(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"
+
+
+def _compare_list(root: Path, places: dict[str, Place], faults: dict, notes: list[str]) -> tuple[str, ...]:
+    """Compare BreakHis names with those of the official folds, when they are beside it; returns what is missing."""
+    path = root / FOLDS / "dsfold1.txt"
+    if not path.is_file():
+        notes.append(f"{FOLDS}/dsfold1.txt is not there: names cannot be compared with the published list")
+        return ()
+    published = {line.split("|")[0] for line in path.read_text().splitlines()}
+    there = {PurePosixPath(file).name for file in places}
+    for file in places:
+        if PurePosixPath(file).name not in published:
+            faults[file].append(f"not published, its name is not in {FOLDS}/dsfold1.txt")
+    missing = tuple(sorted(published - there))
+    if not missing:
+        return ()
+    slides = Counter(breakhis.parse_name(name).folder.parts[3] for name in published)
+    present = Counter(breakhis.parse_name(name).folder.parts[3] for name in there & published)
+    whole = sum(present[slide] == count for slide, count in slides.items())
+    part = sum(0 < present[slide] < count for slide, count in slides.items())
+    notes.append(f"of the {len(slides)} slides {whole} are whole, {part} are there in part and "
+                 f"{len(slides) - whole - part} are absent; {len(missing):,} published images are missing")  # fmt: skip
+    if len(missing) <= NAMED:
+        notes += [f"{name}: missing" for name in missing]
+    return missing
+
+
+def _compare_groups(root: Path, right: dict[str, Place], faults: dict, notes: list[str]) -> None:
+    """Every LC25000 image needs a duplicate group, where the lists are there."""
+    for label in sorted({place.label for place in right.values()}):
+        path = lc25000.GROUPS / f"{label}.csv"
+        if not (root / path).is_file():
+            notes.append(f"{path} is not there: {label} cannot be split without leakage until its groups are found")
+            continue
+        try:
+            groups = lc25000.read_groups(root / path)
+        except HistotransferError as error:
+            faults[str(path)].append(str(error).removeprefix(f"{root / path}: "))
+            continue
+        for file, place in right.items():
+            if place.label == label and place.path.name not in groups:
+                faults[file].append(f"in no duplicate group of {path}")
+
+
+def _counts(layout: Layout, right: dict[str, Place]) -> tuple[str, list[str]]:
+    """The table present/published as text, and a line wherever there is more than was published."""
+    there = Counter((place.label, place.magnification) for place in right.values())
+    slides: dict[str, set[str]] = defaultdict(set)
+    for place in right.values():
+        slides[place.label].add(place.slide)
+    rows: dict[str, dict[str, str]] = defaultdict(dict)
+    surplus = []
+    for (label, magnification), count in layout.counts.items():
+        column = f"{magnification}x" if magnification else "images"
+        rows[label][column] = f"{there[label, magnification]}/{count}"
+        if there[label, magnification] > count:
+            surplus.append(f"{layout.name}: {label} {column}: {there[label, magnification]}, published are {count}")
+    for label, count in layout.slides.items():
+        rows[label]["slide ids"] = f"{len(slides[label])}/{count}"
+        if len(slides[label]) > count:
+            surplus.append(f"{layout.name}: {label} slide ids: {len(slides[label])}, published are {count}")
+    return pd.DataFrame.from_dict(rows, orient="index").to_string(), surplus
