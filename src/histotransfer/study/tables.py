@@ -76,7 +76,10 @@ def _rows(name: str, magnification: str, predictions: pd.DataFrame, values: pd.D
 
 
 def formatted(table: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
-    """A long table as people read it: one row a magnification and run, `0.84 [0.77, 0.90]` a metric, n at the end."""
+    """A long table as people read it: one row a magnification and run, `0.84 [0.77, 0.90]` a metric, n at the end.
+
+    Where there is one run only, its name is left out.
+    """
     text = table[table["metric"].isin(metrics)].copy()
     text["text"] = [number(row.value, row.low, row.high) for row in text.itertuples()]
     wide = text.pivot(index=["magnification", "run"], columns="metric", values="text")[list(metrics)]
@@ -88,6 +91,8 @@ def formatted(table: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
     wide = wide.sort_index(
         key=lambda index: index.map(lambda name: order.get(name, runs.index(name) if name in runs else 0))
     )
+    if len(runs) == 1:
+        wide = wide.droplevel("run")
     return wide.rename_axis(columns=None).rename(columns=lambda name: name.replace("_", " "))
 
 
