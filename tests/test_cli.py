@@ -130,7 +130,7 @@ def test_a_ladder_that_cannot_run_is_one_line(run, tmp_path, arguments, trouble)
 def test_ladder_hands_over_what_was_typed(run, tmp_path, monkeypatch):
     seen = {}
 
-    def run_ladder(config, root, out, *, own, progress, report):
+    def run_ladder(config, root, out, *, own, pattern, progress, report):
         seen.update(config=config, root=root, out=out, own=own, progress=progress)
         report("working")
         return out / "ladder"

@@ -103,8 +103,14 @@ def ladder(
     data: DataOption = "",
     own: Annotated[
         Path | None,
-        typer.Option(help="CSV of your own images (path,label,patient[,magnification,group]) in place of BreakHis."),
+        typer.Option(
+            help="Your own images in place of BreakHis: a CSV (path,label,patient[,magnification,group]),"
+            " or a folder with a folder for each class."
+        ),
     ] = None,
+    pattern: Annotated[
+        str, typer.Option(help=r"For such a folder: how a path names its patient, e.g. '(?P<patient>P\d+)_\d+\.png'.")
+    ] = "",
     settings: SettingsOption = None,
 ) -> None:
     """Train ImageNet -> LC25000 -> BreakHis once and write the records, beside both baselines.
@@ -118,7 +124,7 @@ def ladder(
     root = None if own and not data else resolve_root(profile, data)
     from histotransfer.study.runner import run_ladder
 
-    folder = run_ladder(config, root, out, own=own, progress=sys.stderr.isatty(), report=typer.echo)
+    folder = run_ladder(config, root, out, own=own, pattern=pattern, progress=sys.stderr.isatty(), report=typer.echo)
     typer.echo(f"record: {folder / 'record.json'}")
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from histotransfer.datasets.own import load_csv, load_folders
+from histotransfer.datasets.own import load, load_csv, load_folders
 from histotransfer.errors import HistotransferError
 
 PATTERN = r"(?P<patient>P\d+)_\d+\.png"
@@ -222,3 +222,14 @@ def test_own_data_split_by_group(files):
     place(files / "pictures", *(f"{i}.png" for i in range(20)))
     split = grouped_split(load_csv(write(files, f"path,label,patient\n{rows}")), folds=5)
     assert pd.crosstab(split["split"], split["label"]).min().min() > 0
+
+
+def test_a_file_and_a_folder_are_told_apart(tmp_path):
+    for label in ("clear", "dark"):
+        (tmp_path / label).mkdir()
+        (tmp_path / label / f"P1{label}_1.png").write_bytes(b"x")
+    assert load(tmp_path, r"(?P<patient>P1\w+)_\d\.png")["patient"].tolist() == ["P1clear", "P1dark"]
+    (tmp_path / "mine.csv").write_text("path,label,patient\nclear/P1clear_1.png,clear,P1\n")
+    assert load(tmp_path / "mine.csv")["patient"].tolist() == ["P1"]
+    with pytest.raises(HistotransferError, match="a pattern is for a folder"):
+        load(tmp_path / "mine.csv", "(?P<patient>.*)")

@@ -19,6 +19,19 @@ OPTIONAL = ("magnification", "group")
 NAMED = 5  # problems that an error names before it only counts the others
 
 
+def load(path: str | Path, pattern: str = "") -> pd.DataFrame:
+    """The image table of one's own images: a CSV file, or a folder per class with a patient `pattern`.
+
+    Raises:
+        HistotransferError: as `load_csv` or `load_folders`; or a pattern where there is nothing to match.
+    """
+    if Path(path).is_dir():
+        return load_folders(path, pattern)
+    if pattern:
+        raise HistotransferError(f"{path}: a pattern is for a folder of images; a CSV names its patients itself")
+    return load_csv(path)
+
+
 def load_csv(path: str | Path, *, dataset: str = "own") -> pd.DataFrame:
     """The image table of a CSV file (UTF-8, commas) with the columns ``path,label,patient[,magnification,group]``.
 

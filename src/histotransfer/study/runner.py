@@ -8,7 +8,7 @@ import pandas as pd
 
 from histotransfer.config import LadderConfig
 from histotransfer.datasets import breakhis, lc25000
-from histotransfer.datasets.own import load_csv
+from histotransfer.datasets import own as own_data
 from histotransfer.errors import HistotransferError
 from histotransfer.evaluation.baselines import frozen_probe, majority_logits, probe_logits
 from histotransfer.evaluation.metrics import evaluate
@@ -39,6 +39,7 @@ def run_ladder(
     out: str | Path,
     *,
     own: str | Path | None = None,
+    pattern: str = "",
     progress: bool = False,
     report: Report = print,
 ) -> Path:
@@ -49,7 +50,8 @@ def run_ladder(
         data_root: folder with `BreaKHis_v1`, `lung_colon_image_set` and `lc25000_groups`; None (with `own` only) leaves
             the LC25000 rung out.
         out: the experiment's folder; the runs `RUNS` are written into it.
-        own: a CSV of one's own images, which take the place of BreakHis.
+        own: one's own images, which take the place of BreakHis: a CSV, or a folder per class.
+        pattern: for a folder, how a file's path says whose image it is (`datasets.own.load_folders`).
         progress: show bars.
         report: called with one line a step.
 
@@ -66,7 +68,7 @@ def run_ladder(
     trunk = imagenet_trunk(config.weights)
     report(f"ImageNet weights: {trunk.source}, content hash {trunk.content_hash[:12]}")
     recorder = _Recorder(config, trunk, out, report)
-    last = last_rung(config, data_root, own, progress=progress)
+    last = last_rung(config, data_root, own, pattern, progress=progress)
     for name, logits, chosen in _baselines(last, trunk, config):
         recorder.write(name, last, logits, chosen=chosen)
 
@@ -93,20 +95,26 @@ def lung_rung(config: LadderConfig, data_root: str | Path, *, progress: bool = F
 
 
 def last_rung(
-    config: LadderConfig, data_root: str | Path | None, own: str | Path | None = None, *, progress: bool = False
+    config: LadderConfig,
+    data_root: str | Path | None,
+    own: str | Path | None = None,
+    pattern: str = "",
+    *,
+    progress: bool = False,
 ) -> Rung:
-    """BreakHis, or one's own images from a CSV, split as the configuration says.
+    """BreakHis, or one's own images, split as the configuration says.
 
     Raises:
         HistotransferError: data that cannot be used, or neither of the two given.
     """
     if own is None:
         if data_root is None:
-            raise HistotransferError("ladder: no data; give the folder of the data sets, or a CSV of your own images")
+            raise HistotransferError("ladder: no data; give the folder of the data sets, or your own images")
         root, views = Path(data_root).resolve(), breakhis.VIEWS
         table, classes = breakhis.load(root), breakhis.LABELS
     else:
-        root, table = Path(own).resolve().parent, load_csv(own)
+        table = own_data.load(own, pattern)
+        root = Path(own).resolve() if Path(own).is_dir() else Path(own).resolve().parent
         views, classes = symmetric_views(table["path"]), tuple(sorted(set(table["label"])))
         if len(classes) < 2:
             raise HistotransferError(f"{own}: only the label {classes[0]}; two classes at least are needed")
