@@ -15,11 +15,12 @@
 profile = "phantom"
 data_root = ""
 seed = 0
+device = "cpu"
 
 # %%
 from histotransfer.chapters import begin
 
-root = begin(profile=profile, data_root=data_root, seed=seed)
+root = begin(profile=profile, data_root=data_root, seed=seed, device=device)
 
 # %% [markdown]
 # ## One table for every data set

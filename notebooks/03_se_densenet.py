@@ -11,14 +11,14 @@
 profile = "phantom"
 data_root = ""
 seed = 0
+device = "cpu"
 weights = ""
 
 # %%
 from histotransfer.chapters import begin
 
-root = begin(
-    profile=profile, data_root=data_root, seed=seed, weights=weights
-)
+chosen = {"seed": seed, "device": device, "weights": weights}
+root = begin(profile=profile, data_root=data_root, **chosen)
 
 # %% [markdown]
 # ## The dense layer
