@@ -66,7 +66,7 @@ layer(features).shape
 from histotransfer.models.se import SqueezeExcite
 
 gate = SqueezeExcite(channels=256, reduction=16)
-gate.gates(torch.randn(2, 256, 14, 14)).unique()
+gate.gates(torch.randn(2, 256, 14, 14)).unique().tolist()
 
 # %% [markdown]
 # ## The whole network

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from histotransfer.config import ladder_config
 from histotransfer.datasets import breakhis, lc25000
 from histotransfer.datasets.table import PARTS, SCHEMA
 from histotransfer.errors import HistotransferError
@@ -17,6 +18,7 @@ from histotransfer.splits import (
     grouped_split,
     image_split,
     leaks,
+    make_split,
     official_split,
     read_official_fold,
 )
@@ -172,3 +174,35 @@ def test_all_official_folds_leak_by_base_number(data_root):
             for part in ("train", "test")
         }
         assert len(parts) == 7909 and 6 <= len(sides["train"] & sides["test"]) <= 8
+
+
+def test_a_configuration_chooses_its_split(make_table, tmp_path):
+    table = make_table([(f"p{i % 24}", ("benign", "malignant")[i % 2]) for i in range(96)])
+    (tmp_path / "breakhis_folds").mkdir()
+    official_file(tmp_path / "breakhis_folds" / "dsfold3.txt", table, range(0, 96, 12))
+
+    def chosen(**settings):
+        return make_split(table, ladder_config("phantom", settings), tmp_path)["split"].tolist()
+
+    assert chosen(split="patient", fold=1, seed=2) == grouped_split(table, fold=1, seed=2)["split"].tolist()
+    assert chosen(split="image", fold=1, seed=2) == image_split(table, fold=1, seed=2)["split"].tolist()
+    assert [i for i, part in enumerate(chosen(split="official", fold=2)) if part == "test"] == list(range(0, 96, 12))
+    with pytest.raises(HistotransferError, match="there are 5 official folds"):
+        chosen(split="official", fold=5, folds=6)
+
+
+@given(
+    parts=st.lists(st.sampled_from(PARTS), min_size=2, max_size=30),
+    kind=st.sampled_from(["patients", "groups", "images"]),
+    data=st.data(),
+)
+def test_the_audit_finds_any_planted_leak_and_nothing_else(parts, kind, data):
+    rows = range(len(parts))
+    columns = {name: [f"{name}{i}" for i in rows] for name in ("patients", "groups", "images")}
+    a, b = data.draw(st.sampled_from(list(rows))), data.draw(st.sampled_from(list(rows)))
+    columns[kind][a] = columns[kind][b]
+    table = pd.DataFrame({"patient": columns["patients"], "group": columns["groups"], "split": parts})
+    report = audit(table, pd.Series(columns["images"]))
+    found = {(frozenset(pair.split("/")), what) for pair, shared in report.items() for what, n in shared.items() if n}
+    assert found == ({(frozenset({parts[a], parts[b]}), kind)} if parts[a] != parts[b] else set())
+    assert leaks(report) == (parts[a] != parts[b])

@@ -30,6 +30,7 @@ from histotransfer.transfer.ladder import (
 from histotransfer.transfer.training import check_device, pooled_features, predict_logits
 
 RUNS = ("majority", "frozen-probe", "lc25000", "ladder")
+SPLIT_KINDS = {"patient": "patient", "image": "image", "official": "slide id"}  # as a record names them
 NO_HISTORY = pd.DataFrame(columns=["rung", "stage", "epoch"])
 
 
@@ -180,7 +181,7 @@ class _Recorder:
                 "not_normalised": rung.unchanged,
             },
             "split": {
-                "kind": "patient" if rung.name == "lc25000" else self.config.split,
+                "kind": SPLIT_KINDS["patient" if rung.name == "lc25000" else self.config.split],
                 "parts": rung.table["split"].value_counts().sort_index().to_dict(),
                 "audit": rung.audit,
             },
