@@ -90,7 +90,7 @@ figure = confusion(tests["ladder"])
 # ## On real tissue
 #
 # The same ladder on a real subset of BreakHis and LC25000, profile `lite`: 224 pixels, patient-disjoint, one fold and one
-# seed. It was run once with
+# seed. It was made with
 #
 # ```sh
 # histotransfer ladder --profile lite --data DIR --out results/spine
