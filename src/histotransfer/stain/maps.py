@@ -17,6 +17,9 @@ MAX_GLASS_SHIFT = 15.0  # CIELAB delta E that glass may move
 
 # Grey level to linear light (sRGB, IEC 61966-2-1), which spares the conversion to CIELAB its slowest step.
 LINEAR = np.where(LEVELS > 10, ((LEVELS / 255 + 0.055) / 1.055) ** 2.4, LEVELS / 255 / 12.92).astype(np.float32)
+# Linear light in 16 bits back to grey levels: a look-up, where OpenCV's own float conversion evaluates a spline.
+_LIGHT = np.arange(2**16) / (2**16 - 1)
+GREY = np.rint(255 * np.where(_LIGHT > 0.0031308, 1.055 * _LIGHT ** (1 / 2.4) - 0.055, 12.92 * _LIGHT)).astype(np.uint8)
 # How much a pixel is glass, by its darkest channel: 0 up to level 200, 1 from 225, a smooth step between.
 _RAMP = np.clip((LEVELS - 200) / 25, 0, 1)
 GLASS = (_RAMP * _RAMP * (3 - 2 * _RAMP)).astype(np.float32)
@@ -43,8 +46,10 @@ def map_lab(image: np.ndarray, scale: np.ndarray, shift: np.ndarray) -> np.ndarr
     affine = np.column_stack([np.diag(scale), shift]).astype(np.float32)
     out = np.empty_like(image)
     for rows in _strips(image):
-        lab = cv2.transform(to_lab(image[rows]), affine)
-        cv2.convertScaleAbs(cv2.cvtColor(lab, cv2.COLOR_LAB2RGB), out[rows], 255.0)
+        light = cv2.cvtColor(cv2.transform(to_lab(image[rows]), affine), cv2.COLOR_LAB2LRGB)
+        # A weighted sum is OpenCV's way to scale to 16 bits; what lies beyond the gamut saturates.
+        levels = cv2.addWeighted(light, 2**16 - 1, light, 0, 0, dtype=cv2.CV_16U)
+        cv2.LUT(levels, GREY, out[rows])
     return out
 
 
