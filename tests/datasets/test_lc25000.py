@@ -1,3 +1,5 @@
+import shutil
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -110,3 +112,11 @@ def test_real_subset_has_the_documented_counts(data_root):
     groups = table.groupby("label")["group"].nunique().to_dict()
     assert groups == {"lung_aca": 243, "lung_n": 249, "lung_scc": 248}
     assert (table.groupby("group").size() == 3).all()
+
+
+def test_a_missing_class_is_not_passed_over(phantom_root, tmp_path):
+    root = tmp_path / "part"
+    shutil.copytree(phantom_root, root)
+    shutil.rmtree(root / lc25000.FOLDERS["lung_n"])
+    with pytest.raises(HistotransferError, match="holds no lung_colon_image_set/lung_image_sets/lung_n"):
+        lc25000.load(root)

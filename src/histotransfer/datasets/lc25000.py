@@ -58,9 +58,9 @@ def load(root: str | Path, labels: Sequence[str] = LABELS) -> pd.DataFrame:
     root = Path(root).resolve()
     if unknown := sorted(set(labels) - set(FOLDERS)):
         raise HistotransferError(f"{unknown[0]}: not a class of LC25000 ({', '.join(FOLDERS)})")
-    for tree in sorted({FOLDERS[label].parent for label in labels}):
-        if not (root / tree).is_dir():
-            raise HistotransferError(f"{root}: holds no {tree}; give the folder in which lung_colon_image_set lies")
+    for folder in (FOLDERS[label] for label in labels):
+        if not (root / folder).is_dir():
+            raise HistotransferError(f"{root}: holds no {folder}; give the folder in which lung_colon_image_set lies")
     rows = []
     for label in labels:
         groups = read_groups(root / GROUPS / f"{label}.csv")
