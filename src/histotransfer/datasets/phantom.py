@@ -22,7 +22,7 @@ from histotransfer.datasets import breakhis, lc25000
 from histotransfer.datasets.tissue import BREAST, LUNG, MICROMETRES, NORMAL, Appearance, appearance, render, tissue
 from histotransfer.errors import HistotransferError
 
-VERSION = 1  # of the generator: raise it whenever an image changes
+VERSION = 2  # of the generator: raise it whenever an image changes
 MANIFEST = "phantom.json"
 BENIGN_PATIENTS = ("A", "F", "PT", "TA", "F", "TA", "A", "F", "PT", "TA", "F", "TA")
 MALIGNANT_PATIENTS = ("DC", "LC", "MC", "PC", "DC", "LC", "MC", "PC", "DC", "MC", "DC", "DC")

@@ -73,8 +73,9 @@ def run_ladder(
     for name, logits, chosen in _baselines(last, trunk, config):
         recorder.write(name, last, logits, chosen=chosen)
 
-    model, history, seconds = initial_model(len(last.classes), trunk, config), NO_HISTORY, []
-    if data_root is not None:
+    if data_root is None:
+        model, history, seconds = initial_model(len(last.classes), trunk, config), NO_HISTORY, []
+    else:
         lung = lung_rung(config, data_root, progress=progress)
         model = initial_model(len(lung.classes), trunk, config)
         history, seconds = climb(model, lung, config, progress=progress, report=report)
