@@ -9,12 +9,27 @@ import pytest
 import torch
 from hypothesis import settings
 
+from histotransfer.config import cache_dir
 from histotransfer.datasets.table import image_table
 from histotransfer.models.se_densenet import SEDenseNet
 
 # No deadline: a busy machine is no bug. Derandomised: a failure in CI is a failure at home.
 settings.register_profile("histotransfer", deadline=None, derandomize=True, database=None)
 settings.load_profile("histotransfer")
+
+
+REAL_CACHE = cache_dir()
+WEIGHTS = "densenet121-imagenet.safetensors"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory):
+    """The tests keep their activations and rungs apart from the user's; only the ImageNet weights are shared."""
+    folder = tmp_path_factory.mktemp("cache")
+    (folder / WEIGHTS).symlink_to(REAL_CACHE / WEIGHTS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HISTOTRANSFER_CACHE", str(folder))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -38,7 +53,9 @@ def trunk():
     """ImageNet weights, from the cache or the network."""
     from histotransfer.models.weights import imagenet_trunk
 
-    return imagenet_trunk()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HISTOTRANSFER_CACHE", str(REAL_CACHE))
+        return imagenet_trunk()
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,7 @@ from histotransfer.errors import HistotransferError
 ProfileName = Literal["phantom", "lite", "paper"]
 Stage = Literal["head", "block4", "block3", "block2", "block1", "all"]
 Position = Literal["layer", "block", "transition"]
+Magnification = Annotated[int, Field(ge=1, le=1000)]
 Model = TypeVar("Model", bound=BaseModel)
 STAGES: tuple[Stage, ...] = ("head", "block4", "block3", "block2", "block1", "all")
 
@@ -29,7 +30,8 @@ def _parse_schedule(value: Any) -> Any:
     return [tuple(part.split(":")) for part in value.split(",") if part]
 
 
-def _parse_positions(value: Any) -> Any:
+def _parse_list(value: Any) -> Any:
+    """`block,transition` as typed on a command line to a list."""
     return [part for part in value.split(",") if part] if isinstance(value, str) else value
 
 
@@ -48,19 +50,38 @@ class LadderConfig(BaseModel):
     learning_rate: float = Field(gt=0, le=1, description="peak rate of the head (paper: 0.01)")
     rate_decay: float = Field(gt=0, le=1, description="each group further from the head learns this much slower")
     weight_decay: float = Field(ge=0, le=1, description="decoupled weight decay (not stated in the paper)")
-    lc25000_schedule: Schedule = Field(description="stages of the LC25000 rung with their epochs")
+    start: Literal["imagenet", "scratch"] = Field(
+        default="imagenet", description="the network at the ladder's foot: published weights, or random ones"
+    )
+    source: Literal["lc25000", "phantom", "none"] = Field(
+        default="lc25000", description="the rung below the last: LC25000 (lung), synthetic tissue, or none"
+    )
+    lc25000_schedule: Schedule = Field(description="stages of that rung with their epochs")
     breakhis_schedule: Schedule = Field(
         description="stages of the last rung (BreakHis, or your own data) with their epochs"
     )
     lc25000_copies: int = Field(ge=0, description="images of each duplicate group used for training; 0: all")
-    se_positions: Annotated[tuple[Position, ...], BeforeValidator(_parse_positions)] = Field(
+    train_magnifications: Annotated[tuple[Magnification, ...], BeforeValidator(_parse_list)] = Field(
+        default=(), description="magnifications of the last rung that are trained and validated on; empty: all"
+    )
+    se_positions: Annotated[tuple[Position, ...], BeforeValidator(_parse_list)] = Field(
         default=("block", "transition"), description="where SE gates sit; empty: plain DenseNet"
+    )
+    se_gate: Literal["identity", "standard"] = Field(
+        default="identity", description="exactly 1 until trained, or initialised as in the SE paper"
     )
     se_reduction: int = Field(default=16, ge=1, le=256, description="r of the SE gates (not stated in the paper)")
     normaliser: Literal["none", "macenko", "reinhard", "vahadane"] = Field(
         default="macenko", description="colour normalisation to the published reference (method not stated)"
     )
+    augmentation: Literal["none", "views", "views+stain"] = Field(
+        default="views",
+        description="symmetric views in training, with or without stain jitter; or the upright view only",
+    )
     class_weights: bool = Field(default=True, description="weigh the loss by inverse class frequency in training")
+    thaw: Literal["all", "batchnorm"] = Field(
+        default="all", description="what of a thawed group trains: everything, or its BatchNorm only"
+    )
     patience: int = Field(
         default=0,
         ge=0,
@@ -76,6 +97,8 @@ class LadderConfig(BaseModel):
     fold: int = Field(default=0, ge=0, description="which fold is the test part")
     seed: int = Field(default=0, ge=0, description="folds, initialisation, order and views")
     device: Literal["cpu", "cuda", "mps"] = Field(default="cpu", description="where the network runs")
+    threads: int = Field(default=0, ge=0, description="CPU threads; 0: as many as there are. Bits may depend on it")
+    cache: bool = Field(default=True, description="keep the outputs of frozen groups on disk and train from them")
     weights: str = Field(default="", description="ImageNet weights: a file, `random`, or empty for cache then network")
 
 
@@ -109,6 +132,7 @@ _PAPER = {
     "lc25000_schedule": "head:40,block4:40,block3:40,block2:40,all:40",
     "breakhis_schedule": "head:40,block4:40,block3:40,block2:40,all:40",
     "lc25000_copies": 0,
+    "cache": False,  # the epochs that thaw everything outweigh what a cache would save, and a GPU needs none
 }
 _PROFILES: dict[str, dict] = {"phantom": _PHANTOM, "lite": _LITE, "paper": _PAPER}
 

@@ -8,8 +8,10 @@ transpose the squeeze, so it is for data sets of square fields only (each data s
 import struct
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from functools import cached_property
+from hashlib import blake2b
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -19,11 +21,34 @@ from tqdm import tqdm
 
 from histotransfer.errors import HistotransferError
 from histotransfer.models.weights import IMAGENET_MEAN, IMAGENET_STD
-from histotransfer.stain import Fallback, Identity
+from histotransfer.stain import Fallback, Identity, StainJitter
 
 MAX_PIXELS = 50_000_000  # a field has 0.3 million; more is a whole slide or a header that lies
 MIN_SIDE = 16
 COLOUR_MODES = {"RGB", "RGBA", "P", "CMYK", "YCbCr"}
+MEAN = torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1)
+STD = torch.tensor(IMAGENET_STD).view(1, 3, 1, 1)
+HASH_BYTES = 16
+KEY_BYTES = HASH_BYTES + 1
+JITTER_DRAWS = 4
+
+
+class Source(Protocol):
+    """What batches are cut from: N items, each in `views` views; view 0 is upright."""
+
+    views: int
+
+    def __len__(self) -> int: ...
+
+    def batch(self, rows: np.ndarray, views: np.ndarray) -> Tensor:
+        """Item ``rows[i]`` in view ``views[i]``, as one float32 batch."""
+
+
+class KeyedSource(Source, Protocol):
+    """A source each of whose items has a key that says what it is, wherever it comes from."""
+
+    def keys(self, rows: np.ndarray, views: np.ndarray) -> list[bytes]:
+        """`KEY_BYTES` an item."""
 
 
 def decode(path: str | Path) -> np.ndarray:
@@ -120,25 +145,85 @@ def view(batch: Tensor, number: int) -> Tensor:
     return batch
 
 
-@dataclass(frozen=True)
 class TileSource:
     """Tiles as network input: batches of float32, ImageNet-normalised, in a chosen view each.
 
     Args:
         tiles: ``(N, S, S, 3)`` uint8.
-        views: 4 for squeezed fields, 8 for square pixels.
+        views: 4 for squeezed fields, 8 for square pixels, 1 for upright only.
     """
 
-    tiles: np.ndarray
-    views: int = 4
-    _mean: Tensor = field(default_factory=lambda: torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), repr=False)
-    _std: Tensor = field(default_factory=lambda: torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), repr=False)
+    def __init__(self, tiles: np.ndarray, views: int = 4):
+        self.tiles, self.views = tiles, views
 
     def __len__(self) -> int:
         return len(self.tiles)
 
     def batch(self, rows: np.ndarray, views: np.ndarray) -> Tensor:
         """``(len(rows), 3, S, S)`` float32, row i in view ``views[i]``."""
-        x = torch.from_numpy(self.tiles[rows]).permute(0, 3, 1, 2)
-        x = torch.stack([view(tile, int(number)) for tile, number in zip(x, views, strict=True)])
-        return ((x.float() / 255 - self._mean) / self._std).contiguous(memory_format=torch.channels_last)
+        return network_input(self.tiles[rows], views)
+
+    def keys(self, rows: np.ndarray, views: np.ndarray) -> list[bytes]:
+        """`KEY_BYTES` an item: a hash of the tile's pixels as the network sees them, and the view."""
+        return [self.hashes[row] + bytes([number]) for row, number in zip(rows, views, strict=True)]
+
+    @cached_property
+    def hashes(self) -> list[bytes]:
+        """Of each tile's pixels and shape."""
+        shape = str(self.tiles.shape[1:]).encode()
+        return [blake2b(tile.tobytes(), digest_size=HASH_BYTES, key=shape).digest() for tile in self.tiles]
+
+
+class JitteredSource:
+    """Tiles whose views are also seeded draws of stain jitter: draw 0 is the tile itself.
+
+    A fixed number of draws stands in for jitter without end, so that a frozen prefix can be stored for each. View v is
+    symmetric view ``v % source.views`` of draw ``v // source.views``; view 0 is the tile upright, as it is.
+    """
+
+    def __init__(self, source: TileSource, jitter: StainJitter, draws: int = JITTER_DRAWS):
+        self.source, self.jitter = source, jitter
+        self.views = source.views * draws
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def batch(self, rows: np.ndarray, views: np.ndarray) -> Tensor:
+        """As `TileSource.batch`."""
+        draws, views = np.divmod(views, self.source.views)
+        tiles = [self.source.tiles[row] for row in rows]
+        drawn = [self.jitter(tile, int(draw)) if draw else tile for tile, draw in zip(tiles, draws, strict=True)]
+        return network_input(np.stack(drawn), views)
+
+    def keys(self, rows: np.ndarray, views: np.ndarray) -> list[bytes]:
+        """As `TileSource.keys`; a draw is named by the jitter's fingerprint and its number, without drawing it."""
+        keys = self.source.keys(rows, views % self.source.views)
+        return [
+            self._drawn(key[:HASH_BYTES], draw) + key[HASH_BYTES:] if draw else key
+            for key, draw in zip(keys, views // self.source.views, strict=True)
+        ]
+
+    def _drawn(self, tile: bytes, draw: int) -> bytes:
+        return blake2b(f"{self.jitter.fingerprint()} {draw} ".encode() + tile, digest_size=HASH_BYTES).digest()
+
+
+class Subset:
+    """Some items of a source, renumbered from 0: `rows` are their positions in it."""
+
+    def __init__(self, source: Source, rows: np.ndarray):
+        self.source, self.rows = source, rows
+        self.views = source.views
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def batch(self, rows: np.ndarray, views: np.ndarray) -> Tensor:
+        """As the source's."""
+        return self.source.batch(self.rows[rows], views)
+
+
+def network_input(tiles: np.ndarray, views: np.ndarray) -> Tensor:
+    """``(N, S, S, 3)`` uint8, each in its view, to ``(N, 3, S, S)`` float32 with ImageNet's mean and deviation."""
+    x = torch.from_numpy(tiles).permute(0, 3, 1, 2)
+    x = torch.stack([view(tile, int(number)) for tile, number in zip(x, views, strict=True)])
+    return ((x.float() / 255 - MEAN) / STD).contiguous(memory_format=torch.channels_last)

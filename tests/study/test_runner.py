@@ -36,9 +36,10 @@ def runs(lines_and_folder):
     return {name: read_run(lines_and_folder[1] / name) for name in RUNS}
 
 
-def test_four_runs_are_written_and_nothing_else(lines_and_folder):
+def test_the_runs_and_each_stage_are_written_and_nothing_else(lines_and_folder):
     _, folder = lines_and_folder
-    assert sorted(path.name for path in folder.iterdir()) == ["frozen-probe", "ladder", "lc25000", "majority"]
+    names = ["frozen-probe", "ladder", "ladder-after-head", "lc25000", "majority"]
+    assert sorted(path.name for path in folder.iterdir()) == names
     models = [path.relative_to(folder).as_posix() for path in folder.rglob("*.safetensors")]
     assert models == ["ladder/model.safetensors"]
 
@@ -48,7 +49,7 @@ def test_every_step_is_reported(lines_and_folder, trunk):
     assert lines[0] == f"ImageNet weights: {trunk.source}, content hash {trunk.content_hash[:12]}"
     starts = [line.split(":")[0] for line in lines[1:]]
     stages = [[f"{rung}, head", f"{rung}, block4"] for rung in ("lc25000", "breakhis")]
-    assert starts == ["majority", "frozen-probe", *stages[0], "lc25000", *stages[1], "ladder"]
+    assert starts == ["majority", "frozen-probe", *stages[0], "lc25000", *stages[1], "ladder-after-head", "ladder"]
 
 
 @pytest.mark.parametrize("name", RUNS)

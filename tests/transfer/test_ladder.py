@@ -9,15 +9,16 @@ from histotransfer.config import ladder_config
 from histotransfer.errors import HistotransferError
 from histotransfer.models.weights import Trunk, content_hash
 from histotransfer.splits import grouped_split
-from histotransfer.tiles import TileSource
-from histotransfer.transfer.ladder import Rung, climb, initial_model, keep_copies, next_rung, prepare_rung
+from histotransfer.tiles import Subset
+from histotransfer.transfer.ladder import Rung, climb, history, initial_model, keep_copies, next_rung
+from histotransfer.transfer.training import predict_logits
 
 CLASSES = ("benign", "malignant")
 
 
 def prepared(table, settings):
     split = grouped_split(table, fold=settings.fold, folds=settings.folds, seed=settings.seed)
-    return prepare_rung(split, CLASSES, 4, Path(table["path"][0]).parent, settings)
+    return Rung(split, CLASSES, 4, Path(table["path"][0]).parent, settings)
 
 
 def config(**settings):
@@ -42,7 +43,8 @@ def test_a_prepared_rung_is_split_audited_and_decoded(pictures):
     rows = np.concatenate([rung.rows(part) for part in ("train", "validation", "test")])
     assert sorted(rows) == list(range(60))
     picked = rung.rows("test")[:2]
-    assert np.array_equal(rung.subset(picked).tiles, rung.source.tiles[picked])
+    assert sorted(rung.evaluated) == sorted(set(rows) - set(rung.rows("train")))
+    assert rung.source.batch(picked, np.zeros(2, dtype=int)).shape == (2, 3, 32, 32)
     assert rung.unchanged == {}
     assert rung.images[0] == Path(rung.table["path"][0]).name
 
@@ -107,17 +109,17 @@ def test_the_next_rung_keeps_trunk_and_gates_under_a_new_classifier(random_trunk
     assert low.features.conv0.weight.any()  # a copy, not the same tensors
 
 
-def test_climb_runs_every_stage_of_its_own_schedule(make_model, pictures):
-    split = pictures.assign(split=["train"] * 40 + ["validation"] * 20)
-    tiles = np.random.default_rng(0).integers(0, 256, (60, 32, 32, 3), dtype=np.uint8)
-    settings = config(lc25000_schedule="head:2,block4:1", breakhis_schedule="head:1", batch_size=8)
+def test_climb_runs_every_stage_of_its_schedule(make_model, pictures):
+    settings = config(batch_size=8)
+    rung = prepared(pictures, settings)
     lines = []
-    histories = {}
-    for name in ("lc25000", "breakhis"):
-        rung = Rung(name, split, split["path"], split["path"], CLASSES, TileSource(tiles), {}, {})
-        history, seconds = climb(make_model(), rung, settings, report=lines.append)
-        histories[name] = list(history[["rung", "stage", "epoch"]].itertuples(index=False, name=None))
-        assert len(seconds) == history["stage"].nunique()
-    assert histories["lc25000"] == [("lc25000", "head", 1), ("lc25000", "head", 2), ("lc25000", "block4", 1)]
-    assert histories["breakhis"] == [("breakhis", "head", 1)]
-    assert [line.split(":")[0] for line in lines] == ["lc25000, head", "lc25000, block4", "breakhis, head"]
+    model = make_model()
+    stages = climb(model, rung, [("head", 2), ("block4", 1)], settings, report=lines.append)
+    epochs = list(history(stages)[["rung", "stage", "epoch"]].itertuples(index=False, name=None))
+    assert epochs == [("made", "head", 1), ("made", "head", 2), ("made", "block4", 1)]
+    assert [line.split(":")[0] for line in lines] == ["made, head", "made, block4"]
+    assert [stage.logits.shape for stage in stages] == [(len(rung.evaluated), 2)] * 2
+    np.testing.assert_allclose(
+        stages[-1].logits, predict_logits(model, Subset(rung.source, rung.evaluated), 8), atol=1e-5
+    )
+    assert not np.allclose(stages[0].logits, stages[1].logits, atol=1e-5)

@@ -164,7 +164,7 @@ def test_the_frozen_prefix_gets_no_gradient(make_model, images, monkeypatch):
 
     class Spy(training.FrozenPrefix):
         def after_backward(self):
-            groups = module_groups(self.learn.model)
+            groups = module_groups(self.learn.model.model)
             gradients = {group: [p.grad for m in modules for p in m.parameters()] for group, modules in groups}
             seen.append({group: all(g is not None and g.any() for g in found) for group, found in gradients.items()})
             assert not any(g is not None for group in GROUPS[:4] for g in gradients[group])

@@ -25,9 +25,8 @@ from histotransfer.splits import (
 )
 from histotransfer.stain import count_reasons, normaliser
 from histotransfer.study.records import environment, fingerprint, write_run
-from histotransfer.study.runner import NO_HISTORY
 from histotransfer.tiles import TileSource, load_tiles
-from histotransfer.transfer.ladder import Report, initial_model
+from histotransfer.transfer.ladder import Report, history, initial_model
 from histotransfer.transfer.training import check_device, pooled_features
 
 SETS = {"breakhis": breakhis, "lc25000": lc25000}
@@ -94,7 +93,7 @@ def run_leakage(
                 "metrics": metrics,
             }
             seconds = {"total_seconds": round(time.perf_counter() - started, 1)}
-            write_run(out / record["run"], record, predictions, NO_HISTORY, {**around, **seconds})
+            write_run(out / record["run"], record, predictions, history(()), {**around, **seconds})
             report(f"{record['run']}: accuracy {metrics['test']['image']['all']['accuracy']:.3f}, {len(table)} images")
     if (root / FOLDS_FOLDER).is_dir():
         official_overlaps(root / FOLDS_FOLDER).to_csv(out / "official_folds.csv", lineterminator="\n")

@@ -1,14 +1,19 @@
 """Runs from images to records."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
+from filelock import FileLock
 
-from histotransfer.config import LadderConfig
+from histotransfer import __version__
+from histotransfer.config import LadderConfig, cache_dir
 from histotransfer.datasets import breakhis, lc25000
 from histotransfer.datasets import own as own_data
+from histotransfer.datasets.roots import resolve_root
 from histotransfer.errors import HistotransferError
 from histotransfer.evaluation.baselines import frozen_probe, majority_logits, probe_logits
 from histotransfer.evaluation.metrics import evaluate
@@ -17,21 +22,28 @@ from histotransfer.models.weights import Trunk, imagenet_trunk, save_model
 from histotransfer.splits import grouped_split, make_split
 from histotransfer.study.records import environment, fingerprint, write_run
 from histotransfer.tiles import symmetric_views
+from histotransfer.transfer.checkpoint import Checkpoint
 from histotransfer.transfer.ladder import (
     Report,
     Rung,
+    StageResult,
     architecture,
     climb,
+    frozen_features,
+    history,
     initial_model,
     keep_copies,
+    keep_magnifications,
     next_rung,
-    prepare_rung,
 )
-from histotransfer.transfer.training import check_device, pooled_features, predict_logits
+from histotransfer.transfer.training import check_device
 
 RUNS = ("majority", "frozen-probe", "lc25000", "ladder")
 SPLIT_KINDS = {"patient": "patient", "image": "image", "official": "slide id"}  # as a record names them
-NO_HISTORY = pd.DataFrame(columns=["rung", "stage", "epoch"])
+LOWER_RUNGS = ("lc25000", "phantom")  # always split by original or patient
+NOT_OF_THE_LOWER_RUNG = {
+    "profile", "breakhis_schedule", "train_magnifications", "split", "allow_leakage", "fold", "weights"
+}  # fmt: skip
 
 
 def run_ladder(
@@ -44,13 +56,17 @@ def run_ladder(
     progress: bool = False,
     report: Report = print,
 ) -> Path:
-    """Climb the ladder once; the test part is predicted once, at the end, beside both baselines on the same split.
+    """Climb the ladder once, beside both baselines on the same split.
+
+    Every stage's network predicts the test part once, when the stage ends; nothing is chosen by it. A run that was
+    broken off continues where its last checkpoint was.
 
     Args:
         config: all settings.
         data_root: folder with `BreaKHis_v1`, `lung_colon_image_set` and `lc25000_groups`; None (with `own` only) leaves
             the LC25000 rung out.
-        out: the experiment's folder; the runs `RUNS` are written into it.
+        out: the experiment's folder; the runs `RUNS` are written into it, and `ladder-after-<stage>` for each stage of
+            the last rung but the last.
         own: one's own images, which take the place of BreakHis: a CSV, or a folder per class.
         pattern: for a folder, how a file's path says whose image it is (`datasets.own.load_folders`).
         progress: show bars.
@@ -62,38 +78,108 @@ def run_ladder(
     Raises:
         HistotransferError: data, weights or an output folder that cannot be used.
     """
-    out = Path(out)
-    if out.exists() and not out.is_dir():
-        raise HistotransferError(f"{out}: is a file; give a folder for the records")
-    check_device(config.device)
-    trunk = imagenet_trunk(config.weights)
-    report(f"ImageNet weights: {trunk.source}, content hash {trunk.content_hash[:12]}")
-    recorder = _Recorder(config, trunk, out, report)
+    recorder = _Recorder(config, Path(out), report)
     last = last_rung(config, data_root, own, pattern, progress=progress)
-    for name, logits, chosen in _baselines(last, trunk, config):
+    for name, logits, chosen in _baselines(last, recorder.trunk, config):
         recorder.write(name, last, logits, chosen=chosen)
+    model, lower, below = _foot(recorder, data_root, len(last.classes), progress=progress)
+    if lower is not None:
+        recorder.write(lower.name, lower, below[-1].logits, below)
+    _climb_last("ladder", recorder, model, last, below, progress=progress, keep_model=True)
+    return Path(out) / "ladder"
 
-    if data_root is None:
-        model, history, seconds = initial_model(len(last.classes), trunk, config), NO_HISTORY, []
+
+def run_arm(
+    config: LadderConfig,
+    data_root: str | Path,
+    out: str | Path,
+    name: str,
+    *,
+    progress: bool = False,
+    report: Report = print,
+) -> Path:
+    """One run of a study: as `run_ladder`, without baselines, the lower rung's record and the weights.
+
+    Returns:
+        ``out/name``; beside it ``out/name-after-<stage>`` for each stage but the last.
+    """
+    recorder = _Recorder(config, Path(out), report)
+    last = last_rung(config, data_root, progress=progress)
+    model, _, below = _foot(recorder, data_root, len(last.classes), progress=progress)
+    _climb_last(name, recorder, model, last, below, progress=progress)
+    return Path(out) / name
+
+
+def _foot(
+    recorder: "_Recorder", data_root: str | Path | None, classes: int, *, progress: bool
+) -> tuple[SEDenseNet, Rung | None, list[StageResult]]:
+    """The network as it starts the last rung, the rung below, and the stages climbed there.
+
+    That rung is climbed once for all folds and arms that share it: its finished checkpoint stays in the cache.
+    """
+    config, trunk = recorder.config, recorder.trunk
+    if config.source == "none" or data_root is None:
+        return initial_model(classes, trunk, config), None, []
+    rung = lower_rung(config, data_root, progress=progress)
+    settings = config.model_dump(mode="json", exclude=NOT_OF_THE_LOWER_RUNG)
+    checkpoint = _checkpoint(cache_dir() / "rungs", settings, trunk, rung)
+    model = initial_model(len(rung.classes), trunk, config)
+    checkpoint.path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(checkpoint.path.with_suffix(".lock")):
+        stages = climb(
+            model, rung, config.lc25000_schedule, config, checkpoint, progress=progress, report=recorder.report
+        )
+    return next_rung(model, classes, config), rung, stages
+
+
+def _climb_last(
+    name: str,
+    recorder: "_Recorder",
+    model: SEDenseNet,
+    rung: Rung,
+    below: list[StageResult],
+    *,
+    progress: bool,
+    keep_model: bool = False,
+) -> None:
+    """Climb the last rung; record what every stage but the last left as `name-after-<stage>`, and the end as `name`."""
+    config = recorder.config
+    settings = config.model_dump(mode="json", exclude={"weights"})
+    checkpoint = _checkpoint(recorder.out / ".unfinished", settings, recorder.trunk, rung)
+    stages = climb(model, rung, config.breakhis_schedule, config, checkpoint, progress=progress, report=recorder.report)
+    for number, stage in enumerate(stages[:-1], start=1):
+        recorder.write(f"{name}-after-{stage.stage}", rung, stage.logits, [*below, *stages[:number]])
+    recorder.write(name, rung, stages[-1].logits, [*below, *stages], model=model if keep_model else None)
+    checkpoint.clear()
+
+
+def _checkpoint(folder: Path, settings: dict, trunk: Trunk, rung: Rung) -> Checkpoint:
+    identity = {
+        "version": __version__,
+        "config": settings,
+        "trunk": trunk.content_hash,
+        "data": fingerprint(rung.images, rung.hashes),
+        "split": rung.table["split"].tolist(),
+    }
+    return Checkpoint(folder, identity)
+
+
+def lower_rung(config: LadderConfig, data_root: str | Path, *, progress: bool = False) -> Rung:
+    """The rung below the last: LC25000 (lung) split by original, or synthetic breast tissue split by patient.
+
+    With few training copies of each original; always its first fold, so that one climb serves all folds of the last.
+    """
+    if config.source == "phantom":
+        root = resolve_root("phantom", seed=config.seed)
+        table, classes, views = breakhis.load(root).assign(dataset="phantom"), breakhis.LABELS, breakhis.VIEWS
+        split = grouped_split(table, folds=config.folds, seed=config.seed)
     else:
-        lung = lung_rung(config, data_root, progress=progress)
-        model = initial_model(len(lung.classes), trunk, config)
-        history, seconds = climb(model, lung, config, progress=progress, report=report)
-        recorder.write("lc25000", lung, _logits(model, lung, config), history, seconds)
-        model = next_rung(model, len(last.classes), config)
-    climbed, more = climb(model, last, config, progress=progress, report=report)
-    history = pd.concat([history, climbed], ignore_index=True) if len(history) else climbed
-    recorder.write("ladder", last, _logits(model, last, config), history, seconds + more, model=model)
-    return out / "ladder"
-
-
-def lung_rung(config: LadderConfig, data_root: str | Path, *, progress: bool = False) -> Rung:
-    """LC25000 (lung), always split by original, with few training copies of each."""
-    root = Path(data_root).resolve()
-    split = grouped_split(lc25000.load(root), fold=config.fold, folds=config.folds, seed=config.seed)
-    if config.lc25000_copies:
-        split = keep_copies(split, config.lc25000_copies, config.seed)
-    return prepare_rung(split, lc25000.LABELS, lc25000.VIEWS, root, config, progress=progress)
+        root = Path(data_root).resolve()
+        table, classes, views = lc25000.load(root), lc25000.LABELS, lc25000.VIEWS
+        split = grouped_split(table, folds=config.folds, seed=config.seed)
+        if config.lc25000_copies:
+            split = keep_copies(split, config.lc25000_copies, config.seed)
+    return Rung(split, classes, views, root, config, progress=progress)
 
 
 def last_rung(
@@ -120,24 +206,15 @@ def last_rung(
         views, classes = symmetric_views(table["path"]), tuple(sorted(set(table["label"])))
         if len(classes) < 2:
             raise HistotransferError(f"{own}: only the label {classes[0]}; two classes at least are needed")
-    return prepare_rung(make_split(table, config, root), classes, views, root, config, progress=progress)
-
-
-def _evaluated(rung: Rung) -> np.ndarray:
-    return np.concatenate([rung.rows("validation"), rung.rows("test")])
-
-
-def _logits(model: SEDenseNet, rung: Rung, config: LadderConfig) -> np.ndarray:
-    return predict_logits(model, rung.subset(_evaluated(rung)), config.batch_size, config.device)
+    split = keep_magnifications(make_split(table, config, root), config.train_magnifications)
+    return Rung(split, classes, views, root, config, progress=progress)
 
 
 def _baselines(rung: Rung, trunk: Trunk, config: LadderConfig):
     """Name, logits of the evaluated rows, and what was chosen on training patients, of each baseline."""
-    train, evaluated = rung.rows("train"), _evaluated(rung)
+    train, evaluated = rung.rows("train"), rung.evaluated
     yield "majority", majority_logits(rung.targets[train], len(evaluated)), {}
-    features = pooled_features(
-        initial_model(len(rung.classes), trunk, config), rung.source, config.batch_size, config.device
-    )
+    features = frozen_features(initial_model(len(rung.classes), trunk, config), rung, config)
     groups = rung.table["group"].to_numpy()[train]
     probe = frozen_probe(features[train], rung.targets[train], groups, config.seed)
     chosen = {"C": float(probe.best_params_["logisticregression__C"])}
@@ -147,8 +224,15 @@ def _baselines(rung: Rung, trunk: Trunk, config: LadderConfig):
 class _Recorder:
     """Writes the runs of one experiment."""
 
-    def __init__(self, config: LadderConfig, trunk: Trunk, out: Path, report: Report):
-        self.config, self.trunk, self.out, self.report = config, trunk, out, report
+    def __init__(self, config: LadderConfig, out: Path, report: Report):
+        if out.exists() and not out.is_dir():
+            raise HistotransferError(f"{out}: is a file; give a folder for the records")
+        check_device(config.device)
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        self.config, self.out, self.report = config, out, report
+        self.trunk = imagenet_trunk(config.weights)
+        report(f"ImageNet weights: {self.trunk.source}, content hash {self.trunk.content_hash[:12]}")
         self.environment = environment()  # now: the checkout may have moved on when a long run ends
         self.started = time.perf_counter()
 
@@ -157,13 +241,12 @@ class _Recorder:
         run: str,
         rung: Rung,
         logits: np.ndarray,
-        history: pd.DataFrame = NO_HISTORY,
-        stage_seconds: list[float] | None = None,
+        stages: Sequence[StageResult] = (),
         *,
         chosen: dict | None = None,
         model: SEDenseNet | None = None,
     ) -> None:
-        predictions = predictions_table(rung, _evaluated(rung), logits, self.config)
+        predictions = predictions_table(rung, rung.evaluated, logits, self.config)
         metrics = evaluate(predictions)
         record = {
             "experiment": self.out.name,
@@ -182,7 +265,7 @@ class _Recorder:
                 "not_normalised": rung.unchanged,
             },
             "split": {
-                "kind": SPLIT_KINDS["patient" if rung.name == "lc25000" else self.config.split],
+                "kind": SPLIT_KINDS["patient" if rung.name in LOWER_RUNGS else self.config.split],
                 "parts": rung.table["split"].value_counts().sort_index().to_dict(),
                 "audit": rung.audit,
             },
@@ -191,14 +274,14 @@ class _Recorder:
         }
         provenance = {
             **self.environment,
-            "stage_seconds": stage_seconds or [],
+            "stage_seconds": [stage.seconds for stage in stages],
             "total_seconds": round(time.perf_counter() - self.started, 1),
         }
         extra = {}
         if model is not None:
             description = model_description(rung, self.config, self.trunk)
             extra["model.safetensors"] = lambda path: save_model(model, path, description)
-        write_run(self.out / run, record, predictions, history, provenance, extra)
+        write_run(self.out / run, record, predictions, history(stages), provenance, extra)
         test = metrics["test"]["image"]["all"]
         self.report(
             f"{run}: test accuracy {test['accuracy']:.3f} ({test['images']} images, {test['patients']} patients)"

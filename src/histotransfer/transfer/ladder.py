@@ -6,96 +6,103 @@ documented choice in `histotransfer.config`. Every rung is split by group.
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 
-from histotransfer.config import LadderConfig
+from histotransfer.config import LadderConfig, Stage
 from histotransfer.errors import HistotransferError
 from histotransfer.models.se_densenet import SEDenseNet
 from histotransfer.models.weights import Trunk, load_trunk
 from histotransfer.splits import audit, content_hashes, leaks
-from histotransfer.stain import count_reasons, normaliser
-from histotransfer.tiles import TileSource, load_tiles
-from histotransfer.transfer.training import Batches, train_stage
+from histotransfer.stain import Fallback, StainJitter, count_reasons, normaliser
+from histotransfer.tiles import JitteredSource, KeyedSource, Subset, TileSource, load_tiles
+from histotransfer.transfer.checkpoint import Checkpoint
+from histotransfer.transfer.prefix_cache import CachedSource, cached_source
+from histotransfer.transfer.training import Batches, State, pooled_features, predict_logits, train_stage
+from histotransfer.transfer.unfreezing import first_thawed
 
 Report = Callable[[str], None]
 
 
-@dataclass(frozen=True)
 class Rung:
-    """A data set ready to train on.
+    """A data set ready to train on; its tiles are decoded when they are first needed.
+
+    Args:
+        table: its image table, split.
+        classes: labels in the order of the logits.
+        views: symmetric views of its images: 8 for square pixels, 4 for fields that are squeezed to a square.
+        root: folder of the data.
+        config: size, normaliser, augmentation, leave to leak.
+        progress: show a bar while decoding.
 
     Attributes:
         name: lc25000, breakhis, ...
-        table: its image table, split.
-        images: their names relative to the folder of the data, which are the same on every machine.
+        images: names relative to the folder of the data, which are the same on every machine.
         hashes: content hash of each image.
-        classes: labels in the order of the logits.
-        source: its tiles.
         audit: what the parts of the split share: nothing, unless leakage was asked for.
-        unchanged: images that the normaliser had to leave as they were, by reason.
+
+    Raises:
+        HistotransferError: the split leaks without leave; on first use of `source`: images that cannot be read.
     """
 
-    name: str
-    table: pd.DataFrame
-    images: pd.Series
-    hashes: pd.Series
-    classes: tuple[str, ...]
-    source: TileSource
-    audit: dict[str, dict[str, int]]
-    unchanged: dict[str, int]
+    def __init__(
+        self,
+        table: pd.DataFrame,
+        classes: tuple[str, ...],
+        views: int,
+        root: Path,
+        config: LadderConfig,
+        *,
+        progress: bool = False,
+    ):
+        self.name, self.table, self.classes, self.config = table["dataset"].iloc[0], table, classes, config
+        self.views, self.progress = views, progress
+        self.images = table["path"].map(lambda path: Path(os.path.relpath(path, root)).as_posix())
+        self.hashes = content_hashes(table)
+        self.audit = audit(table, self.hashes)
+        if leaks(self.audit) and not config.allow_leakage:
+            shared = {pair: found for pair, found in self.audit.items() if any(found.values())}
+            raise HistotransferError(
+                f"{self.name}: the split leaks between its parts ({shared}); keep patients apart, or say"
+                " allow_leakage=true"
+            )
+
+    @cached_property
+    def _decoded(self) -> tuple[np.ndarray, list[Fallback]]:
+        paths, colours = self.table["path"].tolist(), normaliser(self.config.normaliser)
+        return load_tiles(paths, self.config.size, colours, progress=self.progress)
+
+    @cached_property
+    def source(self) -> KeyedSource:
+        """Its tiles, in the views that the configuration's augmentation draws from."""
+        views = 1 if self.config.augmentation == "none" else self.views
+        tiles = TileSource(self._decoded[0], views)
+        return JitteredSource(tiles, StainJitter()) if self.config.augmentation == "views+stain" else tiles
+
+    @property
+    def unchanged(self) -> dict[str, int]:
+        """Images that the normaliser had to leave as they were, by reason."""
+        return count_reasons(self._decoded[1])
 
     @property
     def targets(self) -> np.ndarray:
         """``(N,)`` class indices."""
         return self.table["label"].map(self.classes.index).to_numpy()
 
-    def rows(self, part: str) -> np.ndarray:
-        """Positions of the images of a part."""
-        return np.flatnonzero(self.table["split"] == part)
+    def rows(self, *parts: str) -> np.ndarray:
+        """Positions of the images of some parts, one part after the other."""
+        return np.concatenate([np.flatnonzero(self.table["split"] == part) for part in parts])
 
-    def subset(self, rows: np.ndarray) -> TileSource:
-        """The tiles of some rows."""
-        return TileSource(self.source.tiles[rows], self.source.views)
-
-
-def prepare_rung(
-    split: pd.DataFrame,
-    classes: tuple[str, ...],
-    views: int,
-    root: Path,
-    config: LadderConfig,
-    *,
-    progress: bool = False,
-) -> Rung:
-    """Audit a split data set and decode it.
-
-    Args:
-        split: its image table with `split` filled.
-        classes: labels in the order of the logits.
-        views: 8 for square pixels, 4 for fields that are squeezed to a square.
-        root: folder of the data.
-        config: size, normaliser, leave to leak.
-        progress: show a bar.
-
-    Raises:
-        HistotransferError: the split leaks without leave, or images cannot be read.
-    """
-    name, hashes = split["dataset"].iloc[0], content_hashes(split)
-    report = audit(split, hashes)
-    if leaks(report) and not config.allow_leakage:
-        shared = {pair: found for pair, found in report.items() if any(found.values())}
-        raise HistotransferError(
-            f"{name}: the split leaks between its parts ({shared}); keep patients apart, or say allow_leakage=true"
-        )
-    tiles, fallbacks = load_tiles(split["path"].tolist(), config.size, normaliser(config.normaliser), progress=progress)
-    images = split["path"].map(lambda path: Path(os.path.relpath(path, root)).as_posix())
-    return Rung(name, split, images, hashes, classes, TileSource(tiles, views), report, count_reasons(fallbacks))
+    @property
+    def evaluated(self) -> np.ndarray:
+        """Positions of what is predicted: validation, then test."""
+        return self.rows("validation", "test")
 
 
 def keep_copies(split: pd.DataFrame, copies: int, seed: int) -> pd.DataFrame:
@@ -109,16 +116,42 @@ def keep_copies(split: pd.DataFrame, copies: int, seed: int) -> pd.DataFrame:
     return split[~train | split.index.isin(kept)].reset_index(drop=True)
 
 
+def keep_magnifications(split: pd.DataFrame, magnifications: tuple[int, ...]) -> pd.DataFrame:
+    """Train and validate on some magnifications only (all, if empty); the test part stays whole.
+
+    Raises:
+        HistotransferError: none of the training images is of these.
+    """
+    if not magnifications:
+        return split
+    kept = split[(split["split"] == "test") | split["magnification"].isin(magnifications)]
+    if not (kept["split"] == "train").any():
+        raise HistotransferError(
+            f"train_magnifications: no training image is of {', '.join(map(str, magnifications))};"
+            f" there are {', '.join(map(str, sorted(set(split['magnification']))))}"
+        )
+    return kept.reset_index(drop=True)
+
+
 def architecture(classes: int, config: LadderConfig) -> dict:
     """Keyword arguments of `SEDenseNet` for a configuration."""
-    return {"num_classes": classes, "positions": list(config.se_positions), "reduction": config.se_reduction}
+    return {
+        "num_classes": classes,
+        "positions": list(config.se_positions),
+        "reduction": config.se_reduction,
+        "gate": config.se_gate,
+    }
 
 
 def initial_model(classes: int, trunk: Trunk, config: LadderConfig) -> SEDenseNet:
-    """The network at the ladder's foot: ImageNet trunk, untrained gates (all 1), random classifier from the seed."""
+    """The network at the ladder's foot: trunk, untrained gates, random classifier from the seed.
+
+    The trunk is ImageNet's or, with ``start="scratch"``, random from the seed too.
+    """
     torch.manual_seed(config.seed)
     model = SEDenseNet(**architecture(classes, config))
-    load_trunk(model, trunk)
+    if config.start == "imagenet":
+        load_trunk(model, trunk)
     return model.to(config.device, memory_format=torch.channels_last)
 
 
@@ -130,33 +163,110 @@ def next_rung(model: SEDenseNet, classes: int, config: LadderConfig) -> SEDenseN
     return raised.to(config.device, memory_format=torch.channels_last)
 
 
-def climb(
-    model: SEDenseNet, rung: Rung, config: LadderConfig, *, progress: bool = False, report: Report = print
-) -> tuple[pd.DataFrame, list[float]]:
-    """Train `model` in place through every stage of a rung's schedule.
+@dataclass(frozen=True)
+class StageResult:
+    """What came of a stage.
 
-    Returns:
-        The history, one row an epoch (`rung`, `stage`, `epoch`, then `train_stage`'s columns), and seconds a stage.
+    Attributes:
+        rung: name of the data set.
+        stage: what it thawed down to.
+        seconds: of its training and prediction.
+        rows: `train_stage`'s, one an epoch.
+        logits: of the rung's evaluated rows by the network as the stage left it, ``(M, classes)``.
     """
-    schedule = config.lc25000_schedule if rung.name == "lc25000" else config.breakhis_schedule
-    train, validation = rung.rows("train"), rung.rows("validation")
-    history, seconds = [], []
-    for number, (stage, epochs) in enumerate(schedule):
-        started = time.perf_counter()
-        seed = (config.seed, *rung.name.encode(), number)  # rungs and stages draw their own orders
+
+    rung: str
+    stage: Stage
+    seconds: float
+    rows: list[dict[str, float]]
+    logits: np.ndarray
+
+
+def history(stages: Sequence[StageResult]) -> pd.DataFrame:
+    """One row an epoch: `rung`, `stage`, `epoch`, then `train_stage`'s columns."""
+    rows = [{"rung": s.rung, "stage": s.stage, "epoch": i, **row} for s in stages for i, row in enumerate(s.rows, 1)]
+    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=["rung", "stage", "epoch"])
+
+
+def climb(
+    model: SEDenseNet,
+    rung: Rung,
+    schedule: Sequence[tuple[Stage, int]],
+    config: LadderConfig,
+    checkpoint: Checkpoint | None = None,
+    *,
+    progress: bool = False,
+    report: Report = print,
+) -> list[StageResult]:
+    """Train `model` in place through every stage of a schedule, from activations of what each stage leaves frozen.
+
+    Args:
+        model: the network as it starts this rung.
+        rung: the data.
+        schedule: stages with their epochs.
+        config: everything else.
+        checkpoint: where the climb is kept as it goes; one that was broken off continues, one that is finished is
+            read back whole.
+        progress: show bars.
+        report: called with one line a stage.
+    """
+    finished: list[StageResult] = []
+    within: State | None = None
+    if checkpoint and (kept := checkpoint.load()):
+        model.load_state_dict(kept["model"])
+        finished = [StageResult(**{**stage, "logits": stage["logits"].numpy()}) for stage in kept["finished"]]
+        within = kept["within"]
+        report(f"{rung.name}: {len(finished)} of {len(schedule)} stages were trained before")
+
+    def keep(within: State | None) -> None:
+        if checkpoint and (within is None or checkpoint.due()):
+            stages = [{**vars(stage), "logits": torch.from_numpy(stage.logits)} for stage in finished]
+            checkpoint.save({"finished": stages, "within": within, "model": model.state_dict()})
+
+    cuts = [first_thawed(model, stage) if config.cache else 0 for stage, _ in schedule]
+    for number in range(len(finished), len(schedule)):
+        (stage, epochs), cut, started = schedule[number], cuts[number], time.perf_counter()
+        # Groups above the cut are about to change: sources are made anew for each stage, never above its own cut.
+        source = cached_source(rung.source, model, cuts, cut, config.device)
         rows = train_stage(
             model,
-            Batches(rung.subset(train), rung.targets[train], config.batch_size, seed, config.device),
-            Batches(rung.subset(validation), rung.targets[validation], config.batch_size, None, config.device),
+            _batches(rung, source, config, "train", (config.seed, *rung.name.encode(), number)),
+            _batches(rung, source, config, "validation", None),
             stage,
             epochs,
             config,
+            start=cut,
+            resumed=within,
+            keep=keep,
             progress=progress,
         )
-        seconds.append(round(time.perf_counter() - started, 3))
-        history += [{"rung": rung.name, "stage": stage, "epoch": i, **row} for i, row in enumerate(rows, start=1)]
+        logits = predict_logits(model, Subset(source, rung.evaluated), config.batch_size, config.device, start=cut)
+        if isinstance(source, CachedSource):
+            source.flush()
+        seconds = round(time.perf_counter() - started, 3)
+        finished.append(StageResult(rung.name, stage, seconds, rows, logits))
+        within = None
+        keep(None)
         report(
-            f"{rung.name}, {stage}: {len(rows)} epochs in {seconds[-1]:.0f} s, validation log-loss"
+            f"{rung.name}, {stage}: {len(rows)} epochs in {seconds:.0f} s, validation log-loss"
             f" {rows[-1]['validation_log_loss']:.3f}, accuracy {rows[-1]['validation_accuracy']:.3f}"
         )
-    return pd.DataFrame(history), seconds
+    model.eval()
+    return finished
+
+
+def frozen_features(model: SEDenseNet, rung: Rung, config: LadderConfig) -> np.ndarray:
+    """Pooled features of every image, upright, as `model` computes them: ``(N, C)``; kept as those of a head stage."""
+    if not config.cache:
+        return pooled_features(model, rung.source, config.batch_size, config.device)
+    head = first_thawed(model, "head")
+    cuts = [first_thawed(model, stage) for stage, _ in config.breakhis_schedule]
+    source = cached_source(rung.source, model.eval(), cuts, head, config.device)
+    features = pooled_features(model, source, config.batch_size, config.device, start=head)
+    source.flush()
+    return features
+
+
+def _batches(rung: Rung, source: KeyedSource, config: LadderConfig, part: str, seed: tuple[int, ...] | None) -> Batches:
+    rows = rung.rows(part)
+    return Batches(Subset(source, rows), rung.targets[rows], config.batch_size, seed, config.device)

@@ -5,15 +5,14 @@ repeated, or continued elsewhere, without running the ones before it.
 """
 
 import contextlib
-import io
-import tempfile
-from collections.abc import Iterator, Sequence
-from typing import Protocol
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
+from fastai.callback.core import Callback, CancelFitException
 from fastai.callback.schedule import Learner  # importing it from here adds fit_one_cycle to Learner
-from fastai.callback.tracker import EarlyStoppingCallback, SaveModelCallback
 from fastai.data.core import DataLoaders
 from fastai.losses import CrossEntropyLossFlat
 from fastai.metrics import AvgMetric, RocAucBinary, accuracy
@@ -24,24 +23,18 @@ from torch.nn import functional as F
 from histotransfer.config import LadderConfig, Stage
 from histotransfer.errors import HistotransferError
 from histotransfer.models.se_densenet import SEDenseNet
+from histotransfer.tiles import Source
 from histotransfer.transfer.unfreezing import (
     FrozenPrefix,
+    Suffix,
     first_thawed,
     group_rates,
     module_groups,
     parameter_groups,
+    run_groups,
 )
 
-
-class Source(Protocol):
-    """What batches are cut from: N items, each in `views` symmetric views."""
-
-    views: int
-
-    def __len__(self) -> int: ...
-
-    def batch(self, rows: np.ndarray, views: np.ndarray) -> Tensor:
-        """Item ``rows[i]`` in view ``views[i]``, as one float32 batch."""
+State = dict[str, Any]
 
 
 class Batches:
@@ -98,6 +91,50 @@ def class_weights(targets: np.ndarray, classes: int) -> Tensor:
     return torch.tensor(len(targets) / (classes * counts), dtype=torch.float32)
 
 
+class StageProgress(Callback):
+    """The history of a stage epoch by epoch, its early stopping, and its checkpoints.
+
+    Args:
+        names: of the metrics, in fastai's order.
+        patience: stop after so many epochs without a lower validation loss and go back to the best; 0: never.
+        resumed: a `state` of this stage, to continue from.
+        keep: called with the state after each epoch.
+    """
+
+    order = 80  # after the Recorder (50) and after SkipToEpoch (70) has had its say
+
+    def __init__(self, names: Sequence[str], patience: int, resumed: State | None, keep: Callable[[State], None]):
+        self.names, self.patience, self.keep = names, patience, keep
+        self.rows: list[dict[str, float]] = list(resumed["rows"]) if resumed else []
+        self.best: dict[str, Tensor] | None = resumed["best"] if resumed else None
+        self.resumed = resumed
+
+    def before_fit(self) -> None:
+        if self.resumed:
+            self.opt.load_state_dict({"state": self.resumed["optimiser"], "hypers": self.opt.hypers})
+
+    def after_epoch(self) -> None:
+        if self.epoch < len(self.rows):
+            return  # an epoch of the run that was broken off: fastai skips it
+        values = list(self.recorder.values[-1])
+        # Each half starts with fastai's own loss: in training a running mean over epochs, which is not this epoch's.
+        train, validation = values[1 : len(values) // 2], values[len(values) // 2 + 1 :]
+        columns = [f"{part}_{name}" for part in ("train", "validation") for name in self.names]
+        self.rows.append(dict(zip(columns, map(float, train + validation), strict=True)))
+        losses = [row["validation_loss"] for row in self.rows]
+        best = losses.index(min(losses))
+        if self.patience and best == len(losses) - 1:
+            self.best = copy.deepcopy(self.model.state_dict())
+        if self.patience and len(losses) - 1 - best >= self.patience:
+            raise CancelFitException
+        # Rates and momenta are not kept: the one-cycle schedule sets them anew from the epoch and the batch.
+        self.keep({"rows": self.rows, "best": self.best, "optimiser": list(self.opt.state_dict()["state"])})
+
+    def after_fit(self) -> None:
+        if self.best is not None:
+            self.model.load_state_dict(self.best)
+
+
 def train_stage(
     model: SEDenseNet,
     train: Batches,
@@ -106,7 +143,10 @@ def train_stage(
     epochs: int,
     config: LadderConfig,
     *,
-    progress=False,
+    start: int = 0,
+    resumed: State | None = None,
+    keep: Callable[[State], None] = lambda state: None,
+    progress: bool = False,
 ) -> list[dict[str, float]]:
     """Train `model` in place for one stage: one cycle, discriminative rates, everything below the stage frozen.
 
@@ -117,60 +157,79 @@ def train_stage(
         stage: the lowest group that trains.
         epochs: passes over `train`.
         config: rates, decay, class weights, patience.
+        start: the cut that both serve: 0 for tiles, else activations after the groups below it, all of them frozen.
+        resumed: a state given to `keep` by a run that was broken off; `model` has the weights of that moment.
+        keep: called after each epoch with what, besides the weights, is needed to continue.
         progress: show fastai's bar.
 
     Returns:
-        One row an epoch: `train_loss` (as minimised: weighted, over the epoch), `train_accuracy`, `train_log_loss`,
+        One row an epoch: `train_loss` (as minimised: weighted), `train_accuracy`, `train_log_loss`,
         and the same of the validation part, with `auroc` for two classes.
     """
     classes = model.classifier.out_features
     weight = class_weights(train.targets.numpy(), classes).to(config.device) if config.class_weights else None
     thawed = first_thawed(model, stage)
+    if start > thawed:
+        raise ValueError(f"stage {stage} trains group {thawed}, which the source has already applied (cut {start})")
     frozen = [module for _, modules in module_groups(model)[:thawed] for module in modules]
-    metrics = [accuracy, AvgMetric(F.cross_entropy), *([RocAucBinary()] if classes == 2 else [])]
+    groups = parameter_groups(model, only_batchnorm=config.thaw == "batchnorm")[start:]
+    model.requires_grad_(False)  # fastai's freeze_to then thaws what the optimiser is given
+    loss = CrossEntropyLossFlat(weight=weight)
+    metrics = [AvgMetric(loss), accuracy, AvgMetric(F.cross_entropy), *([RocAucBinary()] if classes == 2 else [])]
     names = ["loss", "accuracy", "log_loss", *(["auroc"] if classes == 2 else [])]
+    done = len(resumed["rows"]) if resumed else 0
+    train.epoch = done
+    following = StageProgress(names, config.patience, resumed, keep)
 
-    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as quiet:
+    with contextlib.ExitStack() as quiet:
         learner = Learner(
             DataLoaders(train, validation),
-            model,
-            loss_func=CrossEntropyLossFlat(weight=weight),
+            Suffix(model, start),
+            loss_func=loss,
             opt_func=Adam,
-            splitter=parameter_groups,
+            splitter=lambda suffix: groups,
             train_bn=False,
             wd=config.weight_decay,
             metrics=metrics,
-            cbs=[FrozenPrefix(frozen)],
-            path=folder,
+            cbs=[FrozenPrefix(frozen), following],
         )
         learner.recorder.train_metrics = True
-        if config.patience:
-            learner.add_cbs([EarlyStoppingCallback(patience=config.patience), SaveModelCallback()])
         if not progress:
             quiet.enter_context(learner.no_bar())
             quiet.enter_context(learner.no_logging())
-            quiet.enter_context(contextlib.redirect_stdout(io.StringIO()))  # early stopping prints all the same
-        learner.freeze_to(thawed)
+        learner.freeze_to(thawed - start)
         # A gradient left by an earlier, deeper stage would let momentum and decay move weights that are frozen now.
         model.zero_grad(set_to_none=True)
-        learner.fit_one_cycle(epochs, lr_max=group_rates(model, config.learning_rate, config.rate_decay))
+        rates = group_rates(model, config.learning_rate, config.rate_decay)[start:]
+        learner.fit_one_cycle(epochs, lr_max=rates, start_epoch=done)
+    model.eval().requires_grad_(True)
+    return following.rows
+
+
+def predict_logits(
+    model: SEDenseNet, source: Source, batch_size: int, device: str = "cpu", *, start: int = 0
+) -> np.ndarray:
+    """Logits of every item, upright: ``(N, classes)`` float32. The model is left in eval mode.
+
+    Args:
+        model: the network.
+        source: tiles, or activations at cut `start`.
+        batch_size: items a forward pass.
+        device: where it runs.
+        start: groups that the source has already applied.
+    """
+    return _upright(model, source, batch_size, device, start, len(module_groups(model)))
+
+
+def pooled_features(
+    model: SEDenseNet, source: Source, batch_size: int, device: str = "cpu", *, start: int = 0
+) -> np.ndarray:
+    """Features before the classifier, upright: ``(N, C)`` float32. As `predict_logits`."""
+    return _upright(model, source, batch_size, device, start, len(module_groups(model)) - 1)
+
+
+@torch.inference_mode()
+def _upright(model: SEDenseNet, source: Source, batch_size: int, device: str, start: int, stop: int) -> np.ndarray:
     model.eval()
-    columns = [f"{part}_{name}" for part in ("train", "validation") for name in names]
-    return [dict(zip(columns, map(float, values), strict=True)) for values in learner.recorder.values]
-
-
-@torch.inference_mode()
-def predict_logits(model: SEDenseNet, source: Source, batch_size: int, device: str = "cpu") -> np.ndarray:
-    """Logits of every item, upright: ``(N, classes)`` float32. The model is left in eval mode."""
-    return _apply(model.eval(), source, batch_size, device)
-
-
-@torch.inference_mode()
-def pooled_features(model: SEDenseNet, source: Source, batch_size: int, device: str = "cpu") -> np.ndarray:
-    """Features before the classifier, upright: ``(N, C)`` float32. The model is left in eval mode."""
-    return _apply(model.eval().pooled, source, batch_size, device)
-
-
-def _apply(function, source: Source, batch_size: int, device: str) -> np.ndarray:
     batches = Batches(source, np.zeros(len(source)), batch_size, None, device)
-    return torch.cat([function(x).cpu() for x, _ in batches]).numpy()
+    return torch.cat([run_groups(model, x, start, stop).cpu() for x, _ in batches]).numpy()

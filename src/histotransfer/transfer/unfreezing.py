@@ -9,7 +9,8 @@ still (fastai keeps BatchNorm training, see its `train_bn`). Only so is a frozen
 """
 
 from fastai.callback.core import Callback
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from histotransfer.config import Stage
 from histotransfer.models.se_densenet import SEDenseNet
@@ -25,9 +26,48 @@ def module_groups(model: SEDenseNet) -> list[tuple[str, list[nn.Module]]]:
     return [*groups, ("head", [model.classifier])]
 
 
-def parameter_groups(model: SEDenseNet) -> list[list[nn.Parameter]]:
-    """The same groups as lists of parameters: fastai's `splitter`."""
-    return [[p for module in modules for p in module.parameters()] for _, modules in module_groups(model)]
+def run_groups(model: SEDenseNet, x: Tensor, start: int, stop: int) -> Tensor:
+    """Apply the groups `start` to ``stop - 1``; all of them one after the other are the network.
+
+    Shapes: images ``(N, 3, H, W)`` enter group 0; activations ``(N, C, H', W')`` pass between groups; the last group
+    before the head ends in pooled features ``(N, C)``, the head in logits ``(N, classes)``.
+    """
+    groups = module_groups(model)
+    for number, (_, modules) in enumerate(groups[start:stop], start=start):
+        for module in modules:
+            x = module(x)
+        if number == len(groups) - 2:  # norm5 has run: the rest of `SEDenseNet.pooled`
+            x = F.adaptive_avg_pool2d(F.relu(x), 1).flatten(1)
+    return x
+
+
+class Suffix(nn.Module):
+    """What is left of a network above group `start`: activations at that cut to logits; from 0 the whole network."""
+
+    def __init__(self, model: SEDenseNet, start: int):
+        super().__init__()
+        self.model, self.start = model, start
+
+    def forward(self, x: Tensor) -> Tensor:
+        return run_groups(self.model, x, self.start, len(module_groups(self.model)))
+
+
+def parameter_groups(model: SEDenseNet, *, only_batchnorm: bool = False) -> list[list[nn.Parameter]]:
+    """What may train of each group: fastai's `splitter`.
+
+    Args:
+        model: the network.
+        only_batchnorm: of the groups below the head, BatchNorm's scales and shifts only (Frankle et al. 2020,
+            https://arxiv.org/abs/2003.00152, who trained them alone).
+    """
+
+    def trains(module: nn.Module) -> bool:
+        return not only_batchnorm or module is model.classifier or isinstance(module, nn.BatchNorm2d)
+
+    return [
+        [p for module in modules for part in module.modules() if trains(part) for p in part.parameters(recurse=False)]
+        for _, modules in module_groups(model)
+    ]
 
 
 def first_thawed(model: SEDenseNet, stage: Stage) -> int:

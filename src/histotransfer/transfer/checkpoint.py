@@ -1,0 +1,75 @@
+"""Where a broken run continues: one file, replaced whole.
+
+A run that is killed at any moment and started again ends with the same weights as one that was left alone, to the last
+bit: what is not in the file follows from the seed and the epoch (`histotransfer.transfer.training`), so there is no
+state of a random generator to keep.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from histotransfer.errors import HistotransferError
+
+SECONDS = 30.0  # between two checkpoints within a stage; the end of a stage is always kept
+
+
+class Checkpoint:
+    """The state of one climb on disk.
+
+    Args:
+        folder: where the file lies; made when it is first written.
+        identity: everything that the result depends on. It names the file: another climb has another file.
+        seconds: at most one checkpoint in so many seconds, the ends of stages aside.
+    """
+
+    def __init__(self, folder: Path, identity: Mapping[str, Any], seconds: float = SECONDS):
+        self.key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+        self.path, self.seconds = folder / f"{self.key[:32]}.pt", seconds
+        self._last = time.monotonic()
+
+    def load(self) -> dict[str, Any] | None:
+        """The state that was kept, or None: nothing there, another climb's, or a file that cannot be read."""
+        try:
+            kept = torch.load(self.path, weights_only=True)
+        except FileNotFoundError:
+            return None
+        except Exception:  # torch raises whatever the zip or the unpickler meets first; the climb starts over
+            return None
+        return kept["state"] if isinstance(kept, dict) and kept.get("key") == self.key else None
+
+    def due(self) -> bool:
+        """Whether the last checkpoint is old enough for another."""
+        return time.monotonic() - self._last >= self.seconds
+
+    def save(self, state: Mapping[str, Any]) -> None:
+        """Replace the file.
+
+        Raises:
+            HistotransferError: it cannot be written; the one before stays.
+        """
+        temporary = self.path.with_name(f"{self.path.name}.{os.getpid()}.part")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as file:
+                torch.save({"key": self.key, "state": dict(state)}, file)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(self.path)
+        except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into a RuntimeError
+            temporary.unlink(missing_ok=True)
+            raise HistotransferError(f"{self.path}: cannot be written ({error}); free some space") from error
+        self._last = time.monotonic()
+
+    def clear(self) -> None:
+        """Remove the file, and its folder with the last of them: the run is recorded."""
+        self.path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # other runs still keep theirs here
+            self.path.parent.rmdir()
