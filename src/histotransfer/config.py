@@ -61,6 +61,10 @@ class LadderConfig(BaseModel):
         description="stages of the last rung (BreakHis, or your own data) with their epochs"
     )
     lc25000_copies: int = Field(ge=0, description="images of each duplicate group used for training; 0: all")
+    target: Literal["label", "subtype"] = Field(
+        default="label", description="what the last rung learns: benign or malignant, or the tumour type"
+    )
+    external: bool = Field(default=False, description="also predict UCSB, which nothing was trained or chosen on")
     train_magnifications: Annotated[tuple[Magnification, ...], BeforeValidator(_parse_list)] = Field(
         default=(), description="magnifications of the last rung that are trained and validated on; empty: all"
     )
@@ -76,7 +80,7 @@ class LadderConfig(BaseModel):
     )
     augmentation: Literal["none", "views", "views+stain"] = Field(
         default="views",
-        description="symmetric views in training, with or without stain jitter; or the upright view only",
+        description="training sees symmetric views, these with stain jitter, or images upright",
     )
     class_weights: bool = Field(default=True, description="weigh the loss by inverse class frequency in training")
     thaw: Literal["all", "batchnorm"] = Field(

@@ -115,6 +115,44 @@ def read_run(folder: Path) -> Run:
     return Run(folder, record, pd.read_csv(folder / "history.csv"), predictions, provenance)
 
 
+def difference(first: Path, second: Path) -> tuple[list[str], bool]:
+    """What differs between two runs, one line each, and whether they are equal but for provenance.
+
+    Raises:
+        HistotransferError: a folder that is not a run's.
+    """
+    a, b = read_run(first), read_run(second)
+    lines = [f"record.json: {line}" for line in _unlike(a.record, b.record)]
+    for name, one, other in (("history.csv", a.history, b.history), ("predictions.csv", a.predictions, b.predictions)):
+        lines += [f"{name}: {line}" for line in _unlike_tables(one, other)]
+    provenance = [f"provenance.json: {line}" for line in _unlike(a.provenance, b.provenance)]
+    return [*lines, *provenance], not lines
+
+
+def _unlike(one: Any, other: Any, where: str = "") -> Iterator[str]:
+    if isinstance(one, dict) and isinstance(other, dict):
+        for key in sorted(one.keys() | other.keys()):
+            if key in one and key in other:
+                yield from _unlike(one[key], other[key], f"{where}.{key}" if where else key)
+            else:
+                yield f"{where}.{key}".lstrip(".") + f" is only in the {'first' if key in one else 'second'}"
+    elif one != other:
+        yield f"{where}: {one} | {other}"
+
+
+def _unlike_tables(one: pd.DataFrame, other: pd.DataFrame) -> Iterator[str]:
+    if list(one.columns) != list(other.columns) or len(one) != len(other):
+        yield f"{len(one)} rows of {', '.join(one.columns)} | {len(other)} rows of {', '.join(other.columns)}"
+        return
+    for column in one:
+        unlike = (one[column] != other[column]) & ~(one[column].isna() & other[column].isna())
+        if unlike.any() and pd.api.types.is_float_dtype(one[column]):
+            gap = (one[column] - other[column]).abs().max()
+            yield f"{column}: {unlike.sum()} of {len(one)} rows, at most {gap:.3g} apart"
+        elif unlike.any():
+            yield f"{column}: {unlike.sum()} of {len(one)} rows"
+
+
 def write_json(path: Path, value: Any) -> None:
     """Sorted, indented, newline at the end: equal values are equal files."""
     path.write_text(json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")

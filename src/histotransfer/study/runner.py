@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ from filelock import FileLock
 
 from histotransfer import __version__
 from histotransfer.config import LadderConfig, cache_dir
-from histotransfer.datasets import breakhis, lc25000
+from histotransfer.datasets import breakhis, lc25000, ucsb
 from histotransfer.datasets import own as own_data
 from histotransfer.datasets.roots import resolve_root
 from histotransfer.errors import HistotransferError
@@ -29,6 +30,7 @@ from histotransfer.transfer.ladder import (
     StageResult,
     architecture,
     climb,
+    final_logits,
     frozen_features,
     history,
     initial_model,
@@ -38,6 +40,7 @@ from histotransfer.transfer.ladder import (
 )
 from histotransfer.transfer.training import check_device
 
+Method = Literal["ladder", "majority", "frozen-probe"]
 RUNS = ("majority", "frozen-probe", "lc25000", "ladder")
 SPLIT_KINDS = {"patient": "patient", "image": "image", "official": "slide id"}  # as a record names them
 LOWER_RUNGS = ("lc25000", "phantom")  # always split by original or patient
@@ -80,12 +83,14 @@ def run_ladder(
     """
     recorder = _Recorder(config, Path(out), report)
     last = last_rung(config, data_root, own, pattern, progress=progress)
-    for name, logits, chosen in _baselines(last, recorder.trunk, config):
+    for name, baseline in BASELINES.items():
+        logits, chosen = baseline(last, recorder.trunk, config)
         recorder.write(name, last, logits, chosen=chosen)
     model, lower, below = _foot(recorder, data_root, len(last.classes), progress=progress)
     if lower is not None:
         recorder.write(lower.name, lower, below[-1].logits, below)
-    _climb_last("ladder", recorder, model, last, below, progress=progress, keep_model=True)
+    outside = external_rung(last, config, data_root) if config.external else None
+    _climb_last("ladder", recorder, model, last, below, outside, progress=progress, keep_model=True)
     return Path(out) / "ladder"
 
 
@@ -94,19 +99,25 @@ def run_arm(
     data_root: str | Path,
     out: str | Path,
     name: str,
+    method: Method = "ladder",
     *,
     progress: bool = False,
     report: Report = print,
 ) -> Path:
-    """One run of a study: as `run_ladder`, without baselines, the lower rung's record and the weights.
+    """One run of a study: as `run_ladder`, without the lower rung's record and the weights; or one baseline.
 
     Returns:
         ``out/name``; beside it ``out/name-after-<stage>`` for each stage but the last.
     """
     recorder = _Recorder(config, Path(out), report)
     last = last_rung(config, data_root, progress=progress)
-    model, _, below = _foot(recorder, data_root, len(last.classes), progress=progress)
-    _climb_last(name, recorder, model, last, below, progress=progress)
+    if method == "ladder":
+        model, _, below = _foot(recorder, data_root, len(last.classes), progress=progress)
+        outside = external_rung(last, config, data_root) if config.external else None
+        _climb_last(name, recorder, model, last, below, outside, progress=progress)
+    else:
+        logits, chosen = BASELINES[method](last, recorder.trunk, config)
+        recorder.write(name, last, logits, chosen=chosen)
     return Path(out) / name
 
 
@@ -138,18 +149,24 @@ def _climb_last(
     model: SEDenseNet,
     rung: Rung,
     below: list[StageResult],
+    outside: Rung | None,
     *,
     progress: bool,
     keep_model: bool = False,
 ) -> None:
-    """Climb the last rung; record what every stage but the last left as `name-after-<stage>`, and the end as `name`."""
+    """Climb the last rung; record what every stage but the last left as `name-after-<stage>`, and the end as `name`.
+
+    The final network also predicts `outside`, a data set that nothing was chosen on.
+    """
     config = recorder.config
     settings = config.model_dump(mode="json", exclude={"weights"})
     checkpoint = _checkpoint(recorder.out / ".unfinished", settings, recorder.trunk, rung)
     stages = climb(model, rung, config.breakhis_schedule, config, checkpoint, progress=progress, report=recorder.report)
     for number, stage in enumerate(stages[:-1], start=1):
         recorder.write(f"{name}-after-{stage.stage}", rung, stage.logits, [*below, *stages[:number]])
-    recorder.write(name, rung, stages[-1].logits, [*below, *stages], model=model if keep_model else None)
+    more = [] if outside is None else [(outside, final_logits(model, outside, config.breakhis_schedule, config))]
+    stages = [*below, *stages]
+    recorder.write(name, rung, stages[-1].logits, stages, more=more, model=model if keep_model else None)
     checkpoint.clear()
 
 
@@ -207,18 +224,38 @@ def last_rung(
         if len(classes) < 2:
             raise HistotransferError(f"{own}: only the label {classes[0]}; two classes at least are needed")
     split = keep_magnifications(make_split(table, config, root), config.train_magnifications)
+    if config.target == "subtype":
+        classes = tuple(sorted(set(split["subtype"])))
     return Rung(split, classes, views, root, config, progress=progress)
 
 
-def _baselines(rung: Rung, trunk: Trunk, config: LadderConfig):
-    """Name, logits of the evaluated rows, and what was chosen on training patients, of each baseline."""
-    train, evaluated = rung.rows("train"), rung.evaluated
-    yield "majority", majority_logits(rung.targets[train], len(evaluated)), {}
+def external_rung(last: Rung, config: LadderConfig, data_root: str | Path | None) -> Rung:
+    """UCSB under the classes of the last rung, all of it one part, `ucsb`.
+
+    Raises:
+        HistotransferError: it is not there, or the last rung's classes are others.
+    """
+    if data_root is None or last.classes != breakhis.LABELS:
+        raise HistotransferError("external: UCSB is predicted by networks that tell benign from malignant, with --data")
+    table = ucsb.load(data_root).assign(split="ucsb")
+    return Rung(table, last.classes, ucsb.VIEWS, Path(data_root).resolve(), config)
+
+
+def _majority(rung: Rung, trunk: Trunk, config: LadderConfig) -> tuple[np.ndarray, dict]:
+    """Logits of the evaluated rows, and what was chosen on training patients."""
+    return majority_logits(rung.targets[rung.rows("train")], len(rung.evaluated)), {}
+
+
+def _frozen_probe(rung: Rung, trunk: Trunk, config: LadderConfig) -> tuple[np.ndarray, dict]:
+    """As `_majority`."""
+    train = rung.rows("train")
     features = frozen_features(initial_model(len(rung.classes), trunk, config), rung, config)
-    groups = rung.table["group"].to_numpy()[train]
-    probe = frozen_probe(features[train], rung.targets[train], groups, config.seed)
+    probe = frozen_probe(features[train], rung.targets[train], rung.table["group"].to_numpy()[train], config.seed)
     chosen = {"C": float(probe.best_params_["logisticregression__C"])}
-    yield "frozen-probe", probe_logits(probe, features[evaluated]), chosen
+    return probe_logits(probe, features[rung.evaluated]), chosen
+
+
+BASELINES = {"majority": _majority, "frozen-probe": _frozen_probe}
 
 
 class _Recorder:
@@ -244,9 +281,12 @@ class _Recorder:
         stages: Sequence[StageResult] = (),
         *,
         chosen: dict | None = None,
+        more: Sequence[tuple[Rung, np.ndarray]] = (),
         model: SEDenseNet | None = None,
     ) -> None:
-        predictions = predictions_table(rung, rung.evaluated, logits, self.config)
+        tables = [predictions_table(rung, rung.evaluated, logits, self.config)]
+        tables += [predictions_table(other, np.arange(len(own)), own, self.config) for other, own in more]
+        predictions = pd.concat(tables, ignore_index=True)
         metrics = evaluate(predictions)
         record = {
             "experiment": self.out.name,
@@ -304,7 +344,7 @@ def predictions_table(rung: Rung, rows: np.ndarray, logits: np.ndarray, config: 
     """One row an image: `image, patient, group, magnification, subtype, part, fold, seed, truth, logit_*`."""
     table = rung.table.iloc[rows].reset_index(drop=True)
     frame = table[["patient", "group", "magnification", "subtype"]].assign(
-        part=table["split"], fold=config.fold, seed=config.seed, truth=table["label"]
+        part=table["split"], fold=config.fold, seed=config.seed, truth=rung.truth.iloc[rows].to_numpy()
     )
     frame.insert(0, "image", rung.images.iloc[rows].reset_index(drop=True))
     return frame.join(pd.DataFrame(logits, columns=[f"logit_{name}" for name in rung.classes]))

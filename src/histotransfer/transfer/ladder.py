@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -93,7 +93,13 @@ class Rung:
     @property
     def targets(self) -> np.ndarray:
         """``(N,)`` class indices."""
-        return self.table["label"].map(self.classes.index).to_numpy()
+        return self.truth.map(self.classes.index).to_numpy()
+
+    @property
+    def truth(self) -> pd.Series:
+        """``(N,)`` names of classes: labels, or subtypes where the classes are those."""
+        column = "label" if set(self.table["label"]) <= set(self.classes) else "subtype"
+        return self.table[column]
 
     def rows(self, *parts: str) -> np.ndarray:
         """Positions of the images of some parts, one part after the other."""
@@ -253,6 +259,21 @@ def climb(
         )
     model.eval()
     return finished
+
+
+def final_logits(
+    model: SEDenseNet, rung: Rung, schedule: Sequence[tuple[Stage, int]], config: LadderConfig
+) -> np.ndarray:
+    """Logits of every image of a rung, upright, by a network that has climbed `schedule`: ``(N, classes)``.
+
+    What its last stage left frozen is read from the cache, as in `climb`.
+    """
+    cuts = [first_thawed(model, stage) if config.cache else 0 for stage, _ in schedule]
+    source = cached_source(rung.source, model.eval(), cuts, cuts[-1], config.device)
+    logits = predict_logits(model, source, config.batch_size, config.device, start=cuts[-1])
+    if isinstance(source, CachedSource):
+        source.flush()
+    return logits
 
 
 def frozen_features(model: SEDenseNet, rung: Rung, config: LadderConfig) -> np.ndarray:

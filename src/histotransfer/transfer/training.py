@@ -86,9 +86,10 @@ def check_device(device: str) -> None:
 
 
 def class_weights(targets: np.ndarray, classes: int) -> Tensor:
-    """Inverse class frequencies, mean 1 over the items: ``(classes,)`` float32."""
+    """Inverse class frequencies, mean 1 over the items: ``(classes,)`` float32; 0 for a class that has none."""
     counts = np.bincount(targets, minlength=classes)
-    return torch.tensor(len(targets) / (classes * counts), dtype=torch.float32)
+    weights = len(targets) / ((counts > 0).sum() * np.maximum(counts, 1)) * (counts > 0)
+    return torch.tensor(weights, dtype=torch.float32)
 
 
 class StageProgress(Callback):
@@ -108,6 +109,7 @@ class StageProgress(Callback):
         self.rows: list[dict[str, float]] = list(resumed["rows"]) if resumed else []
         self.best: dict[str, Tensor] | None = resumed["best"] if resumed else None
         self.resumed = resumed
+        self.trouble: HistotransferError | None = None
 
     def before_fit(self) -> None:
         if self.resumed:
@@ -128,7 +130,12 @@ class StageProgress(Callback):
         if self.patience and len(losses) - 1 - best >= self.patience:
             raise CancelFitException
         # Rates and momenta are not kept: the one-cycle schedule sets them anew from the epoch and the batch.
-        self.keep({"rows": self.rows, "best": self.best, "optimiser": list(self.opt.state_dict()["state"])})
+        state = {"rows": self.rows, "best": self.best, "optimiser": list(self.opt.state_dict()["state"])}
+        try:
+            self.keep(state)
+        except HistotransferError as error:  # fastai would rewrite its message
+            self.trouble = error
+            raise CancelFitException from error
 
     def after_fit(self) -> None:
         if self.best is not None:
@@ -202,6 +209,8 @@ def train_stage(
         model.zero_grad(set_to_none=True)
         rates = group_rates(model, config.learning_rate, config.rate_decay)[start:]
         learner.fit_one_cycle(epochs, lr_max=rates, start_epoch=done)
+    if following.trouble:
+        raise following.trouble
     model.eval().requires_grad_(True)
     return following.rows
 

@@ -1,0 +1,147 @@
+import copy
+import errno
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from histotransfer.config import ladder_config
+from histotransfer.errors import HistotransferError
+from histotransfer.splits import grouped_split
+from histotransfer.transfer import checkpoint as module
+from histotransfer.transfer.checkpoint import Checkpoint
+from histotransfer.transfer.ladder import Rung, climb, history
+
+SCHEDULE = [("head", 1), ("block4", 2)]
+
+
+class Killed(Exception):
+    """Stands in for the end of the process."""
+
+
+class Dying(Checkpoint):
+    """Keeps every epoch, and is killed after some of them."""
+
+    def __init__(self, folder, lives):
+        super().__init__(folder, {"of": "a test"}, seconds=0)
+        self.lives = lives
+
+    def save(self, state):
+        super().save(state)
+        self.lives -= 1
+        if self.lives == 0:
+            raise Killed("killed")
+
+
+@pytest.fixture(scope="module")
+def pictures(make_table, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pictures")
+    generator = np.random.default_rng(0)
+    table = make_table([(f"g{i // 2}", ("benign", "malignant")[i // 2 % 2]) for i in range(48)], folder)
+    for path in table["path"]:
+        Image.fromarray(generator.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(path)
+    return table
+
+
+def climbed(make_model, pictures, checkpoint, **settings):
+    config = ladder_config(
+        "phantom",
+        {"size": 32, "normaliser": "none", "batch_size": 8, "learning_rate": 0.01, "rate_decay": 1, **settings},
+    )
+    split = grouped_split(pictures, fold=0, folds=3, seed=0)
+    rung = Rung(split, ("benign", "malignant"), 4, pictures["path"].map(str)[0].rpartition("/")[0], config)
+    model = make_model()
+    lines = []
+    stages = climb(model, rung, SCHEDULE, config, checkpoint, report=lines.append)
+    return model.state_dict(), stages, lines
+
+
+def same(one, other):
+    for a, b in zip(one[0].values(), other[0].values(), strict=True):
+        assert torch.equal(a, b)
+    assert history(one[1]).equals(history(other[1]))
+    for a, b in zip(one[1], other[1], strict=True):
+        assert np.array_equal(a.logits, b.logits)
+
+
+@pytest.mark.parametrize(
+    ("settings", "deaths"),
+    [({}, range(1, 6)), ({"cache": False}, [3]), ({"patience": 1}, [3, 4])],
+    ids=["cache", "tiles", "patience"],
+)
+def test_a_climb_killed_after_any_epoch_ends_with_the_same_bits(make_model, pictures, tmp_path, settings, deaths):
+    """The saves of a whole climb: head's epoch, head's end, two epochs of block 4, its end."""
+    whole = climbed(make_model, pictures, None, **settings)
+    for death in deaths:
+        folder = tmp_path / str(death)
+        with pytest.raises(Killed):
+            climbed(make_model, pictures, Dying(folder, death), **settings)
+        same(climbed(make_model, pictures, Checkpoint(folder, {"of": "a test"}), **settings), whole)
+
+
+def test_a_finished_climb_is_read_back_without_training(make_model, pictures, tmp_path):
+    keep = Checkpoint(tmp_path, {})
+    first = climbed(make_model, pictures, keep)
+    model, stages, lines = climbed(make_model, pictures, Checkpoint(tmp_path, {}))
+    same((model, stages), first[:2])
+    assert lines == ["made: 2 of 2 stages were trained before"]
+    assert [stage.seconds for stage in stages] == [stage.seconds for stage in first[1]]
+
+
+def test_another_climb_has_another_file(tmp_path):
+    one, other = Checkpoint(tmp_path, {"a": 1, "b": [2]}), Checkpoint(tmp_path, {"a": 1, "b": [3]})
+    one.save({"x": 1})
+    assert other.load() is None
+    assert Checkpoint(tmp_path, {"b": [2], "a": 1}).load() == {"x": 1}
+    one.path.replace(other.path)  # a foreign file under its name
+    assert other.load() is None
+
+
+def test_a_full_disk_in_mid_training_is_still_one_line(make_model, pictures, tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(module.os, "fsync", full)
+    with pytest.raises(HistotransferError, match=r"^\S+\.pt: cannot be written .*No space left.*; free some space$"):
+        climbed(make_model, pictures, Checkpoint(tmp_path, {}, seconds=0), cache=False)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 not a checkpoint", None])
+def test_a_file_that_cannot_be_read_is_no_checkpoint(tmp_path, content):
+    keep = Checkpoint(tmp_path, {})
+    keep.save({"x": torch.zeros(1000)})
+    whole = keep.path.read_bytes()
+    keep.path.write_bytes(whole[: len(whole) // 2] if content is None else content)
+    assert keep.load() is None
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch):
+    keep = Checkpoint(tmp_path, {})
+    keep.save({"x": 1})
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module.os, "fsync", full)
+        with pytest.raises(HistotransferError, match=r"cannot be written .*No space left.*; free some space$"):
+            keep.save({"x": 2})
+    assert keep.load() == {"x": 1}
+    assert [path.name for path in tmp_path.iterdir()] == [keep.path.name]
+
+
+def test_within_a_stage_a_checkpoint_waits_its_turn(tmp_path):
+    assert not Checkpoint(tmp_path, {}).due()
+    assert Checkpoint(tmp_path, {}, seconds=0).due()
+
+
+def test_clearing_takes_the_folder_with_the_last_file(tmp_path):
+    one, other = (Checkpoint(tmp_path / "unfinished", {"n": n}) for n in (1, 2))
+    for keep in (one, other):
+        keep.save(copy.copy({}))
+    one.clear()
+    assert other.path.exists()
+    other.clear()
+    assert not (tmp_path / "unfinished").exists()
+    other.clear()
