@@ -51,7 +51,7 @@ class Run:
 @contextlib.contextmanager
 def run_folder(folder: Path) -> Iterator[Path]:
     """A temporary folder that takes the place of `folder` when the block ends well, and vanishes when it does not."""
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    temporary = folder.with_name(f".{folder.name}.part")  # one name: what a killed process left is taken over
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
