@@ -12,7 +12,7 @@ from histotransfer.errors import HistotransferError
 from histotransfer.predict import Predictor
 from histotransfer.splits import grouped_split
 from histotransfer.study.records import RECORD_KEYS, read_run
-from histotransfer.study.runner import RUNS, run_ladder
+from histotransfer.study.runner import RUNS, run_arm, run_ladder
 from histotransfer.study.tables import read_experiment
 
 SETTINGS = {"size": 48, "lc25000_schedule": "head:1,block4:1", "breakhis_schedule": "head:1,block4:1", "seed": 1}
@@ -218,3 +218,94 @@ def test_a_leaking_split_needs_leave_and_the_record_says_so(phantom_root, trunk,
     assert record["config"]["allow_leakage"] is True and record["split"]["kind"] == "image"
     assert record["split"]["audit"]["test/train"]["groups"] > 0
     assert read_run(tmp_path / "allowed/lc25000").record["split"]["kind"] == "patient"
+
+
+# --- a study's runs
+
+
+@pytest.fixture(scope="module")
+def with_ucsb(phantom_root, tmp_path_factory):
+    """The phantom folder with six fields under UCSB's names beside it."""
+    root = tmp_path_factory.mktemp("with ucsb")
+    for entry in phantom_root.iterdir():
+        (root / entry.name).symlink_to(entry)
+    (root / "UCSB_breast").mkdir()
+    table = breakhis.load(phantom_root)
+    for number, label in enumerate(breakhis.LABELS * 3, start=1):
+        source = table[table["label"] == label]["path"].iloc[number]
+        Image.open(source).save(root / "UCSB_breast" / f"ytma{number}_010203_{label}1_ccd.png")
+    return root
+
+
+def arm(with_ucsb, out, name="arm", method="ladder", **settings):
+    config = ladder_config("phantom", SETTINGS | {"source": "none", "breakhis_schedule": "head:1,block4:1"} | settings)
+    return read_run(run_arm(config, with_ucsb, out, name, method, report=lambda line: None))
+
+
+def test_an_arm_predicts_an_external_set_that_nothing_was_chosen_on(with_ucsb, trunk, tmp_path):
+    run = arm(with_ucsb, tmp_path / "arms", external=True)
+    outside = run.predictions[run.predictions["part"] == "ucsb"]
+    assert sorted(outside["image"]) == sorted(
+        path.relative_to(with_ucsb).as_posix() for path in (with_ucsb / "UCSB_breast").iterdir()
+    )
+    assert run.record["metrics"]["ucsb"]["image"]["all"]["images"] == 6
+    assert run.record["split"]["parts"].keys() == {"train", "validation", "test"}
+    plain = arm(with_ucsb, tmp_path / "plain")
+    inside = run.predictions[run.predictions["part"] != "ucsb"].reset_index(drop=True)
+    assert inside.equals(plain.predictions)
+    assert not list((tmp_path / "arms").rglob("*.safetensors"))
+    first = read_run(tmp_path / "arms" / "arm-after-head")
+    assert len(first.history) == 1
+    assert set(first.predictions["part"]) == {"validation", "test"}
+
+
+def test_an_external_set_needs_its_own_classes(with_ucsb, trunk, tmp_path):
+    with pytest.raises(HistotransferError, match=r"^external: UCSB is predicted by networks that tell benign from"):
+        arm(with_ucsb, tmp_path, external=True, target="subtype")
+
+
+def test_subtypes_are_learnt_on_the_same_split_by_patient(with_ucsb, trunk, tmp_path):
+    run = arm(with_ucsb, tmp_path, target="subtype")
+    binary = arm(with_ucsb, tmp_path, "binary")
+    assert run.predictions["image"].tolist() == binary.predictions["image"].tolist()
+    assert (run.predictions["truth"] == run.predictions["subtype"]).all()
+    names = sorted(set(breakhis.load(with_ucsb)["subtype"]))
+    assert [column for column in run.predictions if column.startswith("logit_")] == [f"logit_{n}" for n in names]
+
+
+def test_only_some_magnifications_are_trained_on_and_all_are_tested(with_ucsb, trunk, tmp_path):
+    run = arm(with_ucsb, tmp_path, train_magnifications="40,100")
+    seen = run.predictions.groupby("part")["magnification"].agg(set)
+    assert seen["validation"] == {40, 100}
+    assert seen["test"] == {40, 100, 200, 400}
+    whole = arm(with_ucsb, tmp_path, "whole")
+    test = [own.predictions.query("part == 'test'")["image"].tolist() for own in (run, whole)]
+    assert test[0] == test[1]
+    with pytest.raises(HistotransferError, match=r"^train_magnifications: no training image is of 50; there are 40, "):
+        arm(with_ucsb, tmp_path, train_magnifications="50")
+
+
+def test_a_baseline_of_a_study_is_the_ladders(with_ucsb, runs, tmp_path):
+    own = arm(with_ucsb, tmp_path, "probe", "frozen-probe", source="lc25000")
+    assert own.predictions["logit_malignant"].tolist() == runs["frozen-probe"].predictions["logit_malignant"].tolist()
+    assert own.record["config"]["chosen"] == runs["frozen-probe"].record["config"]["chosen"]
+
+
+def test_synthetic_tissue_can_be_the_rung_below(with_ucsb, trunk, tmp_path):
+    run = arm(with_ucsb, tmp_path, source="phantom", lc25000_schedule="head:1")
+    assert run.history["rung"].tolist() == ["phantom", "breakhis", "breakhis"]
+
+
+def test_a_network_from_scratch_has_no_imagenet_in_it(with_ucsb, trunk, tmp_path):
+    scratch = arm(with_ucsb, tmp_path, start="scratch", breakhis_schedule="all:1", se_gate="standard")
+    assert scratch.record["config"]["start"] == "scratch"
+    other = arm(with_ucsb, tmp_path, "other", breakhis_schedule="all:1", se_gate="standard")
+    assert scratch.predictions["logit_benign"].tolist() != other.predictions["logit_benign"].tolist()
+
+
+@pytest.mark.parametrize("settings", [{"augmentation": "none"}, {"augmentation": "views+stain"}, {"thaw": "batchnorm"}])
+def test_every_variant_of_training_leaves_a_record_of_its_own(with_ucsb, trunk, tmp_path, settings):
+    base = arm(with_ucsb, tmp_path, "base")
+    run = arm(with_ucsb, tmp_path, "variant", **settings)
+    assert run.record["config"] | settings == run.record["config"]
+    assert run.predictions["logit_benign"].tolist() != base.predictions["logit_benign"].tolist()

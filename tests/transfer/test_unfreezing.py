@@ -1,8 +1,17 @@
 import pytest
 import torch
 
+from histotransfer.models.se import SqueezeExcite
 from histotransfer.models.se_densenet import SEDenseNet
-from histotransfer.transfer.unfreezing import FrozenPrefix, first_thawed, group_rates, module_groups, parameter_groups
+from histotransfer.transfer.unfreezing import (
+    FrozenPrefix,
+    Suffix,
+    first_thawed,
+    group_rates,
+    module_groups,
+    parameter_groups,
+    run_groups,
+)
 
 GROUPS = ["stem", "block1", "block2", "block3", "block4", "head"]
 
@@ -57,3 +66,28 @@ def test_the_frozen_prefix_is_in_eval_mode_while_the_rest_trains(make_model):
     frozen = {name for name in norms if name.startswith(("features.norm0", "features.denseblock1"))}
     assert norms - training == frozen
     assert len(frozen) == 5
+
+
+def test_groups_one_after_the_other_are_the_network(make_model):
+    model = make_model(positions=("layer", "block", "transition")).eval()
+    for gate in (m for m in model.modules() if isinstance(m, SqueezeExcite)):
+        torch.nn.init.normal_(gate.expand.weight)
+    x = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        expected = model(x)
+        for cut in range(len(GROUPS) + 1):
+            assert torch.equal(run_groups(model, run_groups(model, x, 0, cut), cut, len(GROUPS)), expected)
+            assert torch.equal(Suffix(model, cut)(run_groups(model, x, 0, cut)), expected)
+        assert torch.equal(run_groups(model, x, 0, 5), model.pooled(x))
+
+
+def test_batchnorm_alone_may_train_below_the_head(make_model):
+    model = make_model(positions=("block",))
+    names = {id(p): name for name, p in model.named_parameters()}
+    kept = [[names[id(p)] for p in group] for group in parameter_groups(model, only_batchnorm=True)]
+    assert kept[-1] == ["classifier.weight", "classifier.bias"]
+    below = [name for group in kept[:-1] for name in group]
+    norms = [
+        f"{n}.{p}" for n, m in model.named_modules() if isinstance(m, torch.nn.BatchNorm2d) for p in ("weight", "bias")
+    ]
+    assert sorted(below) == sorted(norms)

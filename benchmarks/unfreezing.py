@@ -1,0 +1,266 @@
+"""Race of progressive unfreezing from cached activations against stock fastai, side by side.
+
+    python benchmarks/unfreezing.py --data DIR --out results/bench/unfreezing.json
+
+`DIR` holds the BreakHis images. Both sides train DenseNet-121 from the same ImageNet weights on the same folds, tiles
+of 224 pixels, batches of 32: four epochs of the head, eight of the head and block 4, in each of five folds; then one
+epoch of everything. Stock fastai is what its documentation shows: torchvision's network, files decoded, squeezed,
+flipped and rotated on the fly, `Learner`, `freeze_to`; once as it comes (BatchNorm learns below the frozen line) and
+once with `train_bn=False`, and the faster of the two counts. Each side runs in a process of its own, cold, with an
+empty cache. `ratios` are stock seconds over our seconds.
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from histotransfer.config import cache_dir, ladder_config
+from histotransfer.datasets import breakhis
+from histotransfer.evaluation.intervals import differences, intervals
+from histotransfer.models.weights import imagenet_trunk
+from histotransfer.splits import grouped_split
+from histotransfer.study.records import environment
+
+FOLDS, SIZE, BATCH = 5, 224, 32
+HEAD, BLOCK4 = 4, 8
+RATE, DECAY = 1e-3, 0.1
+SIDES = ("ours", "stock", "stock-frozen-batchnorm")
+
+
+def subset(root: Path, images: int) -> pd.DataFrame:
+    """Every n-th image of each patient, so that all patients are in."""
+    table = breakhis.load(root).sort_values(["group", "path"], ignore_index=True)
+    rows = np.unique(np.linspace(0, len(table) - 1, images).round().astype(int))
+    return table.iloc[rows].reset_index(drop=True)
+
+
+def splits(table: pd.DataFrame) -> list[pd.DataFrame]:
+    """Folds whose test part is left out: nothing is predicted but validation images."""
+    return [grouped_split(table, fold=fold, folds=FOLDS, seed=0) for fold in range(FOLDS)]
+
+
+def ours(table: pd.DataFrame, root: Path) -> dict:
+    from histotransfer.tiles import Subset
+    from histotransfer.transfer.ladder import Rung, climb, initial_model
+    from histotransfer.transfer.prefix_cache import cached_source
+    from histotransfer.transfer.training import Batches, train_stage
+
+    config = ladder_config(
+        "lite",
+        {"normaliser": "none", "class_weights": False, "learning_rate": RATE, "rate_decay": DECAY, "batch_size": BATCH},
+    )
+    trunk = imagenet_trunk()
+    started, folds, validation = time.perf_counter(), [], []
+    for split in splits(table):
+        rung = Rung(split, breakhis.LABELS, breakhis.VIEWS, root, config)
+        model = initial_model(2, trunk, config)
+        stages = climb(model, rung, [("head", HEAD), ("block4", BLOCK4)], config, report=lambda line: None)
+        folds.append(time.perf_counter() - started - sum(folds))
+        count = len(rung.rows("validation"))
+        validation.append(predictions(split, stages[-1].logits[:count], len(folds)))
+    told = {"cross_validation": sum(folds), "folds": folds}
+
+    rung = Rung(splits(table)[0], breakhis.LABELS, breakhis.VIEWS, root, config)
+    train, held = rung.rows("train"), rung.rows("validation")
+    for stage, cut in (("head", 5), ("block4", 4), ("all", 0)):
+        model = initial_model(2, trunk, config).eval()
+        source = cached_source(rung.source, model, (4,), cut, "cpu")
+        if cut:
+            filling = time.perf_counter()
+            every = np.divmod(np.arange(len(rung.table) * 4), 4)
+            for start in range(0, len(every[0]), BATCH):
+                source.batch(*(part[start : start + BATCH] for part in every))
+            told[f"fill_{stage}"] = time.perf_counter() - filling
+        ends = [time.perf_counter()]
+        train_stage(
+            model,
+            Batches(Subset(source, train), rung.targets[train], BATCH, (0,), "cpu"),
+            Batches(Subset(source, held), rung.targets[held], BATCH, None, "cpu"),
+            stage,
+            3 if cut else 1,
+            config,
+            start=cut,
+            keep=lambda state, ends=ends: ends.append(time.perf_counter()),
+        )
+        told[f"{stage}_epochs"] = np.diff(ends).tolist()
+    return told | {"validation": pd.concat(validation).to_dict("list"), "train_images": len(train)}
+
+
+def stock(table: pd.DataFrame, root: Path, *, train_bn: bool) -> dict:
+    from fastai.vision import all as fastai
+    from torchvision.models import densenet121
+
+    trunk = imagenet_trunk()
+    ends = []
+
+    class Clock(fastai.Callback):
+        def after_epoch(self):
+            ends.append(time.perf_counter())
+
+    def learner(split):
+        frame = split[split["split"] != "test"].assign(is_valid=lambda own: own["split"] == "validation")
+        loaders = fastai.DataBlock(
+            blocks=(fastai.ImageBlock, fastai.CategoryBlock),
+            get_x=fastai.ColReader("path"),
+            get_y=fastai.ColReader("label"),
+            splitter=fastai.ColSplitter(),
+            item_tfms=fastai.Resize(SIZE, method=fastai.ResizeMethod.Squish),
+            batch_tfms=[
+                *fastai.aug_transforms(flip_vert=True, max_rotate=180, max_zoom=1, max_lighting=0, max_warp=0),
+                fastai.Normalize.from_stats(*fastai.imagenet_stats),
+            ],
+        ).dataloaders(frame, bs=BATCH)
+        torch.manual_seed(0)
+        net = densenet121(weights=None, num_classes=2)
+        net.load_state_dict(trunk.state, strict=False)
+        made = fastai.Learner(
+            loaders,
+            net,
+            loss_func=fastai.CrossEntropyLossFlat(),
+            splitter=lambda own: [
+                fastai.params(part) for part in (own.features[:-2], own.features[-2:], own.classifier)
+            ],
+            metrics=[fastai.accuracy, fastai.RocAucBinary()],
+            train_bn=train_bn,
+            cbs=[Clock()],
+        )
+        return made, frame
+
+    started, folds, validation, stages = time.perf_counter(), [], [], {"head": [], "block4": []}
+    for split in splits(table):
+        made, frame = learner(split)
+        with made.no_bar(), made.no_logging():
+            for stage, down_to, epochs in (("head", -1, HEAD), ("block4", -2, BLOCK4)):
+                made.freeze_to(down_to)
+                ends[:] = [time.perf_counter()]
+                made.fit_one_cycle(epochs, lr_max=[RATE * DECAY**2, RATE * DECAY, RATE])
+                stages[stage] += np.diff(ends).tolist()
+            folds.append(time.perf_counter() - started - sum(folds))
+            probability, _ = made.get_preds(ds_idx=1)
+        held = frame[frame["is_valid"]]
+        logits = probability.clamp_min(1e-12).log().numpy()
+        validation.append(predictions(held.assign(split="validation"), logits, len(folds)))
+    made, _ = learner(splits(table)[0])
+    with made.no_bar(), made.no_logging():
+        made.unfreeze()
+        ends[:] = [time.perf_counter()]
+        made.fit_one_cycle(1, lr_max=RATE * DECAY)
+    return {
+        "cross_validation": sum(folds),
+        "folds": folds,
+        "head_epochs": stages["head"],
+        "block4_epochs": stages["block4"],
+        "all_epochs": np.diff(ends).tolist(),
+        "validation": pd.concat(validation).to_dict("list"),
+        "train_images": int((~frame["is_valid"]).sum()),
+    }
+
+
+def predictions(split: pd.DataFrame, logits: np.ndarray, fold: int) -> pd.DataFrame:
+    """A predictions table of the validation images; an image may be in those of several folds."""
+    held = split[split["split"] == "validation"].reset_index(drop=True)
+    names = [f"fold {fold}: {Path(path).name}" for path in held["path"]]
+    frame = held[["patient", "group", "magnification"]].assign(image=names)
+    frame["truth"] = held["label"]
+    return frame.join(pd.DataFrame(logits, columns=[f"logit_{name}" for name in breakhis.LABELS]))
+
+
+def in_a_process(side: str, data: Path, images: int) -> dict:
+    """Run one side cold: an empty cache that holds the ImageNet weights alone."""
+    with tempfile.TemporaryDirectory() as folder:
+        name = "densenet121-imagenet.safetensors"
+        Path(folder, name).symlink_to(cache_dir() / name)
+        command = [sys.executable, __file__, "--data", str(data), "--images", str(images), "--side", side]
+        environment = {**os.environ, "HISTOTRANSFER_CACHE": folder}
+        out = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout
+    return json.loads(out.splitlines()[-1])
+
+
+def race(data: Path, images: int, repeats: int) -> dict:
+    imagenet_trunk()
+    results: dict[str, list[dict]] = {side: [] for side in SIDES}
+    for _ in range(repeats):
+        for side in SIDES:
+            results[side].append(in_a_process(side, data, images))
+            print(f"{side}: {results[side][-1]['cross_validation']:.0f} s of cross-validation", flush=True)
+
+    def median(side: str, what) -> float:
+        return statistics.median(what(result) for result in results[side])
+
+    measures = {
+        "head_epoch": lambda result: statistics.median(result["head_epochs"]),
+        "block4_epoch": lambda result: statistics.median(result["block4_epochs"]),
+        "cross_validation": lambda result: result["cross_validation"],
+        "single_run": lambda result: result["folds"][0],
+        "full_epoch": lambda result: statistics.median(result["all_epochs"]),
+    }
+    seconds = {side: {name: median(side, what) for name, what in measures.items()} for side in SIDES}
+    stocks = SIDES[1:]
+    tables = {side: pd.DataFrame(results[side][0]["validation"]) for side in SIDES}
+    trained = results["ours"][0]["train_images"]
+    kept = ("folds", "head_epochs", "block4_epochs", "all_epochs", "fill_head", "fill_block4", "peak_megabytes")
+    return {
+        "images": images,
+        "train_images_of_fold_0": trained,
+        "batch_size": BATCH,
+        "size": SIZE,
+        "folds": FOLDS,
+        "epochs": {"head": HEAD, "block4": BLOCK4},
+        "repeats": repeats,
+        "ratios": {name: min(seconds[side][name] for side in stocks) / seconds["ours"][name] for name in measures},
+        "seconds": seconds,
+        "images_per_second": {
+            side: {name: trained / seconds[side][name] for name in measures if name.endswith("_epoch")}
+            for side in SIDES
+        },
+        "validation_auroc": {
+            side: intervals(table).loc["auroc", ["value", "low", "high"]].to_dict() for side, table in tables.items()
+        },
+        "validation_auroc_ours_minus_stock": differences(
+            *(tables[side].sort_values("image", ignore_index=True) for side in ("ours", "stock"))
+        )
+        .loc["auroc", ["value", "low", "high"]]
+        .to_dict(),
+        "timings": {
+            side: [{name: result[name] for name in kept if name in result} for result in results[side]]
+            for side in SIDES
+        },
+        "environment": environment(),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--images", type=int, default=160)
+    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--side", choices=SIDES)
+    arguments = parser.parse_args()
+    data = arguments.data.resolve()
+    if arguments.side:
+        table = subset(data, arguments.images)
+        run = ours(table, data) if arguments.side == "ours" else stock(table, data, train_bn=arguments.side == "stock")
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(json.dumps(run | {"peak_megabytes": round(peak)}))
+        return
+    result = race(data, arguments.images, arguments.repeats)
+    print(json.dumps(result["ratios"], indent=1))
+    if arguments.out:
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        arguments.out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
