@@ -3,9 +3,10 @@
 #
 # **After this chapter you can**
 #
-# - turn colours into amounts of stain by the Beer–Lambert law;
-# - explain what Macenko and Reinhard change in an image, and what they need;
-# - say what a normaliser must do with a tile that has no tissue.
+# - turn colours into amounts of stain by the Beer–Lambert law, and draw the plane that two stains span;
+# - explain what Macenko, Vahadane and Reinhard change in an image, and how near each comes to the truth;
+# - say what a normaliser must do with a tile that has no tissue;
+# - say with an interval what normalisation is worth to a classifier.
 #
 # The paper says "colour normalisation" and does not state the method; the ladder of this book uses Macenko's with the
 # published reference, and chapter after chapter says so.
@@ -15,87 +16,147 @@ profile = "phantom"
 data_root = ""
 seed = 0
 device = "cpu"
+weights = ""
 
 # %%
 from histotransfer.chapters import begin
+from histotransfer.config import ladder_config
 
-root = begin(profile=profile, data_root=data_root, seed=seed, device=device)
+chosen = {"seed": seed, "device": device, "weights": weights}
+root = begin(profile=profile, data_root=data_root, **chosen)
+
+# %% [markdown]
+# ## The answer first
+#
+# RESULT_PLACEHOLDER
+
+# %%
+import pandas as pd
+
+from histotransfer.study.normalisation import RUNS
+from histotransfer.study.tables import formatted, gap, read_experiment
+
+real = read_experiment("results/normalisation", RUNS)
+real_gaps = pd.concat(
+    gap(real["none"], real[name]).assign(run=name) for name in RUNS[1:]
+)
+summary = real_gaps[real_gaps["magnification"] == "mean"]
+formatted(summary, ["auroc", "accuracy"])
 
 # %% [markdown]
 # ## Optical density
 #
-# Light that passes through stain is absorbed in proportion to what is left of it. With intensity $I_0$ before and $I$ after,
+# A thin layer of stained tissue takes a fixed share of the light that reaches it: with concentration $c$ and a stain's
+# absorption $s$ at one wavelength,
+#
+# $$ \mathrm{d}I = -\,s\,c\,I\,\mathrm{d}z \quad\Longrightarrow\quad I = I_0\,e^{-s\,c\,z}. $$
+#
+# This is the law of Beer and Lambert. Its logarithm is linear, in the amount of one stain and in the sum over stains. With
+# the section's thickness $z$ put into the amounts:
 #
 # $$ \mathrm{OD} = -\ln \frac{I}{I_0} = C\,S, $$
 #
 # | symbol | meaning | shape |
 # |---|---|---|
 # | $I$, $I_0$ | intensity after and before the tissue, a channel | $N \times 3$ |
-# | $C$ | concentrations: how much hematoxylin and eosin | $N \times 2$ |
+# | $C$ | concentrations: how much haematoxylin and eosin | $N \times 2$ |
 # | $S$ | stain matrix: each stain's colour in optical density | $2 \times 3$ |
 #
-# Colours multiply, densities add. So two stains span a **plane** in density space, and the pixels of a slide lie near it
-# {cite}`ruifrok2001`.
+# Half the light, and half of that again: the level is halved, the density grows by the same step, $\ln 2 = 0.69$.
+
+# %%
+import numpy as np
+
+from histotransfer.stain import optical_density
+
+levels = np.array([239, 120, 60, 30, 15], dtype=np.uint8)
+pd.Series(optical_density(levels).round(2), index=levels, name="OD")
+
+# %% [markdown]
+# Colours multiply, densities add. On phantom tissue, whose amounts are known, the law gives back every pixel of the image up
+# to the rounding to whole grey levels:
+
+# %%
+from histotransfer.datasets import phantom
+
+field = phantom.breast_image(0, 200, 0, seed=seed)
+light = field.brightness * np.exp(
+    -field.concentrations @ field.stain_matrix
+)
+np.abs(field.image - light).max().round(2)
+
+# %% [markdown]
+# ## The stain plane
+#
+# Two stains span a **plane** in density space, and the pixels of a slide lie near it {cite}`ruifrok2001`. Each dot below is a
+# pixel in its own colour. The lines are the two stains: a pixel on one of them holds that stain alone, the others are mixtures.
 
 # %%
 from histotransfer.datasets import breakhis
-from histotransfer.stain import optical_density
+from histotransfer.stain import absorbing_mask, sample_density
 from histotransfer.tiles import decode
 
 table = breakhis.load(root)
 at_200 = table[table["magnification"] == 200]
 first = at_200.groupby("group")["path"].first()
 tiles = [decode(path) for path in first.head(4)]
-density = optical_density(tiles[0])
-density.shape, density.min().round(3), density.max().round(3)
+density = sample_density(tiles[0])
+tissue = density[:, absorbing_mask(density)]
+tissue.shape
+
+# %% mystnb={"figure": {"name": "fig-plane", "caption": "Optical densities of the tissue pixels of one field in their own colours, in the plane of their two largest axes (left) and seen from its edge (right), with the stain vectors that Macenko's method finds."}, "image": {"alt": "Two scatter plots: face on, the pixels fan out between the lines of haematoxylin and eosin; edge on, they are a thin band."}}
+from histotransfer.figures import stain_plane
+from histotransfer.stain import Macenko, Reinhard, Vahadane
+
+macenko, vahadane, reinhard = Macenko(), Vahadane(), Reinhard()
+figure = stain_plane(tissue, macenko.stain_matrix(tiles[0]))
 
 # %% [markdown]
-# ## Macenko: the plane from the pixels
+# ## Three methods
 #
-# Macenko {cite}`macenko2009` finds the plane as the two leading eigenvectors of the densities' covariance, looks at
-# the angles of the pixels inside it, and takes the extreme ones (robustly: the 1st and 99th percentile) as the two stains.
+# **Macenko** {cite}`macenko2009` takes the two leading eigenvectors of the densities' covariance as the plane, looks at the
+# angles of the pixels inside it, and calls the extreme ones (the 1st and 99th percentile) the two stains. **Vahadane**
+# {cite}`vahadane2016` factorises instead: the stains $S$ and the amounts $C$ are those that explain the densities best while
+# none is negative and most pixels hold little of one stain,
+#
+# $$ \min_{C,\,S \ge 0} \; \tfrac12 \lVert \mathrm{OD} - C\,S \rVert^2 + \lambda \lVert C \rVert_1, \qquad \lVert S_i \rVert = 1. $$
+#
+# Both then scale each stain's amounts so that their 99th percentile is the reference's, and render them with the
+# reference's stains. **Reinhard** {cite}`reinhard2001` knows no stains: it shifts and scales the three channels of a
+# perceptual colour space (here CIELAB) to a reference's mean and spread.
+#
+# On phantom tissue the true stains are known, so the error of an estimate is an angle, in degrees:
 
 # %%
-import numpy as np
-
-from histotransfer.stain import Macenko, Reinhard
-
-macenko, reinhard = Macenko(), Reinhard()
-stains = macenko.stain_matrix(tiles[0])
-stains.round(3)
-
-# %% [markdown]
-# On phantom tissue the truth is known, so the error is an angle:
-
-# %%
-import pandas as pd
-
-from histotransfer.datasets import phantom
 from histotransfer.stain import angle_between
 
-errors = []
+errors = {"haematoxylin": {}, "eosin": {}}
 for patient in range(12):
     field = phantom.breast_image(patient, 200, 0, seed=seed)
-    found = macenko.stain_matrix(field.image)
-    errors.append(map(angle_between, found, field.stain_matrix))
-table_of_errors = pd.DataFrame(errors, columns=["hematoxylin", "eosin"])
-table_of_errors.describe().loc[["min", "50%", "max"]].round(1)
+    for method in (macenko, vahadane):
+        found = method.stain_matrix(field.image)
+        angles = map(angle_between, found, field.stain_matrix)
+        for stain, angle in zip(errors, angles, strict=True):
+            errors[stain][method.name, patient] = angle
+by_method = pd.DataFrame(errors).groupby(level=0)
+by_method.agg(["min", "median", "max"]).round(1)
 
 # %% [markdown]
 # ## Four patients, before and after
 #
-# Reinhard {cite}`reinhard2001` needs no stains: it shifts and scales the three channels of a perceptual colour space to a
-# reference's mean and spread. Both use one **published reference** here; nothing is fitted to test patients.
+# All methods use one **published reference** here; nothing is fitted to test patients.
 
-# %% mystnb={"figure": {"name": "fig-normalised", "caption": "Four patients as scanned (top), after Macenko (middle) and after Reinhard (bottom)."}, "image": {"alt": "Three rows of four tissue fields: colours differ between patients in the top row and are alike in the two rows below."}}
-from histotransfer.figures import gallery
+# %% mystnb={"figure": {"name": "fig-normalised", "caption": "Fields of four patients as scanned and after each method, with the published references."}, "image": {"alt": "Four rows of four tissue fields: colours differ between patients in the top row, and less in the three rows below."}}
+from histotransfer.figures import picture_table
 
-rows = [tiles, macenko.transform(tiles), reinhard.transform(tiles)]
-names = ["as scanned", "Macenko", "Reinhard"]
-figure = gallery(
-    [tile for row in rows for tile in row],
-    [name for name in names for _ in tiles],
-)
+methods = {
+    "Macenko": macenko,
+    "Vahadane": vahadane,
+    "Reinhard": reinhard,
+}
+rows = {"as scanned": tiles}
+rows |= {name: method.transform(tiles) for name, method in methods.items()}
+figure = picture_table(rows, first.index[:4])
 
 # %% [markdown]
 # How far apart are patients, before and after? The spread of the patients' mean colours, in CIELAB units:
@@ -103,43 +164,175 @@ figure = gallery(
 # %%
 from histotransfer.stain import to_lab
 
-every = [decode(path) for path in at_200.groupby("group")["path"].first()]
+every = [decode(path) for path in first]
 spread = {}
-for name, method in zip(names, [None, macenko, reinhard], strict=True):
+for name, method in {"as scanned": None, **methods}.items():
     images = method.transform(every) if method else every
     means = [to_lab(image).mean(axis=(0, 1)) for image in images]
     spread[name] = np.std(means, axis=0)
 pd.DataFrame(spread, index=["L*", "a*", "b*"]).T.round(1)
 
 # %% [markdown]
-# ## Tiles that must be left alone
+# Alike is not yet right: paint every tile pink, and the spread is 0. The phantom can say what is right: it renders the same
+# tissue once more with the reference patient's stains, their strength, and the light of that scanner. The table holds the mean
+# colour distance to that truth (CIELAB $\Delta E$; about 2 is just visible), over eight patients and two references.
 #
-# A tile of glass has no stain to estimate. Unguarded implementations turn it black or purple, or stop with an error. Here
-# a tile that fails a guard is returned as it was, and named with the reason.
+# **By tile** the method sees one tile at a time, as in training. That tile may hold few nuclei, which are then taken for
+# strong ones, and the glass is taken for white of level 240. **By slide** (`fit_slide`, `transform_slide`) the stains, their
+# strength and the level of the glass are estimated once from all tiles of a slide.
 
 # %%
-glass = np.full((64, 64, 3), 243, dtype=np.uint8)
-speck = glass.copy()
-speck[30, 30] = (120, 60, 140)
-pink = np.full((64, 64, 3), (230, 150, 190), dtype=np.uint8)
-hard, names, fallbacks = (
-    [glass, speck, pink],
-    ["glass", "speck", "pink"],
-    [],
-)
-done = macenko.transform(hard, names=names, fallbacks=fallbacks)
-pd.DataFrame(fallbacks)
+from histotransfer.study.normalisation import distances_to_truth
 
-# %%
-all(map(np.array_equal, hard, done))
+patients = range(1, 24, 3)
+distances = [
+    distances_to_truth(reference, patients, seed=seed)
+    for reference in (0, 12)
+]
+mean = pd.concat(distances).groupby(level=0, sort=False).mean()
+times = mean.rdiv(mean["as scanned"], axis=0).iloc[:, 1:]
+mean.join(times.add_suffix(", times closer")).round(1)
 
 # %% [markdown]
+# Reinhard moves the colours of tissue with few nuclei to those of tissue with many: what differs between two fields is not
+# only the stain.
+#
+# ## Tiles that must be left alone
+#
+# A tile of glass has no stain to estimate. The formulas do not know that.
+
+# %%
+white = np.full((128, 128, 3), 243, dtype=np.uint8)
+hard = {
+    "all white": white,
+    "all grey": np.full_like(white, 128),
+    "one pixel": white.copy(),
+    "99 % white": white.copy(),
+    "all pink": np.full_like(white, (230, 150, 190)),
+}
+hard["one pixel"][64, 64] = (120, 60, 140)
+hard["99 % white"][:13, :13] = tiles[0][:13, :13]
+
+# %% mystnb={"figure": {"name": "fig-guards", "caption": "Tiles without enough tissue: what the published formulas make of them (or the error they stop with), and what the guarded methods return."}, "image": {"alt": "A table of pictures: the formulas turn blank tiles black, dark or purple or stop with an error; the guarded methods return each tile as it was."}}
+from histotransfer.study.unguarded import unguarded
+
+rows = {name: [tile] for name, tile in hard.items()}
+for name, tile in hard.items():
+    for method in methods.values():
+        formula = unguarded(method.name, tile)
+        rows[name] += [formula, method.transform(tile)]
+ways = ("formula", "guarded")
+columns = [f"{name}\n{way}" for name in methods for way in ways]
+figure = picture_table(rows, ["tile", *columns])
+
+# %% [markdown]
+# A tile that fails a guard is returned as it was and named with the reason:
+
+# %%
+reasons = {}
+for name, method in methods.items():
+    fallbacks = []
+    done = method.transform(
+        list(hard.values()), names=list(hard), fallbacks=fallbacks
+    )
+    assert all(map(np.array_equal, done, hard.values()))
+    reasons[name] = dict(fallbacks)
+pd.DataFrame(reasons)
+
+# %% [markdown]
+# How many of the data set's images at this magnification does a guard send back?
+
+# %%
+from histotransfer.stain import count_reasons
+
+fields = [decode(path) for path in at_200["path"]]
+counts = {}
+for name, method in methods.items():
+    fallbacks = []
+    method.transform(fields, fallbacks=fallbacks)
+    counts[name] = count_reasons(fallbacks)
+counted = pd.DataFrame(counts).fillna(0).astype(int)
+counted.rename_axis(f"of {len(fields)} images", axis=1)
+
+# %% [markdown]
+# ## Speed
+#
+# The whole method is one look-up of the logarithm, one $3 \times 3$ product and one exponential for each pixel; its parameters
+# are estimated on some 40,000 pixels. From the record of `benchmarks/stain.py`, where each method ran in turn with the
+# fastest implementation found elsewhere, on original fields and on tiles of the size that the network sees:
+
+# %%
+import json
+from pathlib import Path
+
+bench = json.loads(Path("results/bench/stain.json").read_text())
+race = {}
+for key, timing in bench["timings"].items():
+    side = {k: 1e3 * s for k, s in timing["median_seconds"].items()}
+    where = key.split("_")[0], timing["size"], timing["threads"]
+    ours, peer = side.pop("ours"), min(side, key=side.get)
+    race[where] = ours, side[peer], peer, bench["ratios"][key]
+
+# %%
+columns = ["ours (ms)", "fastest peer (ms)", "peer", "times faster"]
+names = ["method", "size", "threads"]
+pd.DataFrame(race, columns).T.rename_axis(names).infer_objects().round(1)
+
+# %% [markdown]
+# All of BreakHis, decoding included, extrapolated from repeated passes over a dozen original fields on two cores:
+
+# %%
+whole = {k: one["breakhis_seconds"] for k, one in bench["breakhis"].items()}
+pd.Series(whole, name="seconds for 7,909 images").round().astype(int)
+
+# %% [markdown]
+# ## What it is worth
+#
+# The measurement of the {doc}`leakage chapter <06_leakage>`, split by patient: frozen ImageNet features, a logistic
+# regression, five folds, every image predicted by a probe that saw none of its patient's. The images are the same, only
+# their colours differ. First on phantom tissue, live; `by-slide` pools the tiles of a slide.
+
+# %%
+from histotransfer.study.normalisation import run_normalisation
+
+config = ladder_config("phantom", chosen)
+phantom_root = begin(profile="phantom", data_root="", **chosen)
+out = Path("_build/experiments") / "phantom-normalisation"
+run_normalisation(config, phantom_root, out, report=lambda line: None)
+live = read_experiment(out, RUNS)
+
+# %% mystnb={"figure": {"name": "fig-phantom-probe", "caption": "Phantom tissue: AUROC of a frozen probe, split by patient, after each way to normalise, with patient-clustered 95 % intervals."}, "image": {"alt": "Dots with intervals at each magnification, one colour a way to normalise; the intervals overlap widely."}}
+from histotransfer.figures import forest
+from histotransfer.study.tables import with_intervals
+
+figure = forest(with_intervals(live), "auroc")
+
+# %% [markdown]
+# On real tissue, 224 pixels, drawn from the records in `results/normalisation`, made by
+#
+# ```sh
+# histotransfer normalisation --profile lite --data DIR --out results/normalisation
+# ```
+
+# %% mystnb={"figure": {"name": "fig-real-probe", "caption": "Real tissue: AUROC of a frozen probe, split by patient, after each way to normalise, with patient-clustered 95 % intervals."}, "image": {"alt": "Dots with intervals at each magnification, one colour a way to normalise; the intervals overlap widely."}}
+figure = forest(with_intervals(real), "auroc")
+
+# %% [markdown]
+# The difference to no normalisation, on the same images and with the same patients redrawn on both sides:
+
+# %% mystnb={"figure": {"name": "fig-real-probe-gap", "caption": "Real tissue: AUROC after each way to normalise minus AUROC without, paired, with patient-clustered 95 % intervals."}, "image": {"alt": "Dots with intervals around a vertical line at zero, one colour a way to normalise."}}
+figure = forest(real_gaps, "auroc")
+
+# %% [markdown]
+# GAP_PLACEHOLDER
+#
 # ## Take home
 #
 # - Density is where stains add; two stains make a plane.
-# - Macenko separates stains, Reinhard matches statistics; both are deterministic maps from a tile and a reference.
+# - Macenko and Vahadane separate stains, Reinhard matches statistics; all three are deterministic maps from pixels and a
+#   reference.
+# - One tile does not show enough to tell its stain from its tissue; a slide shows more.
 # - A normaliser is judged first by what it does to the tiles it cannot handle.
-#
-# Whether normalisation *helps* a classifier is a question for measurement, not for this chapter's pictures.
+# - Whether it helps a classifier is measured, not seen in pictures.
 #
 # **Further reading:** {cite}`macenko2009`, {cite}`reinhard2001`, {cite}`vahadane2016`.

@@ -5,7 +5,7 @@
 #
 # - write down what a dense layer, a transition and an SE gate compute, and their shapes;
 # - add attention to a network with published weights without changing what it computes;
-# - count its parameters and say how they relate to the paper's numbers.
+# - count its parameters, and say what the paper's 1,068,993 and 84.7 MB can and cannot mean.
 
 # %% tags=["parameters"]
 profile = "phantom"
@@ -29,50 +29,89 @@ root = begin(profile=profile, data_root=data_root, **chosen)
 #
 # | symbol | meaning | in the code |
 # |---|---|---|
+# | $x_0, \dots, x_{\ell-1}$ | the block's input and the new features of each layer before | `features` |
 # | $[\cdot]$ | concatenation along channels | `torch.cat(features, 1)` |
-# | $H_\ell$ | BN, ReLU, 1×1 conv, BN, ReLU, 3×3 conv | `DenseLayer.forward` |
+# | $H_\ell$ | BN, ReLU, 1×1 convolution to $4k$ channels, BN, ReLU, 3×3 convolution to $k$ | `norm1` to `conv2` |
 # | $k$ | growth rate: new features a layer | `growth_rate` |
 #
-# So channels grow by $k$ a layer. A **transition** between blocks halves them by a 1×1 convolution and the resolution by
-# a 2×2 average pool.
+# The lines that are it:
+
+# %%
+from inspect import getsource
+
+from histotransfer.models.se_densenet import DenseLayer, SEDenseNet
+
+print(getsource(DenseLayer.forward))
+
+# %% [markdown]
+# A layer hands on only its own $k$ features, whatever it saw:
 
 # %%
 import torch
-
-from histotransfer.models.se_densenet import DenseLayer, SEDenseNet
 
 layer = DenseLayer(channels=64, growth_rate=32, bottleneck=4, se=None)
 features = [torch.randn(1, 64, 28, 28)]
 layer(features).shape
 
 # %% [markdown]
+# ## The block and the transition
+#
+# $\ell$ layers of growth rate $k$ turn $k_0$ channels into $k_0 + \ell k$. A **transition** between two blocks keeps
+# $\lfloor\theta m\rfloor$ of $m$ channels by a 1×1 convolution ($\theta = \tfrac12$ here, "compression") and halves the
+# resolution by a 2×2 average pool:
+#
+# $$ m' = \lfloor\theta\,(k_0 + \ell k)\rfloor $$
+#
+# | symbol | meaning | in the code |
+# |---|---|---|
+# | $k_0$ | channels that enter the block | `channels` |
+# | $\ell$ | layers of the block | `block_config` |
+# | $\theta$ | compression | `compression` |
+
+# %% mystnb={"figure": {"name": "fig-dense-block", "caption": "A dense block of three layers, and the SE gate on its output. Each stack is the concatenation that the next layer sees; numbers below are channels."}, "image": {"alt": "Four stacks of feature maps that grow from 64 to 160 channels by the boxes H1, H2, H3; from the last stack an arrow to a squeeze of 160 means, two small layers, and 160 gates that multiply the stack."}}
+from histotransfer.figures import dense_block_with_gate
+
+figure = dense_block_with_gate()
+
+# %% [markdown]
 # ## The SE gate
 #
-# Squeeze-and-excitation {cite}`hu2018` scales each channel by a number computed from all channels' means:
+# Squeeze-and-excitation {cite}`hu2018` scales each channel by a number computed from all channels' means (their
+# equations 2, 3 and 4):
 #
 # $$ z_c = \frac{1}{HW}\sum_{i,j} u_c(i,j), \qquad s = \sigma\!\left(W_2\,\delta(W_1 z)\right), \qquad \tilde{x}_c = s_c\,u_c $$
 #
 # | symbol | meaning | in the code |
 # |---|---|---|
 # | $u$ | activations, $C \times H \times W$ | `x` |
-# | $z$ | squeeze: mean of each channel | `x.mean(dim=(2, 3))` |
-# | $W_1, W_2$ | two small layers, $C \to C/r \to C$ | `reduce`, `expand` |
+# | $z$ | squeeze: mean of each channel | `squeezed` |
+# | $W_1, W_2$ | two small layers, $C \to \max(4, C/r) \to C$ | `reduce`, `expand` |
 # | $\delta, \sigma$ | ReLU, sigmoid | `torch.relu`, `torch.sigmoid` |
-#
-# **Our deviation.** With $2\sigma(\cdot)$ and $W_2 = 0$ at the start every gate is *exactly* 1, so a network with ImageNet
-# weights computes what it computed before, and "with SE against without" is a clean comparison.
+# | $s$ | the gates, one a channel | `gates` |
 
 # %%
 from histotransfer.models.se import SqueezeExcite
 
+print(getsource(SqueezeExcite.gates), getsource(SqueezeExcite.forward))
+
+# %%
 gate = SqueezeExcite(channels=256, reduction=16)
-gate.gates(torch.randn(2, 256, 14, 14)).unique().tolist()
+activations = torch.randn(2, 256, 14, 14)
+gate.gates(activations).shape, gate(activations).shape
+
+# %% [markdown]
+# **Our deviation.** With $2\sigma(\cdot)$ and $W_2 = 0$ at the start every gate is *exactly* 1, so a network with ImageNet
+# weights computes what it computed before, and "with SE against without" is a clean comparison. (A plain sigmoid that is
+# biased until it rounds to 1 would not learn: its slope there is 0.)
+
+# %%
+gate.gates(activations).unique().tolist()
 
 # %% [markdown]
 # ## The whole network
 #
-# The paper does not state depth, growth rate or reduction. We use DenseNet-121 with gates after each block and in each
-# transition. Shapes for one 224-pixel image:
+# The paper does not state depth, growth rate, reduction, or where exactly gates sit. We use DenseNet-121, because it has
+# published weights, with gates after each block and in each transition. Shapes for one 224-pixel image:
 
 # %%
 import pandas as pd
@@ -108,30 +147,149 @@ with torch.no_grad():
 f"source of weights: {trunk.source}; equal to the last bit: {same}"
 
 # %% [markdown]
-# ## The paper's size (claim C7)
+# ## Gates learn from the first step
 #
-# The paper states 1,068,993 parameters and 84.7 MB. In float32 a parameter is four bytes:
-
+# $W_2 = 0$ hides $W_1$ from the very first gradient; after one step of the optimiser every one of the gates' tensors has one.
+# A few steps on phantom tiles, the whole network thawed:
 
 # %%
-counts = {"the paper's count": 1_068_993, "the paper's MB": 84.7e6 / 4}
-variants = {
-    "DenseNet-121": (),
-    "+ SE in blocks and transitions": ("block", "transition"),
-    "+ SE in every layer too": ("layer", "block", "transition"),
-}
-for name, positions in variants.items():
-    counts[name] = parameter_count(SEDenseNet(positions=positions))
-sizes = pd.DataFrame({"parameters": counts}).astype(int)
-sizes.assign(MB=(sizes["parameters"] * 4 / 1e6).round(1))
+from histotransfer.datasets import breakhis
+from histotransfer.stain import normaliser
+from histotransfer.tiles import TileSource, load_tiles
+
+table = breakhis.load(root).groupby("label").head(12)
+tiles, _ = load_tiles(table["path"].tolist(), 64, normaliser("none"))
+source = TileSource(tiles)
+targets = torch.tensor((table["label"] == "malignant").to_numpy()).long()
+
+# %%
+from torch.nn.functional import cross_entropy
+
+batch = source.batch(range(len(source)), [0] * len(source))
+adam = torch.optim.Adam(model.train().parameters(), lr=1e-3)
+moving = []
+for _ in range(6):
+    adam.zero_grad()
+    cross_entropy(model(batch), targets).backward()
+    own = [p for n, p in model.named_parameters() if ".se." in n]
+    moving.append(sum(bool(p.grad.any()) for p in own))
+    adam.step()
+f"of {len(own)} gate tensors with a gradient, step by step: {moving}"
 
 # %% [markdown]
-# The two numbers of the paper do not describe one float32 network: its count is a twentieth of what its megabytes hold.
+# How far the gates are from 1 after these steps, over all channels and images (`moved` is the mean of $|s - 1|$):
+
+# %%
+from histotransfer.study.gates import gate_statistics
+
+gate_statistics(model.eval(), source).round(4)
+
+# %% [markdown]
+# ## How far gates move in the ladder
+#
+# The same table for the real run of chapter {doc}`05_evaluation`, read on its validation images (`results/gates`):
+
+# %%
+pd.read_csv("results/gates/gates.csv", index_col="gate")
+
+# %% [markdown]
+# **They hardly move.** Blocks that stay frozen keep their gates at exactly 1. In those that thaw, Adam moves a weight by about
+# its learning rate a step, and a few epochs at the small rates of pre-trained blocks leave every gate within a fraction of a
+# percent of 1. So this run computes almost what a plain DenseNet with the same weights would: whatever it scores says
+# nothing about attention, for or against. A comparison "SE on against off" (claim C2) must show this table beside its result.
+#
+# ## The paper's size (claim C7)
+#
+# The paper states 1,068,993 parameters and 84.7 MB. Read as float32 parameters, four bytes each, they describe two
+# different networks:
+
+# %%
+from histotransfer.models.size import STATED_MB, STATED_PARAMETERS
+
+pd.DataFrame({
+    "parameters": [STATED_PARAMETERS, round(STATED_MB * 1e6 / 4)],
+    "MB on disk": [STATED_PARAMETERS * 4 / 1e6, STATED_MB],
+}, index=["the paper's count", "the paper's megabytes"]).round(1)  # fmt: skip
+
+# %% [markdown]
+# What nets one might think of come to, at 224 pixels and for two classes; the counts of the plain ones are those that
+# their authors published:
+
+# %%
+from histotransfer.models.size import candidates
+
+candidates().round(1)
+
+# %% [markdown]
+# Three readings suggest themselves, one for each part of the table and one that is not in it:
+#
+# - **84.7 MB are the weights** of a large net: DenseNet-201 with gates comes near, and nearer still with the 1000 classes
+#   that its published head has. Its count is far above the paper's.
+# - **1,068,993 is the count** of a small net: DenseNet-40 of the CIFAR experiments with gates comes near. Its file is far
+#   below the paper's.
+# - **1,068,993 is what was trained**, a head over a frozen trunk. The head that fastai puts on a DenseNet-121 by default has
+
+# %%
+from histotransfer.models.size import default_head
+
+parameter_count(default_head(features=1024, num_classes=2))
+
+# %% [markdown]
+# parameters: near, and not the same.
+#
+# ## Why an exact match would prove nothing
+#
+# Near is not equal, so one may search for a net that has exactly as many. Here are all SE-DenseNets with round values of what
+# the paper does not state (three or four blocks of a few depths, growth rate, stem, bottleneck, compression, positions
+# and reduction of gates, classes), counted by formula:
+
+# %%
+from histotransfer.models.size import GRID, grid_size, nets_near
+
+pd.Series({
+    name: ", ".join(map(str, values))
+    for name, values in GRID.items()
+    if name != "positions"
+}).to_frame("values")  # fmt: skip
+
+# %%
+near = nets_near(STATED_PARAMETERS, window=500)
+exact = near[near["parameters"] == STATED_PARAMETERS]
+per_count = near["parameters"].value_counts()
+pd.Series({
+    "settings in the grid": grid_size(),
+    "nets with exactly the paper's count": len(exact),
+    "nets a count, mean over the 1001 counts around it": per_count.mean(),
+    "of these 1001 counts, met by some net": len(per_count),
+}).round(1).to_frame("value")  # fmt: skip
+
+# %%
+exact.drop(columns="parameters").set_index("block_config").head(6)
+
+# %% [markdown]
+# The paper's number is met by many nets that have nothing to do with each other, and so is **every** number near it. A wider
+# grid would find more. A match is what one must expect of any number, so it is no evidence for any of these nets.
+#
+# The megabytes are no better. Summary tools print an "estimated total size" that adds the activations, which grow with the
+# picture. So each of these nets has some picture size (pixels a side) at which such a tool would print 84.7 MB:
+
+# %%
+from histotransfer.models.size import pixels_for_total
+
+nets = exact.drop(columns="parameters").to_dict("records")
+sides = [pixels_for_total(STATED_MB, **net) for net in nets]
+pd.Series(sides).quantile([0, 0.25, 0.5, 0.75, 1]).round().astype(int)
+
+# %% [markdown]
+# **Verdict on C7: not a description of one float32 network.** By arithmetic the two numbers exclude each other as count and
+# size of the same weights. They fit together if one of them means something else (trained parameters only, or memory with
+# activations), which the paper does not state; and no search can settle which.
 #
 # ## Take home
 #
 # - Dense layers add $k$ channels each; transitions halve them.
 # - A gate that starts at exactly 1 lets attention be added to published weights and compared cleanly.
-# - 1,068,993 parameters and 84.7 MB contradict each other.
+# - A gate that has not moved is no attention: look before comparing.
+# - A parameter count that matches proves nothing where every count matches.
 #
-# **Further reading:** {cite}`huang2017`, {cite}`hu2018`.
+# **Further reading:** {cite}`huang2017`, {cite}`hu2018`; chapter {doc}`09_complexity` weighs size against accuracy.

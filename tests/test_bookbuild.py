@@ -169,6 +169,18 @@ def test_nothing_of_the_run_but_its_outputs_is_kept(executed):
     assert streams["stdout"].splitlines() == ["to stdout", sys.executable]
 
 
+def test_an_alt_text_that_comes_with_a_picture_is_the_pages(write_chapter):
+    source = write_chapter()
+    ran = read_source(source)
+    picture = {"image/png": "iVBORw0KGgo="}
+    ran.cells[3]["outputs"] = [
+        nbformat.v4.new_output("display_data", picture, metadata={"image/png": {"alt": "0 to 5."}})
+    ]
+    cell = normalise(ran, source, {"profile": "phantom", "seed": 0}).cells[3]
+    assert cell.metadata["mystnb"]["image"] == {"alt": "0 to 5."}
+    assert cell.metadata["mystnb"]["figure"]["caption"] == "A line."
+
+
 def test_a_failing_chapter_leaves_nothing_where_the_build_looks(write_chapter, tmp_path):
     output = tmp_path / "executed" / "01_made.ipynb"
     output.parent.mkdir()

@@ -1,5 +1,6 @@
 import csv
 import io
+import json
 import os
 import subprocess
 import sys
@@ -87,6 +88,31 @@ def test_predictions_go_into_a_file(run, write_model, good, bad, tmp_path):
     assert (status, out) == (2, [])
     assert (tmp_path / "found.csv").read_text().splitlines() == screen
     assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_folder_is_predicted_as_json_lines_with_overlays(run, write_model, good, bad, tmp_path):
+    options = ["--format", "jsonl", "--overlays", tmp_path / "new" / "overlays", "--weights", write_model()]
+    status, out, err = run("predict", tmp_path, *options)
+    assert status == 2  # the folder has bad pictures too
+    assert len(err) == len(bad) - 1  # and not the one that is gone
+    assert [json.loads(line)["file"] for line in out] == sorted(map(str, good))
+    assert len(list((tmp_path / "new" / "overlays").iterdir())) == len(good)
+
+
+def test_an_empty_folder_is_one_line(run, write_model, tmp_path):
+    (tmp_path / "empty").mkdir()
+    status, out, err = run("predict", tmp_path / "empty", "--weights", write_model())
+    assert (status, len(out), len(err)) == (2, 1, 1)
+    assert err[0].startswith(str(tmp_path / "empty"))
+
+
+def test_export_writes_and_names_its_files(run, write_model, tmp_path):
+    status, out, err = run("export", write_model(), "--to", "safetensors", "--out", tmp_path / "new")
+    assert (status, err) == (0, [])
+    assert out[1:] == [str(tmp_path / "new" / name) for name in ("model.safetensors", "model.safetensors.md")]
+    status, out, err = run("export", write_model(), "--to", "safetensors", "--out", write_model())
+    assert (status, out, len(err)) == (2, [], 1)
+    assert "cannot be a folder" in err[0]
 
 
 @pytest.mark.parametrize("out", ["gone/found.csv", "folder"])

@@ -1,13 +1,31 @@
 import io
+import itertools
+import json
+import subprocess
+import sys
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from histotransfer.errors import HistotransferError
-from histotransfer.predict import BATCH, Prediction, Predictor, Trouble
+from histotransfer.evaluation.explain import grad_cam
+from histotransfer.models import openvino
+from histotransfer.models.weights import load_model
+from histotransfer.predict import (
+    BATCH,
+    HEAT,
+    Prediction,
+    Predictor,
+    RowWriter,
+    Trouble,
+    find_pictures,
+    write_overlay,
+)
 from histotransfer.stain import normaliser
+from histotransfer.tiles import TileSource
 
 COLOURS = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
 
@@ -97,3 +115,147 @@ def test_a_weights_file_that_is_none_is_refused(tmp_path):
 def test_a_description_that_lacks_something_is_refused(write_model, missing):
     with pytest.raises(HistotransferError, match=f"its description lacks '{missing}'"):
         Predictor(write_model(without=missing))
+
+
+# --- the other runtime
+
+
+def test_openvino_predicts_what_torch_does(write_model, picture, tmp_path):
+    files = [picture(f"{i}.png", array) for i, array in enumerate((COLOURS, COLOURS // 2, COLOURS // 3))]
+    weights = write_model()
+    expected = list(Predictor(weights).predict(files))
+    model, description = load_model(weights)
+    openvino.save(openvino.convert(model, 48, description), tmp_path / "model.xml")
+    for source in (weights, tmp_path / "model.xml"):
+        found = list(Predictor(source, "openvino").predict(files))
+        assert [(row.file, row.label) for row in found] == [(row.file, row.label) for row in expected]
+        assert [row.probability for row in found] == pytest.approx([row.probability for row in expected], abs=1e-5)
+
+
+def test_an_openvino_model_needs_its_runtime_and_has_no_gradients(write_model, picture, tmp_path):
+    model, description = load_model(write_model())
+    openvino.save(openvino.convert(model, 48, description), tmp_path / "model.xml")
+    with pytest.raises(HistotransferError, match=r"model\.xml: an OpenVINO model; use --runtime openvino"):
+        Predictor(tmp_path / "model.xml")
+    with pytest.raises(HistotransferError, match="overlays need gradients"):
+        next(Predictor(tmp_path / "model.xml", "openvino").predict([picture("a.png")], tmp_path))
+
+
+# --- many pictures
+
+
+def test_pictures_are_read_as_they_are_needed(write_model, picture):
+    """An endless stream is predicted too; no more than two batches are taken beyond what was asked for."""
+    taken = itertools.count()
+
+    def endless():
+        file = picture("a.png")
+        while True:
+            next(taken)
+            yield file
+
+    found = list(itertools.islice(Predictor(write_model()).predict(endless()), 3 * BATCH))
+    assert len(found) == 3 * BATCH
+    assert next(taken) <= 5 * BATCH
+
+
+MEMORY = """
+import resource, sys
+from pathlib import Path
+from histotransfer.predict import Predictor
+predictor = Predictor(sys.argv[1])
+def stream(count):
+    for i in range(count):
+        yield sys.argv[2 + i % (len(sys.argv) - 2)]
+peaks = []
+for count in (500, 10_000):
+    assert sum(1 for _ in predictor.predict(stream(count))) == count
+    peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+print(*peaks)
+"""
+
+
+@pytest.mark.slow
+def test_ten_thousand_pictures_take_no_more_memory_than_five_hundred(write_model, picture):
+    files = [picture(f"{i}.png", np.roll(COLOURS, i)) for i in range(40)]
+    command = [sys.executable, "-c", MEMORY, str(write_model()), *files]
+    few, many = map(int, subprocess.run(command, check=True, capture_output=True, text=True).stdout.split())
+    assert many - few < 30  # megabytes; 10,000 tiles of 48 pixels alone are 69
+
+
+# --- overlays
+
+
+def test_overlays_show_grad_cam_of_the_predicted_class(write_model, picture, tmp_path):
+    files = [picture("a.png"), str(tmp_path / "gone.png"), picture("b.png", COLOURS // 2)]
+    predictor = Predictor(write_model())
+    folder = tmp_path / "overlays"
+    folder.mkdir()
+    plain = list(predictor.predict(files))
+    assert list(predictor.predict(files, folder)) == plain
+    assert sorted(path.name for path in folder.iterdir()) == ["00001-a.png", "00003-b.png"]
+    tile = np.asarray(Image.open(files[0]).resize((48, 48), Image.Resampling.BICUBIC))
+    (heat,) = grad_cam(predictor.model, TileSource(tile[None]), np.array([predictor.classes.index(plain[0].label)]))
+    write_overlay(tmp_path / "expected.png", tile, heat)
+    assert np.array_equal(
+        np.asarray(Image.open(folder / "00001-a.png")), np.asarray(Image.open(tmp_path / "expected.png"))
+    )
+
+
+def test_an_overlay_colours_evidence_for_and_leaves_the_rest(tmp_path):
+    tile = np.full((32, 32, 3), (200, 100, 50), np.uint8)
+    heat = np.array([[-1.0, -1.0], [-1.0, 4.0]], np.float32)
+    write_overlay(tmp_path / "x.png", tile, heat)
+    found = np.asarray(Image.open(tmp_path / "x.png")).astype(int)
+    assert (found[0, 0] == (200, 100, 50)).all()
+    hottest = cv2.applyColorMap(np.array([[255]], np.uint8), cv2.COLORMAP_INFERNO)[0, 0, ::-1]
+    assert np.abs(found[-1, -1] - ((1 - HEAT) * tile[0, 0] + HEAT * hottest)).max() <= 1
+    write_overlay(tmp_path / "x.png", tile, -np.ones((2, 2), np.float32))
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "x.png")), tile)
+
+
+def test_an_overlay_that_cannot_be_written_is_refused(tmp_path):
+    with pytest.raises(HistotransferError, match="cannot be written"):
+        write_overlay(tmp_path / "gone" / "x.png", COLOURS, np.ones((2, 2), np.float32))
+
+
+# --- which pictures, and rows
+
+
+def test_folders_and_patterns_are_searched_in_order(picture, tmp_path):
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    for name in ("deep/b.PNG", "deep/er/c.jpg", "deep/a.tif"):
+        picture(name)
+    (tmp_path / "deep" / "notes.txt").write_text("no picture")
+    (tmp_path / "empty").mkdir()
+    strange = picture("odd[1].png")
+    arguments = [str(tmp_path / name) for name in ("gone.png", "deep", "deep/*.PNG", "**/*.jpg", "empty", "*.bmp")]
+    found = list(find_pictures([*arguments, strange]))
+    expected = [
+        "gone.png",
+        "deep/a.tif",
+        "deep/b.PNG",
+        "deep/er/c.jpg",
+        "deep/b.PNG",
+        "deep/er/c.jpg",
+        "empty",
+        "*.bmp",
+    ]
+    assert found == [*(str(tmp_path / name) for name in expected), strange]
+
+
+def test_rows_as_csv_and_as_json_lines():
+    rows = [Prediction('a,"b".png', "benign", 2 / 3), Prediction("ü.png", "malignant", 1.0)]
+    written = {}
+    for form in ("csv", "jsonl"):
+        file = io.StringIO(newline="")
+        writer = RowWriter(file, form, "lite")
+        for row in rows:
+            writer.write(row)
+        written[form] = file.getvalue().splitlines()
+    assert written["csv"][0] == "file,label,probability,profile"
+    assert written["csv"][1:] == ['"a,""b"".png",benign,0.6667,lite', "ü.png,malignant,1.0000,lite"]
+    assert [json.loads(line) for line in written["jsonl"]] == [
+        {"file": 'a,"b".png', "label": "benign", "probability": 0.6667, "profile": "lite"},
+        {"file": "ü.png", "label": "malignant", "probability": 1.0, "profile": "lite"},
+    ]

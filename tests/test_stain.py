@@ -1,10 +1,8 @@
 """Stain normalisation: truth on synthetic tissue, agreement with torchstain, guards on what breaks the formulas."""
 
-import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -14,9 +12,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.decomposition import DictionaryLearning, sparse_encode
 
+from histotransfer.datasets import breakhis
 from histotransfer.datasets.phantom import breast_image
 from histotransfer.errors import HistotransferError
 from histotransfer.stain import (
+    GLASS_LEVEL,
     NORMALISERS,
     REFERENCE_STAINS,
     Macenko,
@@ -25,6 +25,7 @@ from histotransfer.stain import (
     Vahadane,
     angle_between,
     count_reasons,
+    glass_density,
     normaliser,
     optical_density,
     sample_density,
@@ -33,6 +34,7 @@ from histotransfer.stain import (
     to_lab,
     vahadane_stain_matrix,
 )
+from histotransfer.tiles import decode
 
 ALL = list(NORMALISERS)
 ACTIVE = [name for name in ALL if name != "none"]
@@ -71,10 +73,20 @@ def tissue(patient: int = 0, **options) -> np.ndarray:
     return render(amounts(patient, **options), patient_stains(patient), patient)
 
 
-def real_images() -> list[np.ndarray]:
-    folder = os.environ.get("HISTOTRANSFER_DATA")
-    files = sorted((Path(folder) / "breakhis_fullsize").glob("*.png"))[:4] if folder else []
-    return [cv2.cvtColor(cv2.imread(str(file)), cv2.COLOR_BGR2RGB) for file in files]
+@pytest.fixture(scope="module")
+def real_tiles(data_root) -> list[np.ndarray]:
+    """Every ninth tile of the real subset, which takes in every patient with nine images and more."""
+    return [decode(path) for path in breakhis.load(data_root)["path"][::9]]
+
+
+@pytest.fixture(scope="module")
+def real_fields(data_root) -> list[np.ndarray]:
+    """Fields of original size."""
+    return [decode(path) for path in sorted((data_root / "breakhis_fullsize").glob("*.png"))]
+
+
+def phantom_slide(patient: int, seed: int) -> list[np.ndarray]:
+    return [breast_image(patient, m, i, seed=seed).image for m in (40, 100, 200, 400) for i in (0, 1)]
 
 
 def p99(a: np.ndarray, b: np.ndarray) -> float:
@@ -181,11 +193,21 @@ def test_reinhard_leaves_flat_and_mostly_white_tiles():
 @pytest.mark.parametrize("name", ACTIVE)
 def test_normalised_tiles_stay_as_they_are(name):
     method = normaliser(name)
-    for image in [tissue(p) for p in range(6)] + real_images():
+    for image in [tissue(p) for p in range(6)]:
         once, reason = method.normalise(image)
-        if name != "reinhard" or (once == 255).mean() < 0.01:
-            assert p99(once, method.transform(once)) <= 2
+        assert p99(once, method.transform(once)) <= 2
         assert reason == "" or name == "reinhard"
+
+
+@pytest.mark.parametrize("name", ACTIVE)
+def test_normalised_real_tiles_stay_as_they_are(name, real_tiles, real_fields):
+    method = normaliser(name)
+    changed = 0
+    for image in real_tiles + real_fields:
+        once = method.transform(image)
+        changed += not np.array_equal(once, image)
+        assert p99(once, method.transform(once)) <= 2
+    assert changed > 0.7 * len(real_tiles)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -242,15 +264,16 @@ def test_patients_come_four_times_closer_to_the_reference(method):
     assert np.mean(before) / np.mean(after) > 4
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2])  # the sparsity was chosen on 100 to 105
 @pytest.mark.parametrize("method", [Macenko(), Vahadane()])
-def test_stain_vectors_of_phantoms_are_found_within_three_degrees(method):
+def test_stain_vectors_of_phantoms_are_found_within_three_degrees(method, seed):
     errors = []
     for patient in range(24):
         for magnification in (40, 200):
-            tile = breast_image(patient, magnification, 0)
+            tile = breast_image(patient, magnification, 0, seed=seed)
             found = method.stain_matrix(tile.image)
             errors += [angle_between(a, b) for a, b in zip(found, tile.stain_matrix, strict=True)]
-    assert np.median(errors) < 3
+    assert np.median(errors) < 2.5
 
 
 def test_concentrations_explain_the_density():
@@ -295,22 +318,120 @@ def test_macenko_agrees_with_torchstain(fitted):
     if fitted:
         theirs.fit(tissue(0))
         ours.fit(tissue(0))
-    for image in [tissue(p) for p in range(1, 7)] + [breast_image(p, 200, 1).image for p in range(6)] + real_images():
+    for image in [tissue(p) for p in range(1, 7)] + [breast_image(p, 200, 1).image for p in range(6)]:
         assert p99(ours.transform(image), theirs.normalize(image, stains=False)[0]) <= 2
 
 
-def test_reinhard_agrees_with_torchstain():
+def mean_colour_shift(before: np.ndarray, after: np.ndarray) -> float:
+    """CIELAB delta E between the mean colours of pixels (N, 3)."""
+    return delta_e(*(pixels.mean(axis=0).round().astype(np.uint8)[None, None] for pixels in (before, after)))
+
+
+def test_macenko_agrees_with_torchstain_on_real_tiles_but_for_glass_that_theirs_tints(real_tiles, real_fields):
+    """On tissue always, on whole tiles unless torchstain colours the glass: there it does not succeed, ours keeps it.
+
+    Tiles in which torchstain's glass moves by about as much as our limit (15) count as neither.
+    """
+    from torchstain.numpy.normalizers import NumpyMacenkoNormalizer
+
+    theirs, counts = NumpyMacenkoNormalizer(), {"plain": 0, "tinted": 0}
+    for image in real_tiles + real_fields:
+        out, reason = Macenko().normalise(image)
+        if reason:
+            continue
+        peer = theirs.normalize(image, stains=False)[0]
+        tissue = image.min(axis=-1) <= 200
+        assert p99(out[tissue], peer[tissue]) <= 2
+        glass, clear = (image > GLASS_LEVEL).all(axis=-1), image.min(axis=-1) >= 225
+        shift = mean_colour_shift(image[glass], peer[glass]) if glass.mean() >= 0.01 else 0
+        if shift < 12:
+            assert p99(out, peer) <= 2
+            counts["plain"] += 1
+        elif shift > 18:
+            assert np.array_equal(out[clear], image[clear])
+            counts["tinted"] += 1
+    assert counts["plain"] > 0.7 * len(real_tiles) and counts["tinted"] > 5
+
+
+def agrees_with_torchstains_reinhard(images: list[np.ndarray], target: np.ndarray) -> int:
+    """How many of the images were compared: those that no guard sends back."""
     from torchstain.numpy.normalizers import NumpyReinhardNormalizer
 
-    theirs, ours = NumpyReinhardNormalizer(), Reinhard().fit(tissue(0))
-    theirs.fit(tissue(0))
+    theirs, ours = NumpyReinhardNormalizer(), Reinhard().fit(target)
+    theirs.fit(target)
     compared = 0
-    for image in [tissue(p) for p in range(1, 7)] + real_images():
+    for image in images:
         out, reason = ours.normalise(image)
         if not reason:
             assert p99(out, theirs.normalize(image)) <= 2
             compared += 1
-    assert compared >= 6
+    return compared
+
+
+def test_reinhard_agrees_with_torchstain():
+    assert agrees_with_torchstains_reinhard([tissue(p) for p in range(1, 7)], tissue(0)) >= 5
+
+
+def test_reinhard_agrees_with_torchstain_on_real_tiles(real_tiles, real_fields):
+    images = real_tiles + real_fields
+    assert agrees_with_torchstains_reinhard(images[1:], images[0]) > 0.4 * len(images)
+
+
+# --- slides ---------------------------------------------------------------------------------------------------------
+
+
+def test_light_is_read_off_the_glass_of_a_slide():
+    for patient in (0, 3, 4, 8, 12):
+        light = breast_image(patient, 40, 0).brightness
+        slide = np.concatenate(phantom_slide(patient, 0))
+        found = 240 * np.exp(-glass_density(sample_density(slide))) - 1
+        assert np.abs(found - light).max() < 3
+    dark = np.full((64, 64, 3), 120, np.uint8)
+    assert np.array_equal(glass_density(sample_density(dark)), np.zeros(3))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_one_slide_is_one_map_of_colours(name):
+    tiles = [tissue(1, glass=0.2), tissue(1, glass=0.5)]
+    alike = (tiles[0] == tiles[1]).all(axis=-1)
+    assert alike.mean() > 0.4
+    method = normaliser(name).fit_slide([tissue(2, glass=0.3)])
+    outs = method.transform_slide(tiles)
+    assert np.array_equal(outs[0][alike], outs[1][alike])
+    assert name == "none" or not np.array_equal(outs[0], tiles[0])
+    assert np.array_equal(method.transform_slide(np.stack(tiles)), np.stack(outs))
+
+
+@pytest.mark.parametrize("name", ["macenko", "vahadane"])
+def test_a_slide_takes_the_references_stains_and_light(name):
+    reference, tiles = phantom_slide(2, 0), phantom_slide(5, 0)
+    method = normaliser(name).fit_slide(reference)
+    again = normaliser(name).fit_slide(method.transform_slide(tiles)).reference
+    for found, wanted in zip(again.stain_matrix, method.reference.stain_matrix, strict=True):
+        assert angle_between(found, wanted) < 1.5
+    assert np.allclose(again.max_concentrations, method.reference.max_concentrations, rtol=0.05)
+    assert np.abs(again.glass - method.reference.glass).max() < 0.01
+
+
+@pytest.mark.parametrize("name", ["macenko", "vahadane"])
+def test_ink_on_one_tile_of_a_slide_spares_the_others(name):
+    inked, fallbacks = hard_tiles()["green ink"], []
+    clean = [tissue(1), tissue(1, glass=0.5)]
+    out = normaliser(name).transform_slide([*clean, inked], names=["a", "b", "c"], fallbacks=fallbacks)
+    assert fallbacks == [("c", "pen ink")] and np.array_equal(out[2], inked)
+    assert np.array_equal(out[:2], normaliser(name).transform_slide(clean))
+
+
+@pytest.mark.parametrize("name", ACTIVE)
+def test_a_slide_that_fails_a_guard_comes_back_whole(name):
+    tiles = [np.full((48, 48, 3), 243, np.uint8)] * 2
+    fallbacks = []
+    assert np.array_equal(normaliser(name).transform_slide(tiles, fallbacks=fallbacks), tiles)
+    assert [fallback.name for fallback in fallbacks] == ["0", "1"]
+    with pytest.raises(HistotransferError, match="no slide to fit"):
+        normaliser(name).fit_slide(tiles)
+    with pytest.raises(HistotransferError, match="no images"):
+        normaliser(name).transform_slide([])
 
 
 # --- interface ----------------------------------------------------------------------------------------------------

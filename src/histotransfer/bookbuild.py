@@ -304,7 +304,15 @@ def normalise(executed: NotebookNode, source: Path, values: Mapping[str, object]
             for key in ("text", "data", "traceback"):
                 if key in output:
                     output[key] = _steady(output[key])
+            # MyST-NB takes alt texts from the cell; those that `figures` writes come with the picture.
+            if alt := output.get("metadata", {}).get("image/png", {}).get("alt"):
+                cell["metadata"] = _with_alt(cell.metadata, alt)
     return notebook
+
+
+def _with_alt(metadata: Mapping, alt: str) -> dict:
+    look = metadata.get("mystnb", {})
+    return {**metadata, "mystnb": {**look, "image": {**look.get("image", {}), "alt": alt}}}
 
 
 def _steady(value: object) -> object:

@@ -1,9 +1,10 @@
 """The command line: thin, and light to start (everything that computes is imported when a command runs)."""
 
-import csv
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TextIO
 
 import typer
 
@@ -20,7 +21,13 @@ weights_app = typer.Typer(help="ImageNet weights.", no_args_is_help=True)
 book_app = typer.Typer(help="The book.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(weights_app, name="weights")
+study_app = typer.Typer(help="Experiments declared in study/*.toml.", no_args_is_help=True)
+cache_app = typer.Typer(help="Stored outputs of frozen groups.", no_args_is_help=True)
+runs_app = typer.Typer(help="Records of runs.", no_args_is_help=True)
 app.add_typer(book_app, name="book")
+app.add_typer(study_app, name="study")
+app.add_typer(cache_app, name="cache")
+app.add_typer(runs_app, name="runs")
 
 ProfileOption = Annotated[Literal["phantom", "lite", "paper"], typer.Option(help="phantom: synthetic tissue, minutes.")]
 SettingsOption = Annotated[
@@ -148,27 +155,167 @@ def leakage(
 
 
 @app.command()
+def normalisation(
+    out: Annotated[Path, typer.Option(help="Folder for the records.")],
+    profile: ProfileOption = "phantom",
+    data: DataOption = "",
+    settings: SettingsOption = None,
+) -> None:
+    """Measure what colour normalisation is worth: one frozen probe, split by patient, each normaliser in turn."""
+    from histotransfer.config import ladder_config
+    from histotransfer.datasets.roots import resolve_root
+
+    config = ladder_config(profile, _pairs(settings or []))
+    root = resolve_root(profile, data)
+    from histotransfer.study.normalisation import run_normalisation
+
+    run_normalisation(config, root, out, progress=sys.stderr.isatty(), report=typer.echo)
+    typer.echo(f"records: {out}")
+
+
+@app.command()
+def failures(
+    out: Annotated[Path, typer.Option(help="Folder for the record.")],
+    weights: Annotated[str, typer.Option(help="ImageNet weights: a file; empty: cache, then network.")] = "",
+) -> None:
+    """Judge the detectors of training failures on synthetic histories and on failures provoked on phantom tissue."""
+    from histotransfer.study.failures import run_failures
+
+    typer.echo(f"record: {run_failures(out, weights, report=typer.echo)}")
+
+
+@app.command()
+def explain(
+    run: Annotated[Path, typer.Argument(help="Folder of a ladder's run, with its model.safetensors.")],
+    data: Annotated[Path, typer.Option(help="Folder with the data sets it was made from.")],
+    out: Annotated[Path, typer.Option(help="Folder for the record (numbers only, no pixels).")],
+) -> None:
+    """Check the Grad-CAM maps of a recorded run on its test images, and profile its SE gates."""
+    from histotransfer.study.explanations import write_explanations
+
+    typer.echo(f"record: {write_explanations(run, data, out)}")
+
+
+@app.command()
 def predict(
-    images: Annotated[list[Path], typer.Argument(help="Pictures of breast tissue, H&E.")],
-    weights: Annotated[Path, typer.Option(help="A model.safetensors written by `ladder`.")],
-    out: Annotated[Path | None, typer.Option(help="CSV to write instead of printing.")] = None,
+    images: Annotated[list[str], typer.Argument(help="Pictures of breast tissue, H&E; folders of them; patterns.")],
+    weights: Annotated[Path, typer.Option(help="A model.safetensors of `ladder`, or an .xml of `export`.")],
+    runtime: Annotated[Literal["torch", "openvino"], typer.Option(help="openvino is faster on a CPU.")] = "torch",
+    out: Annotated[Path | None, typer.Option(help="File to write instead of printing.")] = None,
+    form: Annotated[Literal["csv", "jsonl"], typer.Option("--format", help="A table, or JSON lines.")] = "csv",
+    overlays: Annotated[Path | None, typer.Option(help="Folder for pictures of where the network looked.")] = None,
 ) -> None:
     """Predict pictures: file, label, probability, profile. Research only, not a medical device."""
     if out is not None and (out.is_dir() or not out.parent.is_dir()):
         raise HistotransferError(f"{out}: cannot be written; give a file in a folder that exists")
-    from histotransfer.predict import Predictor, Trouble
+    if overlays is not None:
+        _make_folder(overlays)
+    from histotransfer.predict import Predictor, RowWriter, Trouble, find_pictures
 
-    predictor = Predictor(weights)
+    predictor = Predictor(weights, runtime)
     troubled = False
-    rows = []
-    for result in predictor.predict(images):
-        if isinstance(result, Trouble):
-            troubled = True
-            typer.echo(result.message, err=True)
-        else:
-            rows.append((result.file, result.label, f"{result.probability:.4f}", predictor.profile))
-    _write_csv([("file", "label", "probability", "profile"), *rows], out)
+    with _output(out) as file:
+        rows = RowWriter(file, form, predictor.profile)
+        for result in predictor.predict(find_pictures(images), overlays):
+            if isinstance(result, Trouble):
+                troubled = True
+                typer.echo(result.message, err=True)
+            else:
+                rows.write(result)
     raise typer.Exit(2 if troubled else 0)
+
+
+@app.command()
+def export(
+    weights: Annotated[Path, typer.Argument(help="A model.safetensors written by `ladder`.")],
+    to: Annotated[Literal["openvino", "onnx", "safetensors"], typer.Option(help="Format to write.")],
+    out: Annotated[Path, typer.Option(help="Folder for the file and its model card; made if need be.")],
+    int8: Annotated[bool, typer.Option("--int8", help="Eight-bit integers (openvino only); needs --data.")] = False,
+    data: Annotated[
+        Path | None, typer.Option(help="The images that it was trained on: to calibrate, check and measure.")
+    ] = None,
+) -> None:
+    """Write a trained network for other programs, its outputs checked, with a model card beside it."""
+    _make_folder(out)
+    from histotransfer.study.release import release
+
+    for path in release(weights, to, out, int8=int8, data=data, report=typer.echo):
+        typer.echo(str(path))
+
+
+@study_app.command("run")
+def study_run(
+    plan: Annotated[Path, typer.Argument(help="A plan, as study/primary.toml.")],
+    data: DataOption = "",
+    out: Annotated[Path, typer.Option(help="Folder of all experiments.")] = Path("results"),
+    scheduler: Annotated[str, typer.Option(help="Address of a Dask scheduler.")] = "",
+    workers: Annotated[int, typer.Option(min=0, help="Dask workers on this machine; 0: one run after another.")] = 0,
+) -> None:
+    """Do what is left of a plan: finished runs are skipped, broken ones continue; exit status 1 if one failed."""
+    from histotransfer.datasets.roots import resolve_root
+    from histotransfer.study.plan import read_plan
+
+    declared = read_plan(plan)
+    root = resolve_root(declared.profile, data)
+    from histotransfer.study.execution import run_plan
+
+    outcomes = run_plan(declared, root, out, scheduler=scheduler, workers=workers, report=typer.echo)
+    failed = [outcome for outcome in outcomes if outcome.trouble]
+    for outcome in failed:
+        typer.echo(f"failed: {outcome.name}\n{outcome.trouble}", err=True)
+    raise typer.Exit(1 if failed else 0)
+
+
+@study_app.command("list")
+def study_list(
+    plan: Annotated[Path, typer.Argument(help="A plan.")],
+    out: Annotated[Path, typer.Option(help="Folder of all experiments.")] = Path("results"),
+) -> None:
+    """Every run of a plan, whether it is finished, and the budget of the rest."""
+    from histotransfer.study.plan import is_finished, planned_runs, read_plan
+
+    declared = read_plan(plan)
+    left = 0
+    for run in planned_runs(declared):
+        done = is_finished(run, out / declared.experiment)
+        left += not done
+        typer.echo(f"{'finished' if done else 'to do   '}  {run.name}")
+    typer.echo(f"{left} to do, about {left * declared.minutes / 60:.1f} hours of one core")
+
+
+@cache_app.command("ls")
+def cache_ls() -> None:
+    """Every prefix in the cache: its key, megabytes, and when it was last written to."""
+    from datetime import datetime
+
+    from histotransfer.transfer.prefix_cache import cache_folder, list_cache
+
+    typer.echo(str(cache_folder()))
+    for kept in list_cache():
+        when = datetime.fromtimestamp(kept.used).isoformat(" ", "minutes")
+        typer.echo(f"{kept.prefix}  {kept.size / 1e6:8.1f} MB  {kept.segments:4d} segments  {when}")
+
+
+@cache_app.command("clear")
+def cache_clear() -> None:
+    """Remove every stored activation; they are computed anew when needed."""
+    from histotransfer.transfer.prefix_cache import clear_cache
+
+    typer.echo(f"{clear_cache() / 1e6:.1f} MB removed")
+
+
+@runs_app.command("diff")
+def runs_diff(
+    first: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    second: Annotated[Path, typer.Argument(help="Folder of another.")],
+) -> None:
+    """What differs between two runs; exit status 1 if anything but provenance does."""
+    from histotransfer.study.records import difference
+
+    lines, equal = difference(first, second)
+    for line in lines:
+        typer.echo(line)
+    raise typer.Exit(0 if equal else 1)
 
 
 @book_app.command("build")
@@ -194,15 +341,26 @@ def _pairs(settings: list[str]) -> dict[str, str]:
     return pairs
 
 
-def _write_csv(rows: list[tuple], out: Path | None) -> None:
-    """To a file, whole or not at all, or to the screen."""
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise HistotransferError(f"{path}: cannot be a folder ({error.strerror})") from error
+
+
+@contextmanager
+def _output(out: Path | None) -> Iterator[TextIO]:
+    """A file that is there whole or not at all, or the screen."""
     if out is None:
-        csv.writer(sys.stdout, lineterminator="\n").writerows(rows)
+        yield sys.stdout
         return
     temporary = out.with_name(f".{out.name}.part")
-    with temporary.open("w", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows(rows)
-    temporary.replace(out)
+    try:
+        with temporary.open("w", newline="", encoding="utf-8") as file:
+            yield file
+        temporary.replace(out)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def main() -> None:

@@ -1,11 +1,13 @@
 """The chapters as files: in step with their pairs, free of outputs, small, parametrised, in the book."""
 
+import inspect
 import json
 import re
 from pathlib import Path
 
 import pytest
 
+from histotransfer import figures
 from histotransfer.bookbuild import chapter_sources, check_parameters, read_source, stale_pairs
 
 ROOT = Path(__file__).parent.parent.parent
@@ -57,4 +59,6 @@ def test_every_figure_has_a_caption_and_a_description(source):
             look = cell.metadata.get("mystnb", {})
             assert look.get("figure", {}).get("caption"), cell.source
             assert look.get("figure", {}).get("name"), cell.source
-            assert look.get("image", {}).get("alt"), cell.source
+            drawn_by = getattr(figures, re.search(r"^figure = (\w+)\(", cell.source, re.M)[1])
+            described = "described(" in inspect.getsource(drawn_by)  # its alt text comes from the numbers
+            assert described or look.get("image", {}).get("alt"), cell.source

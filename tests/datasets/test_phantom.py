@@ -43,6 +43,21 @@ def test_an_image_is_a_function_of_its_arguments():
     assert all(not np.array_equal(a.image, other.image) for other in others)
 
 
+def test_the_same_tissue_stained_as_another_patients(fields):
+    own, other = fields[7, 100, 1, 0], fields[3, 100, 1, 0]
+    assert np.array_equal(phantom.breast_image(7, 100, 1, stained_as=7).image, own.image)
+    again = phantom.breast_image(7, 100, 1, stained_as=3)
+    assert np.array_equal(again.stain_matrix, other.stain_matrix)
+    assert np.array_equal(again.brightness, other.brightness)
+    assert np.array_equal(again.diagnostic_mask, own.diagnostic_mask)
+    # The same tissue: its amounts differ by one factor for each stain, but where pure pixels were mixed.
+    for stain in (0, 1):
+        a, b = (field.concentrations[..., stain].ravel() for field in (own, again))
+        assert np.corrcoef(a, b)[0, 1] > 0.99
+        factors = b[a > 0.1] / a[a > 0.1]
+        assert np.mean(np.abs(factors / np.median(factors) - 1) < 1e-3) > 0.95
+
+
 def test_light_obeys_beer_lambert(fields):
     for field in fields.values():
         hematoxylin, eosin = field.concentrations[..., 0, None], field.concentrations[..., 1, None]

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torchvision.ops import SqueezeExcitation
 
 from histotransfer.models.se import SqueezeExcite
 
@@ -39,3 +40,24 @@ def test_standard_gates_are_not_the_identity():
     gates = SqueezeExcite(16, 4, "standard").gates(torch.randn(4, 16, 2, 2))
     assert ((gates > 0) & (gates < 1)).all()
     assert gates.std() > 0
+
+
+def test_standard_gates_are_torchvisions_for_the_same_weights():
+    torch.manual_seed(0)
+    ours, published = SqueezeExcite(32, 4, "standard"), SqueezeExcitation(32, 8)
+    for layer, convolution in ((ours.reduce, published.fc1), (ours.expand, published.fc2)):
+        convolution.weight.data = layer.weight.data[:, :, None, None]
+        convolution.bias.data = layer.bias.data
+    x = torch.randn(2, 32, 6, 5)
+    torch.testing.assert_close(ours(x), published(x))
+
+
+def test_gates_of_se_resnet_50_add_what_the_se_paper_says():
+    """Section 4: 2 / r times the sum over stages of blocks times channels squared: "about 2.5 million" at r = 16."""
+    stages = {256: 3, 512: 4, 1024: 6, 2048: 3}
+    added = sum(
+        blocks * sum(p.numel() for name, p in SqueezeExcite(channels).named_parameters() if name.endswith("weight"))
+        for channels, blocks in stages.items()
+    )
+    assert added == 2 / 16 * sum(blocks * channels**2 for channels, blocks in stages.items())
+    assert round(added / 1e6, 1) == 2.5

@@ -2,10 +2,11 @@ from itertools import chain, combinations
 
 import pytest
 import torch
+from torchvision import models
 from torchvision.models import densenet121
 
 from histotransfer.models.se import SqueezeExcite
-from histotransfer.models.se_densenet import SEDenseNet
+from histotransfer.models.se_densenet import CONFIGURATIONS, BasicLayer, SEDenseNet
 
 POSITIONS = ("layer", "block", "transition")
 SUBSETS = list(chain.from_iterable(combinations(POSITIONS, n) for n in range(4)))
@@ -65,6 +66,46 @@ def test_names_and_parameter_count_without_gates_are_torchvisions(published):
     assert sum(name.startswith("features.") for name in model.state_dict()) == 725
 
 
+@pytest.mark.parametrize("depth", [169, 201])
+def test_deeper_nets_are_torchvisions_too(images, depth):
+    torch.manual_seed(0)
+    published = getattr(models, f"densenet{depth}")(num_classes=5).eval()
+    model = SEDenseNet(5, **CONFIGURATIONS[f"densenet{depth}"]).eval()
+    _, unexpected = model.load_state_dict(published.state_dict(), strict=False)
+    assert unexpected == []
+    with torch.inference_mode():
+        assert torch.equal(model(images), published(images))
+
+
+def test_imagenet_weights_with_untrained_gates_compute_what_they_did(trunk, images):
+    """The real weights, whose statistics are not a random net's."""
+    published = densenet121(num_classes=5).eval()
+    published.load_state_dict(trunk.state, strict=False)
+    with torch.inference_mode():
+        assert torch.equal(ours(published, POSITIONS).eval()(images), published(images))
+
+
+def test_a_cifar_net_is_what_huang_et_al_describe():
+    """Section 4.2: k = 12, depth 40: 3x3 stem of 16 channels, three blocks of 12 plain layers, no compression."""
+    model = SEDenseNet(10, positions=(), **CONFIGURATIONS["densenet40-k12"])
+    convolutions = [m for m in model.modules() if isinstance(m, torch.nn.Conv2d)]
+    assert len(convolutions) + 1 == 40  # and the classifier
+    assert sum(isinstance(m, BasicLayer) for m in model.modules()) == 36
+    with torch.inference_mode():
+        x, shapes = torch.randn(2, 3, 32, 32), {}
+        for name, module in model.eval().features.named_children():
+            x = shapes[name] = module(x)
+    assert {name: tuple(x.shape[1:]) for name, x in shapes.items()} == {
+        "conv0": (16, 32, 32),
+        "denseblock1": (160, 32, 32),
+        "transition1": (160, 16, 16),
+        "denseblock2": (304, 16, 16),
+        "transition2": (304, 8, 8),
+        "denseblock3": (448, 8, 8),
+        "norm5": (448, 8, 8),
+    }
+
+
 def test_gates_sit_where_they_are_asked_for():
     def gates(positions):
         modules = SEDenseNet(positions=positions).named_modules()
@@ -115,6 +156,8 @@ def test_any_field_from_32_pixels_works(make_model, height, width):
     assert make_model(num_classes=3).eval()(torch.zeros(1, 3, height, width)).shape == (1, 3)
 
 
-def test_unknown_position_is_refused():
+def test_unknown_positions_and_stems_are_refused():
     with pytest.raises(ValueError, match="stem"):
         SEDenseNet(positions=("stem",))
+    with pytest.raises(ValueError, match="'alexnet'"):
+        SEDenseNet(stem="alexnet")

@@ -68,7 +68,9 @@ class Settings:
     version: int = VERSION
 
 
-def breast_image(patient: int, magnification: int, index: int, *, size: int = 128, seed: int = 0) -> Phantom:
+def breast_image(
+    patient: int, magnification: int, index: int, *, size: int = 128, seed: int = 0, stained_as: int | None = None
+) -> Phantom:
     """One field of a breast patient; depends on these arguments only.
 
     Args:
@@ -77,6 +79,8 @@ def breast_image(patient: int, magnification: int, index: int, *, size: int = 12
         index: number of the field.
         size: pixels a side.
         seed: of the whole data set.
+        stained_as: a patient whose stain vectors, staining strength and brightness the same tissue gets, which is what
+            a perfect normalisation to that patient would make of it; None: the patient's own.
 
     Raises:
         ValueError: an unknown patient or magnification.
@@ -84,12 +88,19 @@ def breast_image(patient: int, magnification: int, index: int, *, size: int = 12
     if not 0 <= patient < len(SUBTYPES) or magnification not in MICROMETRES:
         raise ValueError(f"no phantom of patient {patient} at magnification {magnification}")
     subtype = SUBTYPES[patient]
-    look = appearance(np.random.default_rng([seed, 1, patient]), _atypia(patient, seed))
+    look = _look(patient, seed)
+    if stained_as is not None:
+        other = _look(stained_as, seed)
+        look = replace(look, stain_matrix=other.stain_matrix, strength=other.strength, brightness=other.brightness)
     draw = np.random.default_rng([seed, 2, patient, magnification, index])
     beside = draw.random() < BESIDE
     shown, look = (NORMAL, replace(look, atypia=NORMAL_ATYPIA)) if beside else (BREAST[subtype], look)
     concentrations, mask = tissue(shown, look, MICROMETRES[magnification], size, draw)
     return _phantom(concentrations, mask & (not beside), look)
+
+
+def _look(patient: int, seed: int) -> Appearance:
+    return appearance(np.random.default_rng([seed, 1, patient]), _atypia(patient, seed))
 
 
 def _atypia(patient: int, seed: int) -> float:

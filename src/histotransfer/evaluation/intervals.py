@@ -1,166 +1,221 @@
-"""Intervals that know images of one patient are not independent: the patient-clustered bootstrap.
+"""Intervals that know images of one patient are not independent.
 
-Whole groups (strict patients) are drawn with replacement, as many of each class as there are; a draw is a weight for
-every image, and every metric is computed for all draws at once. Source: Davison and Hinkley 1997, section 3.8.
+One arm. The variance of a metric is that of leaving out one patient at a time, within each class (jackknife); its
+degrees of freedom are those of Satterthwaite over the classes, each with as many as Kish's effective number of
+patients less one. A metric from 0 to 1 then has Clopper and Pearson's interval of a proportion, at the effective number
+of images that this variance stands for (Korn and Graubard 1998, Survey Methodology 24, 193); where every patient is all
+right or all wrong, at as many trials as the smaller class effectively has patients. Log-loss has a t interval of its
+logarithm. Nothing is drawn.
 
-Deviation: percentile intervals. With as few as ten patients of a class they under-cover; they are printed as what they
-are, with the numbers of images and patients beside them.
+Two arms. The paired bootstrap: both arms see the same redraws of whole patients within each class, and the interval is
+the middle of the differences, as much more of it as so few degrees of freedom ask for (the expanded percentile
+interval, Hesterberg 2015, https://doi.org/10.1080/00031305.2015.1089789, with the degrees of freedom above).
+
+`study.coverage` measures how often these hold the truth, beside the plain percentile bootstrap and others;
+`results/coverage` is what it found.
+
+Deviations from Korn and Graubard: used for AUROC, average precision and the like too, which are no proportions
+(Matthews correlation as ``(1 + r) / 2``), and their ratio of t quantiles has the normal one on top.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from scipy.special import betaincinv, ndtr, ndtri, stdtrit  # the quantiles of scipy.stats without its overhead
 
-from histotransfer.errors import HistotransferError
-from histotransfer.evaluation.metrics import (
-    Metrics,
-    image_metrics,
-    patient_metrics,
-    positive_class,
-    predicted,
-    scores,
-)
+from histotransfer.evaluation.clusters import Redrawable, draw_counts, scored
+from histotransfer.evaluation.metrics import Metrics, averaged, image_metrics, patient_metrics
+from histotransfer.evaluation.pooling import aligned
 
 DRAWS = 10_000
 LEVEL = 0.95
-MIN_GROUPS = 2  # of each class that is there
+POWER = 0.8
+MIN_GROUPS = 2  # of each class that is there: leaving out the only one shows no spread
+NONE = 1e-9  # a standard error below it is rounding
+
+Pairs = Sequence[tuple[pd.DataFrame, pd.DataFrame]]
 
 
-@dataclass(frozen=True)
-class _Images:
-    """What the metrics need of a predictions table, as arrays over images."""
-
-    positive: np.ndarray
-    right: np.ndarray
-    score: np.ndarray
-    share: np.ndarray  # 1 / number of images of the same patient
-
-
-def cluster_weights(classes: np.ndarray, groups: np.ndarray, draws: int, seed: int) -> np.ndarray:
-    """How often each image is in each draw: ``(draws, N)`` float32.
-
-    Args:
-        classes: ``(N,)``, the truth; groups are drawn within each class. A group whose images are of several classes is
-            drawn once a class.
-        groups: ``(N,)`` clusters.
-        draws: number of draws.
-        seed: of the draws.
-    """
-    generator = np.random.default_rng(seed)
-    weights = np.zeros((draws, len(groups)), dtype=np.float32)
-    for value in np.unique(classes):
-        rows = np.flatnonzero(classes == value)
-        names, index = np.unique(groups[rows], return_inverse=True)
-        counts = generator.multinomial(len(names), np.full(len(names), 1 / len(names)), size=draws)
-        weights[:, rows] = counts[:, index]
-    return weights
-
-
-def _mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    return (weights @ values) / weights.sum(axis=1)
-
-
-def _sensitivity(images: _Images, weights: np.ndarray) -> np.ndarray:
-    return _mean(images.right[images.positive], weights[:, images.positive])
-
-
-def _specificity(images: _Images, weights: np.ndarray) -> np.ndarray:
-    return _mean(images.right[~images.positive], weights[:, ~images.positive])
-
-
-def _auroc(images: _Images, weights: np.ndarray) -> np.ndarray:
-    """Weighted share of (positive, negative) pairs in the right order, ties counted half."""
-    order = np.argsort(images.score, kind="stable")
-    starts = np.flatnonzero(np.diff(images.score[order], prepend=-np.inf))  # first image of each distinct score
-    positive = np.add.reduceat(weights[:, order] * images.positive[order], starts, axis=1)
-    negative = np.add.reduceat(weights[:, order] * ~images.positive[order], starts, axis=1)
-    below = np.cumsum(negative, axis=1) - negative / 2
-    return (positive * below).sum(axis=1) / (positive.sum(axis=1) * negative.sum(axis=1))
-
-
-Statistic = Callable[[_Images, np.ndarray], np.ndarray]
-ANY_CLASSES: dict[str, Statistic] = {
-    "accuracy": lambda images, weights: _mean(images.right, weights),
-    "recognition_rate": lambda images, weights: _mean(images.right, weights * images.share),
-}
-TWO_CLASSES: dict[str, Statistic] = {
-    "balanced_accuracy": lambda images, weights: (_sensitivity(images, weights) + _specificity(images, weights)) / 2,
-    "auroc": _auroc,
-    "sensitivity": _sensitivity,
-    "specificity": _specificity,
-}
-
-
-def intervals(predictions: pd.DataFrame, *, draws: int = DRAWS, level: float = LEVEL, seed: int = 0) -> pd.DataFrame:
-    """Every metric of a predictions table with its interval; of more than two classes accuracy and recognition rate.
+def intervals(predictions: pd.DataFrame, by: str | None = None, *, level: float = LEVEL) -> pd.DataFrame:
+    """Every metric of a predictions table with its interval.
 
     Args:
         predictions: rows of one part and, usually, one magnification.
-        draws: bootstrap draws.
+        by: a column over whose values the metrics are averaged, as in `metrics.scopes`; None: over all rows together.
         level: coverage aimed at.
-        seed: of the draws.
 
     Returns:
-        One row a metric (index): `value`, `low`, `high`; NaN where it is not defined, as for a missing class. Where a
-        class has one group only there is a value but no interval: redrawing one patient shows no spread.
+        One row a metric (index): `value`, `low`, `high`. NaN where it is not defined, as for a missing class. A value
+        but no interval where a class has one group only, and where patients do not differ though the value is neither 0
+        nor 1 (a constant prediction).
 
     Raises:
-        HistotransferError: a logit that is not finite.
+        HistotransferError: no image, or a logit that is not finite.
     """
-    values = image_metrics(predictions) | patient_metrics(predictions)
-    drawn = _drawn(predictions, values, draws, seed)
-    return _table({metric: values[metric] for metric in drawn}, drawn, _enough(predictions), level)
+    return limits_of(all_metrics(predictions, by), scored(predictions, by), level)
 
 
 def differences(
-    ours: pd.DataFrame, theirs: pd.DataFrame, *, draws: int = DRAWS, level: float = LEVEL, seed: int = 0
+    pairs: Pairs,
+    by: str | None = None,
+    *,
+    draws: int = DRAWS,
+    level: float = LEVEL,
+    power: float = POWER,
+    seed: int = 0,
 ) -> pd.DataFrame:
-    """Metrics of `ours` minus those of `theirs` on the same images, with intervals: the same patients in each draw.
+    """Metrics of one arm minus those of another on the same images, with intervals: paired by patient.
+
+    Args:
+        pairs: predictions of both arms, one row an image, in any order; of several pairs (all else equal within each)
+            the mean of their differences.
+        by: as in `intervals`.
+        draws: bootstrap draws.
+        level: coverage aimed at.
+        power: of `smallest`.
+        seed: of the draws.
 
     Returns:
-        As `intervals`.
+        One row a metric: `value`, `low`, `high` as in `intervals` (no interval where no patient tells the arms apart),
+        and `smallest`: the smallest true difference that this design would have shown, its interval without 0, with
+        that power: (t(1 - (1 - level) / 2) + t(power)) standard errors (Bloom 1995, Evaluation Review 19, 547).
 
     Raises:
-        HistotransferError: the two are not of the same images in the same order.
+        HistotransferError: as `pooling.aligned`.
     """
-    if ours["image"].tolist() != theirs["image"].tolist():
-        raise HistotransferError("differences: the two tables are not of the same images in the same order")
-    values = [image_metrics(table) | patient_metrics(table) for table in (ours, theirs)]
-    a, b = (_drawn(table, own, draws, seed) for table, own in zip((ours, theirs), values, strict=True))
-    gaps = {metric: None if values[0][metric] is None else values[0][metric] - values[1][metric] for metric in a}
-    drawn = {metric: None if a[metric] is None else a[metric] - b[metric] for metric in a}
-    return _table(gaps, drawn, _enough(ours), level)
-
-
-def _drawn(predictions: pd.DataFrame, values: Metrics, draws: int, seed: int) -> dict[str, np.ndarray | None]:
-    """Each metric in every draw, None where it is not defined."""
-    positive, truth, patients = positive_class(predictions), predictions["truth"].to_numpy(), predictions["patient"]
-    two = positive is not None
-    images = _Images(
-        truth == positive if two else np.zeros(len(truth), dtype=bool),
-        (predicted(predictions) == truth).astype(np.float32),
-        scores(predictions) if two else np.zeros(len(truth)),
-        (1 / patients.map(patients.value_counts())).to_numpy(dtype=np.float32),
+    tables = aligned([table for pair in pairs for table in pair])
+    values, arms = [all_metrics(table, by) for table in tables], [scored(table, by) for table in tables]
+    gaps = mean_gaps([(values[i], values[i + 1]) for i in range(0, len(values), 2)])
+    return limits_of_gaps(
+        gaps, list(zip(arms[::2], arms[1::2], strict=True)), draws=draws, level=level, power=power, seed=seed
     )
-    weights = cluster_weights(truth, predictions["group"].to_numpy(), draws, seed)
-    statistics = ANY_CLASSES | (TWO_CLASSES if two else {})
-    return {
-        metric: None if values[metric] is None else statistic(images, weights)
-        for metric, statistic in statistics.items()
-    }
 
 
-def _enough(predictions: pd.DataFrame) -> bool:
-    return predictions.groupby("truth")["group"].nunique().min() >= MIN_GROUPS
+def mean_gaps(pairs: Sequence[tuple[Metrics, Metrics]]) -> Metrics:
+    """The mean over pairs of first minus second, None where one is."""
+    found = {}
+    for metric in pairs[0][0]:
+        values = [(one[metric], other[metric]) for one, other in pairs]
+        found[metric] = None if None in sum(values, ()) else float(np.mean([one - other for one, other in values]))
+    return found
 
 
-def _table(values: Metrics, drawn: dict[str, np.ndarray | None], enough: bool, level: float) -> pd.DataFrame:
-    rows = {}
+def all_metrics(predictions: pd.DataFrame, by: str | None = None) -> Metrics:
+    """Every metric at image and patient level; `by` as in `metrics.averaged`."""
+    return averaged(lambda rows: image_metrics(rows) | patient_metrics(rows), predictions, by)
+
+
+def limits_of(values: Metrics, arm: Redrawable, level: float = LEVEL) -> pd.DataFrame:
+    """`intervals`, of metrics that are computed and clusters that are scored."""
+    left, rows = arm.values(leave_one_out(arm.classes)), {}
     for metric, value in values.items():
         low = high = np.nan
-        if value is not None and enough:
-            low, high = np.quantile(drawn[metric], [(1 - level) / 2, (1 + level) / 2])
-        rows[metric] = {"value": np.nan if value is None else value, "low": low, "high": high}
-    return pd.DataFrame(rows).T
+        if value is not None and enough(arm.classes):
+            shares = arm.shares(metric)
+            error, freedom = jackknife(left[metric], shares, arm.classes)
+            low, high = limits(metric, value, error, freedom, fewest(shares, arm.classes), level)
+        rows[metric] = {"value": value, "low": low, "high": high}
+    return pd.DataFrame.from_dict(rows, orient="index", dtype=float)
+
+
+def limits_of_gaps(
+    gaps: Metrics,
+    pairs: Sequence[tuple[Redrawable, Redrawable]],
+    *,
+    draws: int = DRAWS,
+    level: float = LEVEL,
+    power: float = POWER,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """`differences`, of metrics that are computed and clusters that are scored."""
+    arm, known = pairs[0][0], [metric for metric, gap in gaps.items() if gap is not None]
+    left, drawn = (
+        mean_redrawn(pairs, counts, known)
+        for counts in (leave_one_out(arm.classes), draw_counts(arm.classes, draws, seed))
+    )
+    rows = {metric: {"value": gap, "low": np.nan, "high": np.nan, "smallest": np.nan} for metric, gap in gaps.items()}
+    for metric in known if enough(arm.classes) else []:
+        error, freedom = np.nanstd(drawn[metric]), jackknife(left[metric], arm.shares(metric), arm.classes)[1]
+        if error > NONE:
+            reach, narrow = stdtrit(freedom, (1 + level) / 2), np.sqrt((freedom + 1) / freedom)
+            low, high = np.nanquantile(drawn[metric], ndtr([-reach * narrow, reach * narrow]))
+            rows[metric] |= {"low": low, "high": high}
+            rows[metric]["smallest"] = (reach + stdtrit(freedom, power)) * error * narrow
+    return pd.DataFrame.from_dict(rows, orient="index", dtype=float)
+
+
+def mean_redrawn(
+    pairs: Sequence[tuple[Redrawable, Redrawable]], counts: np.ndarray, metrics: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """``(D,)`` differences of each metric in each redraw, the mean over pairs."""
+    found = [(one.values(counts, metrics), other.values(counts, metrics)) for one, other in pairs]
+    return {metric: np.mean([one[metric] - other[metric] for one, other in found], axis=0) for metric in metrics}
+
+
+def jackknife(left: np.ndarray, shares: np.ndarray, classes: np.ndarray) -> tuple[float, float]:
+    """Standard error of a metric and its degrees of freedom.
+
+    Args:
+        left: ``(K,)`` the metric without each cluster in turn.
+        shares: ``(K,)`` of each cluster in its class.
+        classes: ``(K,)`` within which clusters are left out.
+    """
+    strata = [classes == value for value in np.unique(classes)]
+    variances = np.array([(own.sum() - 1) * left[own].var() for own in strata])
+    freedoms = np.array([max(effective(shares[own]) - 1, 1) for own in strata])
+    total = variances.sum()
+    freedom = total**2 / (variances**2 / freedoms).sum() if total > NONE**2 else freedoms.min()
+    return np.sqrt(total), freedom
+
+
+def limits(
+    metric: str, value: float, error: float, freedom: float, patients: float, level: float = LEVEL
+) -> tuple[float, float]:
+    """The interval of one metric; NaN where it has none.
+
+    Args:
+        metric: its name.
+        value: of the metric.
+        error: its standard error.
+        freedom: degrees of freedom of that.
+        patients: trials to assume where the error is 0.
+        level: coverage aimed at.
+    """
+    tail, quantile = (1 - level) / 2, stdtrit(freedom, (1 + level) / 2)
+    if metric == "log_loss":
+        reach = np.exp(quantile * error / value)
+        return (value / reach, value * reach) if error > NONE else (np.nan, np.nan)
+    if metric == "matthews_correlation":
+        low, high = limits("", (1 + value) / 2, error / 2, freedom, patients, level)
+        return 2 * low - 1, 2 * high - 1
+    if error > NONE:
+        trials = value * (1 - value) / error**2 * (ndtri(1 - tail) / quantile) ** 2
+    elif value in (0, 1):
+        trials = patients
+    else:
+        return np.nan, np.nan
+    hits, misses = value * trials, (1 - value) * trials
+    low = betaincinv(hits, misses + 1, tail) if hits else 0.0
+    high = betaincinv(hits + 1, misses, 1 - tail) if misses else 1.0
+    return low, high
+
+
+def leave_one_out(classes: np.ndarray) -> np.ndarray:
+    """``(K, K)`` counts of K clusters: without each in turn."""
+    return 1 - np.eye(len(classes))
+
+
+def effective(shares: np.ndarray) -> float:
+    """Kish's effective number of clusters: as many as they are where their shares are equal, fewer where not."""
+    return shares.sum() ** 2 / (shares**2).sum()
+
+
+def fewest(shares: np.ndarray, classes: np.ndarray) -> float:
+    """Effective number of clusters of the class that has the fewest."""
+    return min(effective(shares[classes == value]) for value in np.unique(classes))
+
+
+def enough(classes: np.ndarray) -> bool:
+    """Whether every class that is there has the clusters that an interval needs."""
+    return np.unique(classes, return_counts=True)[1].min() >= MIN_GROUPS

@@ -2,20 +2,33 @@
 
 scikit-learn computes; here it is only decided what is asked of it. A value that is not defined (AUROC where one class
 is missing) is None, never 0 or 0.5.
+
+Two classes have every metric; more have accuracy, balanced accuracy, log-loss, recognition rate and patient accuracy.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pandas as pd
 from scipy.special import softmax
-from sklearn.metrics import accuracy_score, recall_score, roc_auc_score
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    brier_score_loss,
+    f1_score,
+    log_loss,
+    matthews_corrcoef,
+    recall_score,
+    roc_auc_score,
+)
 
 from histotransfer.errors import HistotransferError
 
 MALIGNANT = "malignant"
 THRESHOLD = 0.5  # fixed beforehand: anything tuned on one to three benign validation patients is noise
-ALL = "all"
+ALL, MEAN = "all", "mean"
+MEAN_OVER = (40, 100, 200)  # 400x is for testing only
+BINS = 10
 
 Metrics = dict[str, float | None]
 
@@ -42,8 +55,10 @@ def probabilities(predictions: pd.DataFrame) -> np.ndarray:
     """``(N, classes)`` probabilities, the softmax of the `logit_*` columns.
 
     Raises:
-        HistotransferError: a logit is not a number; the first image is named.
+        HistotransferError: no image; or a logit is not a number, and the first such image is named.
     """
+    if predictions.empty:
+        raise HistotransferError("metrics: no images; is the magnification or the part there?")
     logits = predictions[[f"logit_{name}" for name in class_names(predictions)]]
     if (bad := ~np.isfinite(logits).all(axis=1)).any():
         raise HistotransferError(
@@ -52,43 +67,105 @@ def probabilities(predictions: pd.DataFrame) -> np.ndarray:
     return softmax(logits.to_numpy(dtype=np.float64), axis=1)
 
 
+def most_probable(chances: np.ndarray, names: list[str], positive: str | None) -> np.ndarray:
+    """``(N,)`` index of the predicted class: of two the positive one from `THRESHOLD` on, else the most probable.
+
+    Args:
+        chances: ``(N, C)`` probabilities.
+        names: the C classes.
+        positive: one of them, or None where there are more than two.
+    """
+    if positive is None:
+        return chances.argmax(axis=1)
+    at = names.index(positive)
+    return np.where(chances[:, at] >= THRESHOLD, at, 1 - at)
+
+
 def predicted(predictions: pd.DataFrame) -> np.ndarray:
-    """The predicted class of each row: the more probable of two at the fixed threshold, else the most probable."""
-    names, positive = class_names(predictions), positive_class(predictions)
-    if positive is not None:
-        (negative,) = set(names) - {positive}
-        return np.where(scores(predictions) >= THRESHOLD, positive, negative)
-    return np.array(names)[probabilities(predictions).argmax(axis=1)]
+    """``(N,)`` name of the class predicted of each row, as `most_probable`."""
+    names = class_names(predictions)
+    return np.array(names)[most_probable(probabilities(predictions), names, positive_class(predictions))]
 
 
 def image_metrics(predictions: pd.DataFrame) -> Metrics:
-    """Accuracy and balanced accuracy; for two classes also AUROC, sensitivity and specificity.
+    """Accuracy, balanced accuracy and log-loss (nats); of two classes all the metrics that the field reports.
 
-    Sensitivity is the recall of the positive class, specificity that of the other. Balanced accuracy and AUROC need
-    every class, sensitivity and specificity their own.
+    Sensitivity is the recall of the positive class, specificity that of the other. Sensitivity, specificity and F1 need
+    their own class; balanced accuracy, AUROC, average precision and Matthews correlation need every class.
+
+    Raises:
+        HistotransferError: no image, or a logit that is not finite.
     """
     names, truth = class_names(predictions), predictions["truth"]
     guess, present = predicted(predictions), set(truth)
     whole = present == set(names)
     recalls = recall_score(truth, guess, labels=names, average=None, zero_division=np.nan)
+    columns = np.argsort(names)  # scikit-learn wants them sorted
     metrics: Metrics = {
         "accuracy": float(accuracy_score(truth, guess)),
         "balanced_accuracy": float(np.mean(recalls)) if whole else None,
+        "log_loss": float(log_loss(truth, probabilities(predictions)[:, columns], labels=sorted(names))),
     }
     if (positive := positive_class(predictions)) is not None:
         recall = {name: float(value) if name in present else None for name, value in zip(names, recalls, strict=True)}
+        target, score = (truth == positive).to_numpy(), scores(predictions)
         metrics |= {
-            "auroc": float(roc_auc_score(truth == positive, scores(predictions))) if whole else None,
+            "auroc": float(roc_auc_score(target, score)) if whole else None,
+            "average_precision": float(average_precision_score(target, score)) if whole else None,
             "sensitivity": recall.pop(positive),
             "specificity": recall.popitem()[1],
+            "f1": float(f1_score(target, guess == positive)) if positive in present else None,
+            "matthews_correlation": float(matthews_corrcoef(target, guess == positive)) if whole else None,
+            "brier": float(brier_score_loss(target, score, labels=[False, True])),
+            "calibration_error": calibration_error(target, score),
         }
     return metrics
 
 
 def patient_metrics(predictions: pd.DataFrame) -> Metrics:
-    """Spanhol's recognition rate: the share of images that are right, per patient, averaged over patients."""
+    """Recognition rate; accuracy and, of two classes, AUROC of the patients, each by the mean of its probabilities.
+
+    Recognition rate: the share of images that are right, per patient, averaged over patients (Spanhol et al. 2016,
+    equations 1 and 2). A patient with images of two classes stands once in each for the other two.
+
+    Raises:
+        HistotransferError: as `image_metrics`.
+    """
     right = pd.Series(predicted(predictions) == predictions["truth"].to_numpy(), index=predictions.index)
-    return {"recognition_rate": float(right.groupby(predictions["patient"]).mean().mean())}
+    whole = image_metrics(patient_table(predictions))
+    return {"recognition_rate": float(right.groupby(predictions["patient"]).mean().mean())} | {
+        f"patient_{metric}": whole[metric] for metric in ("accuracy", "auroc") if metric in whole
+    }
+
+
+def patient_table(predictions: pd.DataFrame) -> pd.DataFrame:
+    """One row a patient (and class): the logarithm of the mean of its images' probabilities as `logit_*`."""
+    names = [f"logit_{name}" for name in class_names(predictions)]
+    values = predictions[["patient", "group", "truth"]].assign(
+        **dict(zip(names, probabilities(predictions).T, strict=True))
+    )
+    means = values.groupby(["patient", "group", "truth"], as_index=False)[names].mean()
+    tiny = np.finfo(float).tiny  # a probability of 0 has no logarithm
+    return means.assign(image=means["patient"], **{name: np.log(means[name].clip(tiny)) for name in names})
+
+
+def bin_of(score: np.ndarray) -> np.ndarray:
+    """Which of the `BINS` equal bins of [0, 1] a probability falls in, 0 to ``BINS - 1``; a border to the lower one."""
+    return np.searchsorted(np.arange(1, BINS) / BINS, score)
+
+
+def calibration_error(target: np.ndarray, score: np.ndarray) -> float:
+    """Expected calibration error: the gap between mean probability and share of positives in each bin, by its size.
+
+    Ten bins of equal width of the probability of the positive class (Naeini et al. 2015). It grows with few images even
+    where a model is calibrated: compare it between models on the same images only.
+
+    Args:
+        target: ``(N,)`` bool, whether positive.
+        score: ``(N,)`` probability of the positive class.
+    """
+    gaps = np.bincount(bin_of(score), weights=score - target, minlength=BINS)
+    return float(np.abs(gaps).sum() / len(score))
 
 
 def by_magnification(predictions: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -99,8 +176,34 @@ def by_magnification(predictions: pd.DataFrame) -> Iterator[tuple[str, pd.DataFr
     yield ALL, predictions
 
 
+def scopes(predictions: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, str | None]]:
+    """What is reported: name, rows, and the column over whose values a metric is averaged (None: over none).
+
+    Each magnification, the unweighted mean over 40x, 100x and 200x ("mean", where all three are there), all rows.
+    """
+    *single, whole = by_magnification(predictions)
+    for name, rows in single:
+        yield name, rows, None
+    rows = predictions[predictions["magnification"].isin(MEAN_OVER)]
+    if rows["magnification"].nunique() == len(MEAN_OVER):
+        yield MEAN, rows, "magnification"
+    yield *whole, None
+
+
+def parts_of(predictions: pd.DataFrame, by: str | None) -> list[pd.DataFrame]:
+    """The tables over which a metric is averaged: one for each value of the column `by`, or the whole alone."""
+    return [predictions] if by is None else [rows for _, rows in predictions.groupby(by)]
+
+
+def averaged(compute: Callable[[pd.DataFrame], Metrics], predictions: pd.DataFrame, by: str | None = None) -> Metrics:
+    """Metrics of each of `parts_of`, and their unweighted mean; None where one of them is not defined."""
+    found = [compute(rows) for rows in parts_of(predictions, by)]
+    values = {metric: [metrics[metric] for metrics in found] for metric in found[0]}
+    return {metric: None if None in own else float(np.mean(own)) for metric, own in values.items()}
+
+
 def evaluate(predictions: pd.DataFrame) -> dict[str, dict[str, dict[str, Metrics]]]:
-    """Every metric of a predictions table: ``{part: {level: {magnification: {metric: value}}}}``.
+    """Every metric of a predictions table: ``{part: {level: {scope: {metric: value}}}}``, scopes as in `scopes`.
 
     Besides the metrics each cell holds the numbers of `images` and `patients` behind it.
     """
@@ -109,8 +212,8 @@ def evaluate(predictions: pd.DataFrame) -> dict[str, dict[str, dict[str, Metrics
         levels = {"image": image_metrics, "patient": patient_metrics}
         result[part] = {
             level: {
-                name: compute(subset) | {"images": len(subset), "patients": subset["patient"].nunique()}
-                for name, subset in by_magnification(rows)
+                name: averaged(compute, subset, by) | {"images": len(subset), "patients": subset["patient"].nunique()}
+                for name, subset, by in scopes(rows)
             }
             for level, compute in levels.items()
         }

@@ -2,12 +2,13 @@
 
 Paper: Hu, Shen, Sun, "Squeeze-and-Excitation Networks", CVPR 2018, https://arxiv.org/abs/1709.01507, equations 2 to 4.
 
-Deviations from it, both on purpose:
+Deviations from it, on purpose:
 
 * `gate="identity"` uses ``2 * sigmoid(z)`` with the last layer zero, so that a gate is exactly 1 at the start and
   a network with published weights computes what it computed before the gates were added. `gate="standard"` is the
   paper's ``sigmoid(z)`` with the usual random initialisation.
 * The hidden width is ``max(4, C // r)``, so that narrow layers (32 new features) keep some room.
+* Both layers have biases, which equation 3 leaves out; most implementations have them.
 """
 
 from typing import Literal

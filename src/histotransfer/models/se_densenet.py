@@ -1,18 +1,24 @@
 """SE-DenseNet: DenseNet with squeeze-and-excitation gates, under torchvision's parameter names.
 
-Papers: Huang et al., "Densely Connected Convolutional Networks", CVPR 2017, https://arxiv.org/abs/1608.06993 (the
-bottleneck, compressed form: DenseNet-BC); Hu et al. 2018 for the gates (`histotransfer.models.se`).
+Papers: Huang et al., "Densely Connected Convolutional Networks", CVPR 2017, https://arxiv.org/abs/1608.06993: the
+ImageNet nets of its table 1 and the CIFAR nets of its table 2, by name in `CONFIGURATIONS`; Hu et al. 2018 for the
+gates (`histotransfer.models.se`).
 
-Deviations: the reproduced paper (arXiv 2404.09226) does not state depth, growth rate, reduction ratio or where exactly
-a gate sits; a third-party summary places gates "inside the dense blocks and in the transition layers". Here each of
-three positions can be switched on: `layer` (a dense layer's new features), `block` (a block's whole output) and
-`transition` (after its 1x1 convolution). `block` and `transition` are the default reading.
+Deviations:
 
-With gates off, or on and untrained, outputs equal torchvision's `densenet121` for the same weights.
+* The reproduced paper (arXiv 2404.09226) does not state depth, growth rate, reduction ratio or where exactly a gate
+  sits; a third-party summary places gates "inside the dense blocks and in the transition layers". Here each of three
+  positions can be switched on: `layer` (a dense layer's new features), `block` (a block's whole output) and
+  `transition` (after its 1x1 convolution). `block` and `transition` are the default reading.
+* The same summary gives BN, ReLU, 3x3 convolution for H; DenseNet-121, which has published weights, puts a 1x1
+  bottleneck before it (DenseNet-B). Both forms are here; the bottleneck is the default.
+* No dropout: Huang et al. use it (0.2) on CIFAR without augmentation only.
+
+With gates off, or on and untrained, outputs equal torchvision's DenseNets for the same weights.
 """
 
 from collections.abc import Collection
-from typing import get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -21,11 +27,66 @@ from torch.nn import functional as F
 from histotransfer.config import Position
 from histotransfer.models.se import Gate, SqueezeExcite
 
+Stem = Literal["imagenet", "cifar"]
 DENSENET121 = (6, 12, 24, 16)
 
 
+def _cifar(depth: int, growth_rate: int) -> dict[str, Any]:
+    """Keyword arguments of a net of table 2: three equal blocks, no bottleneck, no compression."""
+    return {
+        "block_config": ((depth - 4) // 3,) * 3,
+        "growth_rate": growth_rate,
+        "bottleneck": None,
+        "compression": 1.0,
+        "stem": "cifar",
+        "stem_features": 16,
+    }
+
+
+def _cifar_bc(depth: int, growth_rate: int) -> dict[str, Any]:
+    """The same with bottlenecks and compression: two convolutions a layer."""
+    return {
+        "block_config": ((depth - 4) // 6,) * 3,
+        "growth_rate": growth_rate,
+        "stem": "cifar",
+        "stem_features": 2 * growth_rate,
+    }
+
+
+CONFIGURATIONS: dict[str, dict[str, Any]] = {
+    "densenet121": {"block_config": DENSENET121},
+    "densenet169": {"block_config": (6, 12, 32, 32)},
+    "densenet201": {"block_config": (6, 12, 48, 32)},
+    "densenet40-k12": _cifar(40, 12),
+    "densenet100-k12": _cifar(100, 12),
+    "densenet100-k24": _cifar(100, 24),
+    "densenet-bc100-k12": _cifar_bc(100, 12),
+    "densenet-bc250-k24": _cifar_bc(250, 24),
+    "densenet-bc190-k40": _cifar_bc(190, 40),
+}
+"""Name to keyword arguments of `SEDenseNet`: Huang et al., tables 1 and 2."""
+
+
+class BasicLayer(nn.Module):
+    """H of Huang et al., section 3: BN, ReLU, 3x3 convolution; `growth_rate` new features.
+
+    Shapes: a list of ``(N, C_i, H, W)`` in, ``(N, growth_rate, H, W)`` out.
+    """
+
+    def __init__(self, channels: int, growth_rate: int, se: nn.Module | None):
+        super().__init__()
+        self.norm1 = nn.BatchNorm2d(channels)
+        self.relu1 = nn.ReLU(inplace=True)
+        self.conv1 = nn.Conv2d(channels, growth_rate, kernel_size=3, padding=1, bias=False)
+        self.se = se
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        x = self.conv1(self.relu1(self.norm1(torch.cat(features, 1))))
+        return x if self.se is None else self.se(x)
+
+
 class DenseLayer(nn.Module):
-    """H of Huang et al.: BN, ReLU, 1x1 convolution, BN, ReLU, 3x3 convolution; `growth_rate` new features.
+    """H with a bottleneck (DenseNet-B): BN, ReLU, 1x1 convolution, BN, ReLU, 3x3 convolution.
 
     Shapes: a list of ``(N, C_i, H, W)`` in, ``(N, growth_rate, H, W)`` out.
     """
@@ -49,7 +110,7 @@ class DenseLayer(nn.Module):
 class DenseBlock(nn.Module):
     """Layers that each see all features before them: ``(N, C, H, W)`` to ``(N, C + layers * growth_rate, H, W)``."""
 
-    def __init__(self, layers: list[DenseLayer], se: nn.Module | None):
+    def __init__(self, layers: list[DenseLayer] | list[BasicLayer], se: nn.Module | None):
         super().__init__()
         for number, layer in enumerate(layers, start=1):
             self.add_module(f"denselayer{number}", layer)
@@ -58,7 +119,7 @@ class DenseBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         features = [x]
         for layer in self.children():
-            if isinstance(layer, DenseLayer):
+            if layer is not self.se:
                 features.append(layer(features))
         x = torch.cat(features, 1)
         return x if self.se is None else self.se(x)
@@ -81,22 +142,25 @@ class Transition(nn.Module):
 
 
 class SEDenseNet(nn.Module):
-    """DenseNet-BC with optional SE gates.
+    """DenseNet with optional SE gates; DenseNet-121 with gates in blocks and transitions by default.
 
     Shapes: ``(N, 3, H, W)`` float32, ImageNet-normalised, H and W at least 32, to logits ``(N, num_classes)``.
 
     Args:
         num_classes: number of logits.
-        block_config: dense layers in each block; the default is DenseNet-121's.
+        block_config: dense layers in each block.
         growth_rate: new features of each dense layer (k of Huang et al.).
-        bottleneck: the 1x1 convolution has ``bottleneck * growth_rate`` outputs.
-        stem_features: channels after the first convolution.
+        bottleneck: a layer's 1x1 convolution has ``bottleneck * growth_rate`` outputs; None: it has none.
+        compression: a transition keeps this share of its channels (theta of Huang et al.), rounded down.
+        stem: `imagenet` is a 7x7 convolution and a pooling, together a fourth of the resolution; `cifar` a 3x3
+            convolution at full resolution.
+        stem_features: channels after the stem.
         positions: where gates sit, any of `layer`, `block`, `transition`; empty for the plain DenseNet.
         reduction: r of the gates.
         gate: `identity` (exactly 1 until trained) or `standard`, see `histotransfer.models.se`.
 
     Raises:
-        ValueError: an unknown position.
+        ValueError: an unknown position or stem.
     """
 
     def __init__(
@@ -105,7 +169,9 @@ class SEDenseNet(nn.Module):
         *,
         block_config: tuple[int, ...] = DENSENET121,
         growth_rate: int = 32,
-        bottleneck: int = 4,
+        bottleneck: int | None = 4,
+        compression: float = 0.5,
+        stem: Stem = "imagenet",
         stem_features: int = 64,
         positions: Collection[Position] = ("block", "transition"),
         reduction: int = 16,
@@ -114,27 +180,35 @@ class SEDenseNet(nn.Module):
         super().__init__()
         if unknown := set(positions) - set(get_args(Position)):
             raise ValueError(f"unknown SE position {sorted(unknown)}; choose from {get_args(Position)}")
+        if stem not in get_args(Stem):
+            raise ValueError(f"unknown stem {stem!r}; choose from {get_args(Stem)}")
 
         def se(position: Position, channels: int) -> SqueezeExcite | None:
             return SqueezeExcite(channels, reduction, gate) if position in positions else None
 
+        def layer(channels: int) -> DenseLayer | BasicLayer:
+            gate_of_layer = se("layer", growth_rate)
+            if bottleneck is None:
+                return BasicLayer(channels, growth_rate, gate_of_layer)
+            return DenseLayer(channels, growth_rate, bottleneck, gate_of_layer)
+
         self.features = nn.Sequential()
-        self.features.add_module("conv0", nn.Conv2d(3, stem_features, 7, stride=2, padding=3, bias=False))
-        self.features.add_module("norm0", nn.BatchNorm2d(stem_features))
-        self.features.add_module("relu0", nn.ReLU(inplace=True))
-        self.features.add_module("pool0", nn.MaxPool2d(kernel_size=3, stride=2, padding=1))
+        if stem == "imagenet":
+            self.features.add_module("conv0", nn.Conv2d(3, stem_features, 7, stride=2, padding=3, bias=False))
+            self.features.add_module("norm0", nn.BatchNorm2d(stem_features))
+            self.features.add_module("relu0", nn.ReLU(inplace=True))
+            self.features.add_module("pool0", nn.MaxPool2d(kernel_size=3, stride=2, padding=1))
+        else:
+            self.features.add_module("conv0", nn.Conv2d(3, stem_features, 3, padding=1, bias=False))
         channels = stem_features
         for number, depth in enumerate(block_config, start=1):
-            layers = [
-                DenseLayer(channels + i * growth_rate, growth_rate, bottleneck, se("layer", growth_rate))
-                for i in range(depth)
-            ]
+            layers = [layer(channels + i * growth_rate) for i in range(depth)]
             channels += depth * growth_rate
             self.features.add_module(f"denseblock{number}", DenseBlock(layers, se("block", channels)))
             if number < len(block_config):
-                transition = Transition(channels, channels // 2, se("transition", channels // 2))
-                self.features.add_module(f"transition{number}", transition)
-                channels //= 2
+                kept = int(channels * compression)
+                self.features.add_module(f"transition{number}", Transition(channels, kept, se("transition", kept)))
+                channels = kept
         self.features.add_module("norm5", nn.BatchNorm2d(channels))
         self.classifier = nn.Linear(channels, num_classes)
         self.reset_parameters()

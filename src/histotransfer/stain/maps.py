@@ -5,14 +5,9 @@ from collections.abc import Callable, Iterator, Sequence
 import cv2
 import numpy as np
 
-from histotransfer.stain.density import DENSITY, LEVELS, LIGHT
+from histotransfer.stain.density import DENSITY, LEVELS, LIGHT, MIN_GLASS, glass_mask
 
-GLASS_LEVEL = 215  # a pixel brighter than this in every channel is glass
-SAMPLE = 40_000  # pixels that parameters are estimated on
 STRIP = 24_000  # pixels mapped at a time: the floats in between stay in a core's cache
-
-
-MIN_GLASS = 0.01  # share of pixels from which glass is worth a guard
 MAX_GLASS_SHIFT = 15.0  # CIELAB delta E that glass may move
 
 # Grey level to linear light (sRGB, IEC 61966-2-1), which spares the conversion to CIELAB its slowest step.
@@ -77,8 +72,7 @@ def _strips(image: np.ndarray) -> Iterator[slice]:
 
 def glass_shift(density: np.ndarray, mapping: Callable[[np.ndarray], np.ndarray]) -> float:
     """CIELAB delta E by which `mapping` (image to image) moves the glass of densities `(3, N)`; 0 without glass."""
-    red, green, blue = density < DENSITY[GLASS_LEVEL]
-    glass = red & green & blue
+    glass = glass_mask(density)
     if np.count_nonzero(glass) < max(1, MIN_GLASS * glass.size):
         return 0.0
     levels = LIGHT * np.exp([-channel[glass].mean() for channel in density]) - 1

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import cv2
@@ -16,10 +16,14 @@ from histotransfer.stain.density import (
     NotNormalisable,
     StainFit,
     absorbing_mask,
+    channels_first,
     fit_stains,
+    glass_density,
+    has_ink,
     is_rendered_with,
     macenko_stain_matrix,
     optical_density,
+    pool,
     sample,
     sample_density,
     tissue_mask,
@@ -31,9 +35,11 @@ from histotransfer.stain.maps import MAX_GLASS_SHIFT, glass_shift, keep_glass, m
 REFERENCE_LAB_MEAN = np.array([65.22132, 28.934267, -14.142519])
 REFERENCE_LAB_STD = np.array([15.800227, 9.263783, 6.0213304])
 
-
 MAX_GAIN = 8.0  # largest stretch of a concentration or a colour axis
-SAME_MEAN, SAME_STD = 1.0, 0.04  # CIELAB units; relative
+# What counts as normalised already, in Reinhard: CIELAB units of the means, the relative change of the spreads.
+SAME_MEAN, SAME_STD = 1.0, 0.04
+# What a normalised tile may miss the reference by where colours were clipped to the gamut.
+CLIPPED_MEAN, CLIPPED_STD = 1.25, 0.35
 
 
 class Fallback(NamedTuple):
@@ -53,7 +59,8 @@ class LabFit(NamedTuple):
 class Identity:
     """No normalisation, and the interface of all normalisers.
 
-    `transform` never fails on a valid image and keeps no state, so one fitted normaliser serves many threads.
+    `transform` takes each image for itself, as the training pipeline does; `transform_slide` estimates once for all
+    tiles of a slide. Neither fails on a valid image or keeps state, so one fitted normaliser serves many threads.
     """
 
     name = "none"
@@ -68,16 +75,28 @@ class Identity:
         Raises:
             HistotransferError: not uint8 RGB, or no image that passes the guards.
         """
-        single = isinstance(target, np.ndarray) and target.ndim == 3
         fits, reasons = [], Counter()
-        for image in [target] if single else target:
+        for image in [target] if _is_single(target) else target:
             try:
-                fits.append(self._estimate(checked(image)))
+                fits.append(self._estimate(sample(checked(image))))
             except NotNormalisable as reason:
                 reasons[str(reason)] += 1
         if not fits:
             raise HistotransferError(f"{self.name}: no target to fit ({_listed(reasons) or 'no images given'})")
         self._adopt([np.median(part, axis=0) for part in zip(*fits, strict=True)])
+        return self
+
+    def fit_slide(self, tiles: Sequence[np.ndarray]) -> "Identity":
+        """Take the reference from all tiles of one slide pooled, the level of its glass included.
+
+        Raises:
+            HistotransferError: as `fit`.
+        """
+        tiles = _listed_images(tiles)
+        try:
+            self._adopt(self._estimate_slide(pool(tiles)))
+        except NotNormalisable as reason:
+            raise HistotransferError(f"{self.name}: no slide to fit ({reason})") from reason
         return self
 
     def normalise(self, image: np.ndarray) -> tuple[np.ndarray, str]:
@@ -86,11 +105,7 @@ class Identity:
         Raises:
             HistotransferError: not a uint8 RGB array `(H, W, 3)` with at least one pixel.
         """
-        image = checked(image)
-        try:
-            return self._map(image), ""
-        except NotNormalisable as reason:
-            return image.copy(), str(reason)
+        return _attempt(self._map, checked(image))
 
     def transform(
         self,
@@ -101,6 +116,8 @@ class Identity:
     ) -> np.ndarray | list[np.ndarray]:
         """Normalise an image `(H, W, 3)`, a batch `(N, H, W, 3)` or a sequence of images: uint8 RGB in, the same out.
 
+        Every image is estimated alone: the colour of one says nothing about another.
+
         Args:
             images: one image or several; sizes may differ in a sequence.
             names: what to call the images in `fallbacks`; their positions if left out.
@@ -109,22 +126,30 @@ class Identity:
         Raises:
             HistotransferError: an image that is not uint8 RGB, no images, or as many names as images are missing.
         """
-        single = isinstance(images, np.ndarray) and images.ndim == 3
-        batch = [images] if single else images
-        if not len(batch):
-            raise HistotransferError("stain: no images given")
-        names = [str(i) for i in range(len(batch))] if names is None else names
-        if len(names) != len(batch):
-            raise HistotransferError(f"stain: {len(batch)} images but {len(names)} names")
-        done = []
-        for image, name in zip(batch, names, strict=True):
-            out, reason = self.normalise(image)
-            done.append(out)
-            if reason and fallbacks is not None:
-                fallbacks.append(Fallback(name, reason))
-        if single:
-            return done[0]
-        return np.stack(done) if isinstance(images, np.ndarray) else done
+        return _transform_each(self._map, images, names, fallbacks)
+
+    def transform_slide(
+        self,
+        tiles: np.ndarray | Sequence[np.ndarray],
+        *,
+        names: Sequence[str] | None = None,
+        fallbacks: list[Fallback] | None = None,
+    ) -> np.ndarray | list[np.ndarray]:
+        """Normalise the tiles of one slide alike, by one estimate from all of them pooled.
+
+        A slide shows enough nuclei, stroma and glass to tell its stains, their strength and the level of its light; a
+        tile may not. Arguments, result and errors are those of `transform`. Tiles with pen ink come back unchanged,
+        and so do all tiles of a slide that fails a guard.
+        """
+        try:
+            mapping = self._slide_mapping(_listed_images(tiles))
+        except NotNormalisable as refused:
+            reason = str(refused)
+
+            def mapping(_: np.ndarray) -> np.ndarray:
+                raise NotNormalisable(reason)
+
+        return _transform_each(mapping, tiles, names, fallbacks)
 
     def stain_matrix(self, image: np.ndarray) -> np.ndarray:
         """Stain vectors `(2, 3)` of an image, unit rows haematoxylin and eosin; published ones if none are estimated.
@@ -157,10 +182,16 @@ class Identity:
     def _map(self, image: np.ndarray) -> np.ndarray:
         return image.copy()
 
-    def _estimate(self, image: np.ndarray) -> tuple:
+    def _slide_mapping(self, tiles: Sequence[np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
+        return np.copy
+
+    def _estimate(self, pixels: np.ndarray) -> tuple:
         return (np.zeros(0),)
 
-    def _adopt(self, reference: list[np.ndarray]) -> None:
+    def _estimate_slide(self, pixels: np.ndarray) -> tuple:
+        return self._estimate(pixels)
+
+    def _adopt(self, reference: Sequence[np.ndarray]) -> None:
         pass
 
     def _reference(self) -> tuple:
@@ -171,7 +202,8 @@ class Macenko(Identity):
     """Stain vectors from the extreme angles of the stain plane, amounts matched at their 99th percentile.
 
     Unfitted, the reference is the published one. Source: Macenko 2009. Deviation: where the linear map would tint the
-    tile's glass (over `MAX_GLASS_SHIFT`), the glass stays as it was.
+    tile's glass (over `MAX_GLASS_SHIFT`), the glass stays as it was. A slide's densities are those above its own glass,
+    and its vectors come from all pixels that absorb (`absorbing_mask`).
     """
 
     name = "macenko"
@@ -182,28 +214,51 @@ class Macenko(Identity):
         self.reference = StainFit(REFERENCE_STAINS, REFERENCE_CONCENTRATIONS)
 
     def stain_matrix(self, image: np.ndarray) -> np.ndarray:
-        return self._estimate(checked(image)).stain_matrix
+        return self._estimate(sample(checked(image))).stain_matrix
 
     def _map(self, image: np.ndarray) -> np.ndarray:
         density = sample_density(image)
         if is_rendered_with(density, self.reference):
             return image.copy()
-        source = fit_stains(density, self._estimator, self._mask)
+        return self._render(image, density, fit_stains(density, self._estimator, self._mask))
+
+    def _slide_mapping(self, tiles: Sequence[np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
+        pixels = pool(tiles)
+        if is_rendered_with(channels_first(pixels), self.reference):
+            return np.copy
+        source = self._estimate_slide(pixels)
+
+        def mapping(tile: np.ndarray) -> np.ndarray:
+            density = sample_density(tile)
+            if has_ink(density):
+                raise NotNormalisable("pen ink")
+            return self._render(tile, density, source)
+
+        return mapping
+
+    def _render(self, image: np.ndarray, density: np.ndarray, source: StainFit) -> np.ndarray:
         gain = self.reference.max_concentrations / np.maximum(source.max_concentrations, 1e-6)
         if not 1 / MAX_GAIN <= gain.min() <= gain.max() <= MAX_GAIN:
             raise NotNormalisable("staining too weak or too strong to match")
         matrix = self.reference.stain_matrix.T @ np.diag(gain) @ np.linalg.pinv(source.stain_matrix.T)
-        mapped = map_density(image, matrix)
-        if glass_shift(density, lambda colour: map_density(colour, matrix)) > MAX_GLASS_SHIFT:
+        offset = self.reference.glass - matrix @ source.glass
+        mapped = map_density(image, matrix, offset)
+        if glass_shift(density, lambda colour: map_density(colour, matrix, offset)) > MAX_GLASS_SHIFT:
             return keep_glass(image, mapped)
         return mapped
 
-    def _estimate(self, image: np.ndarray) -> StainFit:
-        return fit_stains(sample_density(image), self._estimator, self._mask)
+    def _estimate(self, pixels: np.ndarray) -> StainFit:
+        return fit_stains(channels_first(pixels), self._estimator, self._mask)
 
-    def _adopt(self, reference: list[np.ndarray]) -> None:
-        stains, amounts = reference
-        self.reference = StainFit(stains / np.linalg.norm(stains, axis=1, keepdims=True), amounts)
+    def _estimate_slide(self, pixels: np.ndarray) -> StainFit:
+        density = channels_first(pixels)
+        glass = glass_density(density)
+        stained = density - glass.astype(np.float32)[:, None]
+        return fit_stains(stained, self._estimator, absorbing_mask)._replace(glass=glass)
+
+    def _adopt(self, reference: Sequence[np.ndarray]) -> None:
+        stains, amounts, glass = reference
+        self.reference = StainFit(stains / np.linalg.norm(stains, axis=1, keepdims=True), amounts, glass)
 
     def _reference(self) -> StainFit:
         return self.reference
@@ -235,26 +290,39 @@ class Reinhard(Identity):
         self.reference = LabFit(REFERENCE_LAB_MEAN, REFERENCE_LAB_STD)
 
     def _map(self, image: np.ndarray) -> np.ndarray:
-        scale, shift = self._affine(image)
+        return self._render(image, *self._affine(sample(image)))
+
+    def _slide_mapping(self, tiles: Sequence[np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
+        scale, shift = self._affine(pool(tiles))
+        return lambda tile: self._render(tile, scale, shift)
+
+    def _render(self, image: np.ndarray, scale: np.ndarray, shift: np.ndarray) -> np.ndarray:
         if glass_shift(sample_density(image)[:, ::4], lambda colour: map_lab(colour, scale, shift)) > MAX_GLASS_SHIFT:
             raise NotNormalisable("glass would be tinted")
         return map_lab(image, scale, shift)
 
-    def _affine(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        source = self._estimate(image)
-        scale = self.reference.std / source.std
-        # Clipping to the gamut keeps a normalised tile from having the reference's moments to the last digit.
-        if np.allclose(source.mean, self.reference.mean, 0, SAME_MEAN) and np.allclose(scale, 1, 0, SAME_STD):
+    def _affine(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        source = self._estimate(pixels)
+        if self._is_done(source, pixels):
             return np.ones(3), np.zeros(3)
+        scale = self.reference.std / source.std
         if scale.max() > MAX_GAIN:
             raise NotNormalisable("no contrast: the tile has hardly more than one colour")
         return scale, self.reference.mean - scale * source.mean
 
-    def _estimate(self, image: np.ndarray) -> LabFit:
-        # Moments settle sooner than percentiles do.
-        return _lab_moments(np.ascontiguousarray(sample(image)[::2]) if image.size > 3 * SAMPLE else sample(image))
+    def _is_done(self, source: LabFit, pixels: np.ndarray) -> bool:
+        off = np.abs(source.mean - self.reference.mean).max()
+        stretch = np.abs(self.reference.std / source.std - 1).max()
+        if off > CLIPPED_MEAN or stretch > CLIPPED_STD:
+            return False
+        clipped = ((pixels == 0) | (pixels == 255)).any(axis=1).mean() > 0.01
+        return bool(clipped or (off < SAME_MEAN and stretch < SAME_STD))
 
-    def _adopt(self, reference: list[np.ndarray]) -> None:
+    def _estimate(self, pixels: np.ndarray) -> LabFit:
+        # Moments settle sooner than percentiles do.
+        return _lab_moments(np.ascontiguousarray(pixels[::2]) if len(pixels) > SAMPLE // 2 else pixels)
+
+    def _adopt(self, reference: Sequence[np.ndarray]) -> None:
         self.reference = LabFit(*reference)
 
     def _reference(self) -> LabFit:
@@ -268,7 +336,46 @@ def _lab_moments(pixels: np.ndarray) -> LabFit:
     return LabFit(mean[:, 0], std[:, 0])
 
 
-VERSION = 2  # part of every fingerprint: raise it when an output changes
+def _attempt(mapping: Callable[[np.ndarray], np.ndarray], image: np.ndarray) -> tuple[np.ndarray, str]:
+    try:
+        return mapping(image), ""
+    except NotNormalisable as reason:
+        return image.copy(), str(reason)
+
+
+def _transform_each(
+    mapping: Callable[[np.ndarray], np.ndarray],
+    images: np.ndarray | Sequence[np.ndarray],
+    names: Sequence[str] | None,
+    fallbacks: list[Fallback] | None,
+) -> np.ndarray | list[np.ndarray]:
+    batch = _listed_images(images)
+    names = [str(i) for i in range(len(batch))] if names is None else names
+    if len(names) != len(batch):
+        raise HistotransferError(f"stain: {len(batch)} images but {len(names)} names")
+    done = []
+    for image, name in zip(batch, names, strict=True):
+        out, reason = _attempt(mapping, image)
+        done.append(out)
+        if reason and fallbacks is not None:
+            fallbacks.append(Fallback(name, reason))
+    if _is_single(images):
+        return done[0]
+    return np.stack(done) if isinstance(images, np.ndarray) else done
+
+
+def _is_single(images: np.ndarray | Iterable[np.ndarray]) -> bool:
+    return isinstance(images, np.ndarray) and images.ndim == 3
+
+
+def _listed_images(images: np.ndarray | Sequence[np.ndarray]) -> list[np.ndarray]:
+    batch = [images] if _is_single(images) else list(images)
+    if not batch:
+        raise HistotransferError("stain: no images given")
+    return [checked(image) for image in batch]
+
+
+VERSION = 3  # part of every fingerprint: raise it when an output changes
 NORMALISERS = {kind.name: kind for kind in (Identity, Macenko, Reinhard, Vahadane)}
 
 

@@ -1,33 +1,16 @@
-"""What a leaking split is worth: one frozen probe, the same images, split by patient and by image.
+"""What a leaking split is worth: one frozen probe, the same images, split by patient and by image."""
 
-Every image is predicted once, out of fold. The probe's features are frozen ImageNet DenseNet-121 features, so nothing
-but the split differs between two runs.
-"""
-
-import time
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from histotransfer.config import LadderConfig
 from histotransfer.datasets import breakhis, lc25000
-from histotransfer.evaluation.baselines import frozen_probe, probe_logits
-from histotransfer.evaluation.metrics import evaluate
-from histotransfer.models.weights import imagenet_trunk
-from histotransfer.splits import (
-    FOLDS_FOLDER,
-    OFFICIAL_FOLDS,
-    content_hashes,
-    group_folds,
-    images_as_groups,
-    read_official_fold,
-)
-from histotransfer.stain import count_reasons, normaliser
-from histotransfer.study.records import environment, fingerprint, write_run
-from histotransfer.tiles import TileSource, load_tiles
-from histotransfer.transfer.ladder import Report, history, initial_model
-from histotransfer.transfer.training import check_device, pooled_features
+from histotransfer.splits import FOLDS_FOLDER, OFFICIAL_FOLDS, images_as_groups, read_official_fold
+from histotransfer.stain import normaliser
+from histotransfer.study.probe import ProbeStudy
+from histotransfer.tiles import load_tiles
+from histotransfer.transfer.ladder import Report
 
 SETS = {"breakhis": breakhis, "lc25000": lc25000}
 UNITS = ("patient", "image")
@@ -53,88 +36,21 @@ def run_leakage(
     Raises:
         HistotransferError: data or weights that cannot be used.
     """
-    check_device(config.device)
-    out, root, around = Path(out), Path(data_root).resolve(), environment()
-    trunk = imagenet_trunk(config.weights)
-    model = initial_model(2, trunk, config)
+    study = ProbeStudy(config, data_root, out)
     for name, dataset in SETS.items():
-        started = time.perf_counter()
-        table = dataset.load(root)
+        table = dataset.load(study.root)
         tiles, fallbacks = load_tiles(
             table["path"].tolist(), config.size, normaliser(config.normaliser), progress=progress
         )
-        features = pooled_features(model, TileSource(tiles), config.batch_size, config.device)
-        images = table["path"].map(lambda path: Path(path).relative_to(root).as_posix())
-        data = {
-            "name": name,
-            "images": len(table),
-            "patients": int(table["patient"].nunique()),
-            "fingerprint": fingerprint(images, content_hashes(table)),
-            "not_normalised": count_reasons(fallbacks),
-        }
+        features = study.features(tiles)
         for unit in UNITS:
-            units = table["group"] if unit == "patient" else images_as_groups(table)
-            predictions, chosen, shared = out_of_fold(table, images, features, units, dataset.LABELS, config)
-            metrics = evaluate(predictions)
-            record = {
-                "experiment": out.name,
-                "run": f"{name}-by-{unit}",
-                "profile": config.profile,
-                "config": {
-                    "size": config.size,
-                    "normaliser": config.normaliser,
-                    "folds": config.folds,
-                    "imagenet": {"source": trunk.source, "content_hash": trunk.content_hash},
-                    "chosen": {"C": chosen},
-                },
-                "data": data,
-                "split": {"kind": f"{unit}, out of fold", "parts": {"test": len(table)}, "audit": shared},
-                "seed": config.seed,
-                "metrics": metrics,
-            }
-            seconds = {"total_seconds": round(time.perf_counter() - started, 1)}
-            write_run(out / record["run"], record, predictions, history(()), {**around, **seconds})
-            report(f"{record['run']}: accuracy {metrics['test']['image']['all']['accuracy']:.3f}, {len(table)} images")
-    if (root / FOLDS_FOLDER).is_dir():
-        official_overlaps(root / FOLDS_FOLDER).to_csv(out / "official_folds.csv", lineterminator="\n")
-    return out
-
-
-def out_of_fold(
-    table: pd.DataFrame,
-    images: pd.Series,
-    features: np.ndarray,
-    units: pd.Series,
-    classes: tuple[str, ...],
-    config: LadderConfig,
-) -> tuple[pd.DataFrame, list[float], dict]:
-    """Predictions of every image by the probe that did not see its fold.
-
-    Args:
-        table: N images.
-        images: their portable names.
-        features: ``(N, C)``.
-        units: ``(N,)`` what is kept together: patients, or single images. C is chosen the same way inside training.
-        classes: labels in the order of the logits.
-        config: folds and seed.
-
-    Returns:
-        A predictions table, the C chosen in each fold, and for each fold how many groups its two sides share.
-    """
-    targets = table["label"].map(classes.index).to_numpy()
-    logits, fold_of = np.empty((len(table), len(classes))), np.empty(len(table), dtype=int)
-    chosen, shared = [], {}
-    for fold, test in enumerate(group_folds(table["label"], units, config.folds, config.seed)):
-        probe = frozen_probe(features[~test], targets[~test], units[~test].to_numpy(), config.seed)
-        logits[test], fold_of[test] = probe_logits(probe, features[test]), fold
-        chosen.append(float(probe.best_params_["logisticregression__C"]))
-        groups = [set(table.loc[side, "group"]) for side in (test, ~test)]
-        shared[f"fold {fold}"] = {"groups": len(groups[0] & groups[1]), "of": len(groups[0])}
-    frame = table[["patient", "group", "magnification", "subtype"]].assign(
-        part="test", fold=fold_of, seed=config.seed, truth=table["label"]
-    )
-    frame.insert(0, "image", images)
-    return frame.join(pd.DataFrame(logits, columns=[f"logit_{name}" for name in classes])), chosen, shared
+            run, units = f"{name}-by-{unit}", table["group"] if unit == "patient" else images_as_groups(table)
+            settings = {"normaliser": config.normaliser}
+            metrics = study.write(run, name, table, dataset.LABELS, features, fallbacks, units, unit, settings)
+            report(f"{run}: accuracy {metrics['accuracy']:.3f}, {len(table)} images")
+    if (folds := study.root / FOLDS_FOLDER).is_dir():
+        official_overlaps(folds).to_csv(study.out / "official_folds.csv", lineterminator="\n")
+    return study.out
 
 
 def official_overlaps(folder: str | Path) -> pd.DataFrame:

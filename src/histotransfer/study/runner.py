@@ -337,6 +337,13 @@ def model_description(rung: Rung, config: LadderConfig, trunk: Trunk) -> dict:
         "normaliser": config.normaliser,
         "profile": config.profile,
         "imagenet": trunk.source,
+        "config": config.model_dump(mode="json", exclude={"weights", "device", "threads", "cache"}),
+        "data": {
+            "name": rung.name,
+            "images": len(rung.table),
+            "patients": int(rung.table["patient"].nunique()),
+            "fingerprint": fingerprint(rung.images, rung.hashes),
+        },
     }
 
 

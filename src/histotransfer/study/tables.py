@@ -3,11 +3,12 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from histotransfer.errors import HistotransferError
 from histotransfer.evaluation.intervals import differences, intervals
-from histotransfer.evaluation.metrics import by_magnification, class_names
+from histotransfer.evaluation.metrics import ALL, MEAN, class_names, scopes
 from histotransfer.study.records import Run, read_run
 
 
@@ -28,30 +29,32 @@ def with_intervals(runs: Mapping[str, Run], part: str = "test") -> pd.DataFrame:
     """Every metric of every run, per magnification, with patient-clustered intervals, in long form.
 
     Returns:
-        Columns `run, magnification, metric, value, low, high, images, patients, classes`; `patients` counts groups of
-        each of the `classes`, as `10 + 32`.
+        Columns `run, magnification, metric, value, low, high, images, patients, classes`; `magnification` is a scope of
+        `metrics.scopes`; `patients` counts groups of each of the `classes`, as `10 + 32`.
 
     Raises:
         HistotransferError: a run has no predictions of that part.
     """
     rows = []
     for name, run in runs.items():
-        for magnification, predictions in by_magnification(_of_part(run, part)):
-            rows += _rows(name, magnification, predictions, intervals(predictions))
+        for magnification, predictions, by in scopes(_of_part(run, part)):
+            rows += _rows(name, magnification, predictions, intervals(predictions, by))
     return pd.DataFrame(rows)
 
 
 def gap(reference: Run, other: Run, part: str = "test") -> pd.DataFrame:
     """Metrics of `other` minus those of `reference` on the same images, in the form of `with_intervals`.
 
+    One column more: `smallest`, as `intervals.differences` gives it.
+
     Raises:
         HistotransferError: no predictions of that part, or not of the same images.
     """
     name = f"{other.folder.name} minus {reference.folder.name}"
-    tables = (by_magnification(_of_part(run, part)) for run in (reference, other))
+    tables = (scopes(_of_part(run, part)) for run in (reference, other))
     rows = []
-    for (magnification, theirs), (_, ours) in zip(*tables, strict=True):
-        rows += _rows(name, magnification, ours, differences(ours, theirs))
+    for (magnification, theirs, by), (_, ours, _) in zip(*tables, strict=True):
+        rows += _rows(name, magnification, ours, differences([(ours, theirs)], by))
     return pd.DataFrame(rows)
 
 
@@ -63,11 +66,10 @@ def _of_part(run: Run, part: str) -> pd.DataFrame:
 
 
 def _rows(name: str, magnification: str, predictions: pd.DataFrame, values: pd.DataFrame) -> list[dict]:
-    groups, classes = predictions.groupby("truth")["group"].nunique(), class_names(predictions)
     about = {
         "images": len(predictions),
-        "patients": " + ".join(str(groups.get(name, 0)) for name in classes),
-        "classes": " + ".join(classes),
+        "patients": patients_of(predictions),
+        "classes": " + ".join(class_names(predictions)),
     }
     return [
         {"run": name, "magnification": magnification, "metric": metric, **row, **about}
@@ -75,18 +77,26 @@ def _rows(name: str, magnification: str, predictions: pd.DataFrame, values: pd.D
     ]
 
 
+def patients_of(predictions: pd.DataFrame) -> str:
+    """Number of strict patients of each class in the order of the logits, as `10 + 32`."""
+    groups = predictions.groupby("truth")["group"].nunique()
+    return " + ".join(str(groups.get(name, 0)) for name in class_names(predictions))
+
+
 def formatted(table: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
     """A long table as people read it: one row a magnification and run, `0.84 [0.77, 0.90]` a metric, n at the end.
 
-    Where there is one run only, its name is left out.
+    Where there is one run only, its name is left out. Of a table with `coverage` it stands behind the interval, in
+    percent: how often such intervals held the truth where that was measured (`study.coverage`).
     """
     text = table[table["metric"].isin(metrics)].copy()
-    text["text"] = [number(row.value, row.low, row.high) for row in text.itertuples()]
+    coverage = text.get("coverage", pd.Series(np.nan, text.index))
+    text["text"] = [number(*row) for row in zip(text["value"], text["low"], text["high"], coverage, strict=True)]
     wide = text.pivot(index=["magnification", "run"], columns="metric", values="text")[list(metrics)]
     about = text.drop_duplicates(["magnification", "run"]).set_index(["magnification", "run"])
     wide["images"] = about["images"]
     wide[f"patients ({about['classes'].iloc[0]})"] = about["patients"]
-    order = {name: i for i, name in enumerate(["40", "100", "200", "400", "all"])}
+    order = {name: i for i, name in enumerate(["40", "100", "200", "400", MEAN, ALL])}
     runs = list(dict.fromkeys(table["run"]))
     wide = wide.sort_index(
         key=lambda index: index.map(lambda name: order.get(name, runs.index(name) if name in runs else 0))
@@ -96,8 +106,11 @@ def formatted(table: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
     return wide.rename_axis(columns=None).rename(columns=lambda name: name.replace("_", " "))
 
 
-def number(value: float, low: float, high: float) -> str:
-    """`0.84 [0.77, 0.90]`; without brackets where there is no interval, a dash where there is no value."""
+def number(value: float, low: float, high: float, coverage: float = np.nan) -> str:
+    """`0.84 [0.77, 0.90] 93 %`; without brackets where there is no interval, a dash where there is no value."""
     if pd.isna(value):
         return "–"
-    return f"{value:.2f}" if pd.isna(low) else f"{value:.2f} [{low:.2f},\N{NO-BREAK SPACE}{high:.2f}]"
+    if pd.isna(low):
+        return f"{value:.2f}"
+    text = f"{value:.2f} [{low:.2f},\N{NO-BREAK SPACE}{high:.2f}]"
+    return text if pd.isna(coverage) else f"{text} {coverage * 100:.0f}\N{NO-BREAK SPACE}%"

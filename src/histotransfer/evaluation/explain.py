@@ -1,0 +1,260 @@
+"""Where a network looks, what its gates do, and whether such maps can be believed.
+
+Papers: Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391 (Grad-CAM); Zhang et al. 2018,
+https://arxiv.org/abs/1608.00507 (the pointing game); Adebayo et al. 2018, https://arxiv.org/abs/1810.03292 (sanity
+checks); Hu et al. 2018, section 7 (profiles of gates).
+
+Deviations: maps keep their sign (Grad-CAM's last ReLU is left to whoever draws them), since a map without any positive
+cell has a hottest cell all the same. A hit of the pointing game is the middle of the hottest cell inside the region,
+without the 15 pixels of tolerance: a cell is larger than that. Adebayo et al. compare maps by several measures; here it
+is Spearman's rank correlation over the cells of the map.
+"""
+
+import copy
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+import torch
+from captum.attr import LayerGradCam
+from scipy.stats import rankdata, t
+from torch import Tensor, nn
+
+from histotransfer.errors import HistotransferError
+from histotransfer.evaluation.intervals import LEVEL, enough, fewest, jackknife, limits
+from histotransfer.models.se import SqueezeExcite
+from histotransfer.models.se_densenet import SEDenseNet
+from histotransfer.tiles import Source
+from histotransfer.transfer.unfreezing import module_groups
+
+BATCH = 32
+DRAWS = 1000
+ANOTHER = "another image's map"
+
+
+def _upright(source: Source) -> Iterator[Tensor]:
+    """The items of a source in order, `BATCH` at a time."""
+    for start in range(0, len(source), BATCH):
+        rows = np.arange(start, min(start + BATCH, len(source)))
+        yield source.batch(rows, np.zeros_like(rows))
+
+
+def grad_cam(model: SEDenseNet, source: Source, targets: np.ndarray) -> np.ndarray:
+    """Grad-CAM at the output of the last dense block (block 4 of DenseNet-121), after its gate.
+
+    Args:
+        model: in eval mode, on the CPU.
+        source: N images.
+        targets: ``(N,)`` index of the class whose logit is explained.
+
+    Returns:
+        ``(N, h, w)`` float32, signed: evidence for the class above 0, against it below.
+    """
+    *_, block = (module for name, module in model.features.named_children() if name.startswith("denseblock"))
+    explainer, maps, done = LayerGradCam(model, block), [], 0
+    for x in _upright(source):
+        own = torch.as_tensor(targets[done : done + len(x)])
+        maps.append(explainer.attribute(x, target=own).detach()[:, 0])
+        done += len(x)
+    return torch.cat(maps).numpy()
+
+
+def hottest(maps: np.ndarray, size: int) -> np.ndarray:
+    """Row and column of the pixel in the middle of each map's hottest cell: ``(N, 2)``, for images of `size` pixels."""
+    cells = np.stack(np.unravel_index(maps.reshape(len(maps), -1).argmax(axis=1), maps.shape[1:]), axis=1)
+    return ((cells + 0.5) * size / np.array(maps.shape[1:])).astype(int)
+
+
+def pointing_game(
+    maps: np.ndarray, masks: np.ndarray, groups: np.ndarray, classes: np.ndarray, *, seed: int = 0
+) -> pd.DataFrame:
+    """How often maps point into the diagnostic region, beside pointing at random and at the middle.
+
+    Args:
+        maps: ``(N, h, w)``.
+        masks: ``(N, S, S)`` bool. Images whose mask is empty have nothing to point at and are left out.
+        groups: ``(N,)`` patients: the intervals are clustered by them.
+        classes: ``(N,)`` within which patients are left out.
+        seed: of the random points.
+
+    Returns:
+        One row a way to point, and one a difference: `value`, `low`, `high`, `images`, `patients`. At random stands
+        twice: exactly, as the share of the image that the region covers, and by `DRAWS` random pixels an image.
+
+    Raises:
+        HistotransferError: every mask is empty.
+    """
+    there = masks.any(axis=(1, 2))
+    if not there.any():
+        raise HistotransferError("pointing game: no image has a diagnostic region; there is nothing to point at")
+    maps, masks, groups, classes = maps[there], masks[there], groups[there], classes[there]
+    size, images = masks.shape[-1], np.arange(len(masks))[:, None]
+    points = {
+        "Grad-CAM": hottest(maps, size)[:, None],
+        "the middle": np.full((1, 1, 2), size // 2),
+        "at random, by draws": np.random.default_rng(seed).integers(0, size, (len(masks), DRAWS, 2)),
+    }
+    hits = {name: masks[images, at[..., 0], at[..., 1]].mean(axis=1) for name, at in points.items()}
+    hits["at random, exactly"] = masks.mean(axis=(1, 2))
+    for other in ("the middle", "at random, exactly"):
+        hits[f"Grad-CAM minus {other}"] = hits["Grad-CAM"] - hits[other]
+    return pd.DataFrame({name: _mean(values, groups, classes) for name, values in hits.items()}).T.astype(
+        {"images": int, "patients": int}
+    )
+
+
+def _mean(values: np.ndarray, groups: np.ndarray, classes: np.ndarray) -> dict[str, float]:
+    """Mean over images of values from 0 to 1, or from -1 to 1, with the interval of `intervals.limits`."""
+    frame = pd.DataFrame({"value": values, "group": groups, "class": classes})
+    clusters = frame.groupby(["class", "group"])["value"].agg(["sum", "size"])
+    sums, sizes, strata = clusters["sum"].to_numpy(), clusters["size"].to_numpy(), clusters.index.codes[0]
+    value, low, high = values.mean(), np.nan, np.nan
+    if enough(strata):
+        shares = sizes / np.bincount(strata, sizes)[strata]
+        error, freedom = jackknife((sums.sum() - sums) / (sizes.sum() - sizes), shares, strata)
+        bounds = "" if values.min() >= 0 else "matthews_correlation"  # the metric with the bounds -1 and 1
+        low, high = limits(bounds, value, error, freedom, fewest(shares, strata))
+    return {"value": value, "low": low, "high": high, "images": len(values), "patients": len(set(groups))}
+
+
+def rank_correlation(maps: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Spearman's correlation of each map with its counterpart: ``(N,)``; 0 where one of the two is constant."""
+    ranks = [rankdata(each.reshape(len(each), -1), axis=1) for each in (maps, others)]
+    a, b = (each - each.mean(axis=1, keepdims=True) for each in ranks)
+    scale = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
+    return np.divide((a * b).sum(axis=1), scale, out=np.zeros(len(a)), where=scale > 0)
+
+
+def randomised(model: SEDenseNet, seed: int = 0) -> Iterator[tuple[str, SEDenseNet]]:
+    """A copy whose weights are drawn anew from the head down, group after group: each group's name, and the copy.
+
+    What was drawn anew stays so. BatchNorm goes back to where it began, its statistics too.
+    """
+    model = copy.deepcopy(model)
+    torch.manual_seed(seed)
+    for name, modules in reversed(module_groups(model)):
+        for module in (inner for outer in modules for inner in outer.modules()):
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight)  # as SEDenseNet begins
+            elif isinstance(module, nn.Linear | nn.BatchNorm2d):
+                module.reset_parameters()
+        yield name, model
+
+
+def sanity_check(
+    model: SEDenseNet,
+    source: Source,
+    targets: np.ndarray,
+    groups: np.ndarray,
+    classes: np.ndarray,
+    *,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """How much a map still resembles itself when the network's weights are drawn anew from the head down.
+
+    A map that stayed the same would show the image, not what the network learned.
+
+    Args:
+        model: trained, in eval mode, on the CPU.
+        source: N images.
+        targets: ``(N,)`` index of the class whose logit is explained, at every step.
+        groups: ``(N,)`` patients.
+        classes: ``(N,)``.
+        seed: of the new weights.
+
+    Returns:
+        One row a step (index: the group drawn anew last; head first, stem last): mean rank correlation with the trained
+        network's map as `value`, `low`, `high`, `images`, `patients`. The last row is what to compare with: the
+        correlation with the trained network's map of another image.
+    """
+    maps = grad_cam(model, source, targets)
+    order = np.random.default_rng(seed).permutation(len(maps))
+    others = {name: grad_cam(changed, source, targets) for name, changed in randomised(model, seed)}
+    others[ANOTHER] = maps[np.roll(order, 1)[np.argsort(order)]]
+    rows = {name: _mean(rank_correlation(maps, other), groups, classes) for name, other in others.items()}
+    return pd.DataFrame(rows).T.astype({"images": int, "patients": int})
+
+
+@torch.inference_mode()
+def gates(model: SEDenseNet, source: Source) -> dict[str, np.ndarray]:
+    """Every SE gate for every image: name of the module it sits in to ``(N, C)``.
+
+    Raises:
+        HistotransferError: a network without gates.
+    """
+    found: dict[str, list[Tensor]] = {}
+    hooks = []
+    for name, module in model.features.named_modules():
+        if isinstance(module, SqueezeExcite):
+            values = found.setdefault(name.removesuffix(".se"), [])
+            hooks.append(
+                module.register_forward_hook(
+                    lambda gate, inputs, output, values=values: values.append(gate.gates(inputs[0]))
+                )
+            )
+    if not hooks:
+        raise HistotransferError("gates: this network has none; train one with se_positions=block,transition")
+    try:
+        for x in _upright(source):
+            model(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {name: torch.cat(values).numpy() for name, values in found.items()}
+
+
+def gate_profiles(values: dict[str, np.ndarray], groups: np.ndarray, classes: np.ndarray) -> pd.DataFrame:
+    """Mean gate of every channel in each class, with t intervals over patients.
+
+    Args:
+        values: as `gates` returns them.
+        groups: ``(N,)`` patients; each counts once, with the mean over its images.
+        classes: ``(N,)``.
+
+    Returns:
+        One row a gate, channel and class: `gate`, `channel`, `class`, `patients`, `value`, `error` (standard), `low`,
+        `high`.
+    """
+    rows = []
+    for name, own in values.items():
+        patients = pd.DataFrame(own).groupby([classes, groups]).mean()
+        for label, means in patients.groupby(level=0):
+            value, error = means.mean(), means.sem()
+            reach = t.ppf((1 + LEVEL) / 2, len(means) - 1) * error
+            columns = {"value": value, "error": error, "low": value - reach, "high": value + reach}
+            about = {"gate": name, "channel": means.columns, "class": label, "patients": len(means)}
+            rows.append(pd.DataFrame(about | columns))
+    return pd.concat(rows, ignore_index=True)
+
+
+def gate_differences(profiles: pd.DataFrame, first: str, second: str) -> pd.DataFrame:
+    """How far the gates of two classes differ, gate by gate.
+
+    Args:
+        profiles: as `gate_profiles` returns them.
+        first: a class.
+        second: another; differences are those of its gates from the first's.
+
+    Returns:
+        One row a gate (index): `channels`, `lowest` and `highest` mean gate of any channel and class, `largest`
+        difference with `low` and `high`, `apart`: how many channels' intervals (Welch, not corrected for how many there
+        are) leave out 0; about one in twenty does by chance, but channels move together.
+    """
+    rows = {}
+    for name, own in profiles.groupby("gate", sort=False):
+        one, other = (own[own["class"] == label].reset_index(drop=True) for label in (first, second))
+        gap, parts = other["value"] - one["value"], [each["error"] ** 2 for each in (one, other)]
+        degrees = sum(part**2 / (each["patients"] - 1) for part, each in zip(parts, (one, other), strict=True))
+        total = sum(parts)
+        reach = (t.ppf((1 + LEVEL) / 2, total**2 / degrees) * total**0.5).fillna(0)  # a frozen gate is 1, without error
+        at = gap.abs().idxmax()
+        rows[name] = {
+            "channels": len(gap),
+            "lowest": own["value"].min(),
+            "highest": own["value"].max(),
+            "largest": gap[at],
+            "low": gap[at] - reach[at],
+            "high": gap[at] + reach[at],
+            "apart": int(((gap.abs() > reach) & (total > 0)).sum()),
+        }
+    return pd.DataFrame.from_dict(rows, orient="index")

@@ -1,0 +1,79 @@
+"""A trained network as a file for other programs: OpenVINO, ONNX, safetensors; its outputs checked before it is kept.
+
+Each file carries the description that the weights file has in its header, under the key `histotransfer`.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from histotransfer.errors import HistotransferError
+from histotransfer.models import openvino
+from histotransfer.models.se_densenet import SEDenseNet
+from histotransfer.models.weights import load_model, save_model
+
+Format = Literal["openvino", "onnx", "safetensors"]
+Network = Callable[[Tensor], Tensor]
+SUFFIX: dict[Format, str] = {"openvino": ".xml", "onnx": ".onnx", "safetensors": ".safetensors"}
+TOLERANCE = 1e-4
+
+
+def write_network(model: SEDenseNet, description: Mapping[str, Any], to: Format, path: Path) -> None:
+    """Write `model` in the format `to`, for batches of any length.
+
+    Args:
+        model: in eval mode, on the CPU.
+        description: of the network, with `size`; travels inside the file.
+        to: openvino writes an .xml and a .bin beside it.
+        path: with the suffix of the format.
+
+    Raises:
+        HistotransferError: the extra `export` is not installed.
+    """
+    if to == "safetensors":
+        save_model(model, path, description)
+    elif to == "openvino":
+        openvino.save(openvino.convert(model, description["size"], description), path)
+    else:
+        _write_onnx(model, description, path)
+
+
+def _write_onnx(model: SEDenseNet, description: Mapping[str, Any], path: Path) -> None:
+    try:
+        import onnx
+        import onnxscript  # noqa: F401  torch's exporter needs it and says so less clearly
+    except ImportError as error:
+        raise HistotransferError("ONNX is not installed: pip install 'histotransfer[export]'") from error
+    example = torch.zeros(2, 3, description["size"], description["size"])
+    shapes = ({0: torch.export.Dim("batch")},)
+    program = torch.onnx.export(model, (example,), dynamo=True, dynamic_shapes=shapes, verbose=False)
+    program.model.metadata_props[openvino.DESCRIPTION] = json.dumps(description, sort_keys=True)
+    program.save(path)
+    onnx.checker.check_model(path)
+
+
+def read_network(path: Path, to: Format) -> Network:
+    """What was written, as a function from ``(N, 3, S, S)`` to logits; ONNX is run by OpenVINO."""
+    if to == "safetensors":
+        return torch.inference_mode()(load_model(path)[0])
+    model = openvino.load(path)[0] if to == "openvino" else openvino.import_openvino().Core().read_model(path)
+    return openvino.OpenVINONetwork(model)
+
+
+@torch.inference_mode()
+def check_outputs(model: SEDenseNet, network: Network, images: Tensor) -> float:
+    """The largest difference between the logits of two networks.
+
+    Raises:
+        HistotransferError: it is above `TOLERANCE`.
+    """
+    difference = float((model(images) - network(images)).abs().max())
+    if not difference <= TOLERANCE:
+        raise HistotransferError(
+            f"export: outputs differ by {difference:.2g}, more than {TOLERANCE:g}; nothing was written"
+        )
+    return difference

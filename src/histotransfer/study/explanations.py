@@ -1,0 +1,118 @@
+"""A trained network on images it never saw, ready to be explained; and the record of what its explanations say."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+
+from histotransfer.datasets.phantom import truth
+from histotransfer.errors import HistotransferError
+from histotransfer.evaluation.explain import gate_differences, gate_profiles, gates, sanity_check
+from histotransfer.models.se_densenet import SEDenseNet
+from histotransfer.predict import Predictor
+from histotransfer.study.records import FLOATS, environment, file_hash, read_run, run_folder, write_json
+from histotransfer.tiles import TileSource, load_tiles
+from histotransfer.transfer.training import predict_logits
+
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Images as a network sees them, and what it takes them for.
+
+    Attributes:
+        model: the network.
+        source: the images as its input.
+        paths: their files.
+        predicted: ``(N,)`` index of the predicted class.
+        labels: ``(N,)`` true labels.
+        groups: ``(N,)`` patients.
+        classes: labels in the order of the logits.
+    """
+
+    model: SEDenseNet
+    source: TileSource
+    paths: list[str]
+    predicted: np.ndarray
+    labels: np.ndarray
+    groups: np.ndarray
+    classes: list[str]
+
+    @property
+    def tiles(self) -> np.ndarray:
+        """``(N, S, S, 3)`` uint8."""
+        return self.source.tiles
+
+    def masks(self) -> np.ndarray:
+        """Where the diagnosis is, as the network sees it: ``(N, S, S)`` bool.
+
+        Raises:
+            HistotransferError: images that are no phantoms: of these nobody knows.
+        """
+        shape = self.tiles.shape[1:3]
+        masks = [truth(path).diagnostic_mask.astype(np.uint8) for path in self.paths]
+        return np.stack([cv2.resize(mask, shape, interpolation=cv2.INTER_NEAREST) for mask in masks]) > 0
+
+
+def look(weights: str | Path, table: pd.DataFrame) -> Seen:
+    """Show images to a trained network.
+
+    Args:
+        weights: a file written by `histotransfer ladder`.
+        table: image table; none of its patients may have been trained on, which is for the caller to see to.
+
+    Raises:
+        HistotransferError: weights or images that cannot be read, or labels that the network does not know.
+    """
+    known = Predictor(weights)
+    if unknown := sorted(set(table["label"]) - set(known.classes)):
+        raise HistotransferError(f"{weights}: knows {', '.join(known.classes)}, not {unknown[0]}; give images of these")
+    paths = table["path"].astype(str).tolist()
+    source = TileSource(load_tiles(paths, known.size, known.normaliser)[0])
+    predicted = predict_logits(known.model, source, BATCH).argmax(axis=1)
+    labels, groups = (table[name].to_numpy(str) for name in ("label", "group"))
+    return Seen(known.model, source, paths, predicted, labels, groups, known.classes)
+
+
+def write_explanations(run: str | Path, data_root: str | Path, out: str | Path) -> Path:
+    """Explain a recorded ladder on its test images: numbers only, no pixel.
+
+    Args:
+        run: the run's folder with its `model.safetensors`.
+        data_root: folder of the data sets it was made from.
+        out: folder of the record: `sanity.csv`, `gates.csv` (profiles), `gate_differences.csv`, `record.json`,
+            `provenance.json`.
+
+    Raises:
+        HistotransferError: a run or images that cannot be read, or weights that are not the run's.
+    """
+    own, root, weights = read_run(Path(run)), Path(data_root).resolve(), Path(run) / "model.safetensors"
+    if not weights.is_file() or file_hash(weights) != own.record["artifacts"]["model.safetensors"]:
+        raise HistotransferError(f"{weights}: missing, or not the weights of this run; run the ladder again")
+    test = own.predictions[own.predictions["part"] == "test"]
+    table = test.assign(path=test["image"].map(lambda image: str(root / image)), label=test["truth"])
+    seen = look(weights, table)
+    profiles = gate_profiles(gates(seen.model, seen.source), seen.groups, seen.labels)
+    tables = {
+        "sanity": sanity_check(seen.model, seen.source, seen.predicted, seen.groups, seen.labels).rename_axis("step"),
+        "gate_differences": gate_differences(profiles, *seen.classes).rename_axis("gate"),
+        "gates": profiles.set_index("gate"),
+    }
+    record = {
+        "run": own.record["run"],
+        "experiment": own.record["experiment"],
+        "profile": own.record["profile"],
+        "data": own.record["data"],
+        "weights": own.record["artifacts"]["model.safetensors"],
+        "images": len(table),
+        "patients": int(table["group"].nunique()),
+    }
+    with run_folder(Path(out)) as temporary:
+        for name, rows in tables.items():
+            rows.to_csv(temporary / f"{name}.csv", float_format=FLOATS, lineterminator="\n")
+        write_json(temporary / "record.json", record)
+        write_json(temporary / "provenance.json", environment())
+    return Path(out)

@@ -1,0 +1,143 @@
+"""One frozen probe predicts every image of a data set once, out of fold, and a record is written.
+
+Its features are frozen ImageNet DenseNet-121 features, so no training of a network stands between two runs. `leakage`
+compares splits by it, `normalisation` colours.
+"""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from histotransfer.config import LadderConfig
+from histotransfer.evaluation.baselines import frozen_probe, probe_logits
+from histotransfer.evaluation.metrics import Metrics, evaluate
+from histotransfer.models.weights import imagenet_trunk
+from histotransfer.splits import content_hashes, group_folds
+from histotransfer.stain import Fallback, count_reasons
+from histotransfer.study.records import environment, fingerprint, write_run
+from histotransfer.tiles import TileSource
+from histotransfer.transfer.ladder import history, initial_model
+from histotransfer.transfer.training import check_device, pooled_features
+
+
+class ProbeStudy:
+    """Frozen features, and the runs of an experiment that probes them.
+
+    Args:
+        config: size, normaliser, folds, seed, device, weights.
+        data_root: folder of the data sets.
+        out: the experiment's folder.
+
+    Raises:
+        HistotransferError: weights or a device that cannot be used.
+    """
+
+    def __init__(self, config: LadderConfig, data_root: str | Path, out: str | Path):
+        check_device(config.device)
+        self.config, self.root, self.out = config, Path(data_root).resolve(), Path(out)
+        # now: the checkout may have moved on when a long run ends
+        self.environment, self.started = environment(), time.perf_counter()
+        self.trunk = imagenet_trunk(config.weights)
+        self.model = initial_model(2, self.trunk, config)
+
+    def features(self, tiles: np.ndarray) -> np.ndarray:
+        """``(N, C)`` of tiles ``(N, S, S, 3)`` uint8."""
+        return pooled_features(self.model, TileSource(tiles), self.config.batch_size, self.config.device)
+
+    def write(
+        self,
+        run: str,
+        name: str,
+        table: pd.DataFrame,
+        classes: tuple[str, ...],
+        features: np.ndarray,
+        fallbacks: Sequence[Fallback],
+        units: pd.Series,
+        kind: str,
+        settings: dict[str, str],
+    ) -> Metrics:
+        """Probe a data set and write the run.
+
+        Args:
+            run: its name.
+            name: of the data set.
+            table: N images.
+            classes: labels in the order of the logits.
+            features: ``(N, C)``.
+            fallbacks: the images that could not be normalised.
+            units: ``(N,)`` what a fold keeps together.
+            kind: what to call that.
+            settings: what tells this run from the others, for the record's `config`.
+
+        Returns:
+            Metrics of all images.
+        """
+        config = self.config
+        images = table["path"].map(lambda path: Path(path).relative_to(self.root).as_posix())
+        predictions, chosen, shared = out_of_fold(table, images, features, units, classes, config)
+        metrics = evaluate(predictions)
+        record = {
+            "experiment": self.out.name,
+            "run": run,
+            "profile": config.profile,
+            "config": {
+                "size": config.size,
+                "folds": config.folds,
+                "imagenet": {"source": self.trunk.source, "content_hash": self.trunk.content_hash},
+                "chosen": {"C": chosen},
+                **settings,
+            },
+            "data": {
+                "name": name,
+                "images": len(table),
+                "patients": int(table["patient"].nunique()),
+                "fingerprint": fingerprint(images, content_hashes(table)),
+                "not_normalised": count_reasons(fallbacks),
+            },
+            "split": {"kind": f"{kind}, out of fold", "parts": {"test": len(table)}, "audit": shared},
+            "seed": config.seed,
+            "metrics": metrics,
+        }
+        seconds = {"total_seconds": round(time.perf_counter() - self.started, 1)}
+        write_run(self.out / run, record, predictions, history(()), {**self.environment, **seconds})
+        return metrics["test"]["image"]["all"]
+
+
+def out_of_fold(
+    table: pd.DataFrame,
+    images: pd.Series,
+    features: np.ndarray,
+    units: pd.Series,
+    classes: tuple[str, ...],
+    config: LadderConfig,
+) -> tuple[pd.DataFrame, list[float], dict]:
+    """Predictions of every image by the probe that did not see its fold.
+
+    Args:
+        table: N images.
+        images: their portable names.
+        features: ``(N, C)``.
+        units: ``(N,)`` what is kept together: patients, or single images. C is chosen the same way inside training.
+        classes: labels in the order of the logits.
+        config: folds and seed.
+
+    Returns:
+        A predictions table, the C chosen in each fold, and for each fold how many groups its two sides share.
+    """
+    targets = table["label"].map(classes.index).to_numpy()
+    logits, fold_of = np.empty((len(table), len(classes))), np.empty(len(table), dtype=int)
+    chosen, shared = [], {}
+    for fold, test in enumerate(group_folds(table["label"], units, config.folds, config.seed)):
+        probe = frozen_probe(features[~test], targets[~test], units[~test].to_numpy(), config.seed)
+        logits[test], fold_of[test] = probe_logits(probe, features[test]), fold
+        chosen.append(float(probe.best_params_["logisticregression__C"]))
+        groups = [set(table.loc[side, "group"]) for side in (test, ~test)]
+        shared[f"fold {fold}"] = {"groups": len(groups[0] & groups[1]), "of": len(groups[0])}
+    frame = table[["patient", "group", "magnification", "subtype"]].assign(
+        part="test", fold=fold_of, seed=config.seed, truth=table["label"]
+    )
+    frame.insert(0, "image", images)
+    return frame.join(pd.DataFrame(logits, columns=[f"logit_{name}" for name in classes])), chosen, shared

@@ -1,0 +1,63 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from histotransfer.datasets import breakhis
+from histotransfer.datasets.phantom import truth
+from histotransfer.errors import HistotransferError
+from histotransfer.study.explanations import look, write_explanations
+from histotransfer.study.records import read_run
+from histotransfer.tiles import TileSource
+
+
+@pytest.fixture
+def recorded(phantom_root, write_model, write_made_run, make_predictions, tmp_path):
+    """A run whose test images are of the phantom, with the small network's weights."""
+    table = breakhis.load(phantom_root)
+    images = table["path"].map(lambda path: path.removeprefix(f"{phantom_root}/"))
+    columns = table[["patient", "group", "magnification", "subtype"]].assign(image=images, truth=table["label"])
+    part = np.where(table.index % 4, "validation", "test")
+    predictions = columns.assign(
+        part=part, fold=0, seed=0, logit_benign=0.0, logit_malignant=np.arange(len(table)) % 3 - 1
+    )
+    weights = write_model()
+    extra = {"model.safetensors": lambda path: path.write_bytes(weights.read_bytes())}
+    return write_made_run(tmp_path / "made" / "ladder", predictions=predictions, extra=extra)
+
+
+def test_a_network_is_shown_images_as_it_was_trained_on_them(write_model, phantom_root):
+    table = breakhis.load(phantom_root).iloc[::7]
+    seen = look(write_model(), table)
+    assert seen.tiles.shape == (len(table), 48, 48, 3)
+    assert seen.labels.tolist() == table["label"].tolist() and seen.groups.tolist() == table["group"].tolist()
+    x = TileSource(seen.tiles).batch(np.arange(3), np.zeros(3, dtype=int))
+    assert seen.model(x).argmax(dim=1).tolist() == seen.predicted[:3].tolist()
+    masks = seen.masks()
+    assert masks.shape == seen.tiles.shape[:3]
+    np.testing.assert_array_equal(masks[0], truth(table["path"].iloc[0]).diagnostic_mask)
+
+
+def test_labels_that_the_network_does_not_know_are_refused(write_model, phantom_root):
+    table = breakhis.load(phantom_root).head(2).assign(label="lung_n")
+    with pytest.raises(HistotransferError, match="knows benign, malignant, not lung_n"):
+        look(write_model(), table)
+
+
+def test_the_record_of_explanations_holds_numbers_and_nothing_else(recorded, phantom_root, tmp_path):
+    out = write_explanations(recorded, phantom_root, tmp_path / "out")
+    record = json.loads((out / "record.json").read_text())
+    test = read_run(recorded).predictions.query("part == 'test'")
+    assert (record["images"], record["patients"]) == (len(test), test["group"].nunique())
+    assert {path.suffix for path in out.iterdir()} == {".csv", ".json"}
+    sanity = pd.read_csv(out / "sanity.csv", index_col="step")
+    assert sanity.index[0] == "head" and set(sanity["images"]) == {len(test)}
+    gates = pd.read_csv(out / "gate_differences.csv", index_col="gate")
+    assert len(gates) == 7 and (gates["highest"] == 1).all()  # untrained
+
+
+def test_weights_of_another_run_are_refused(recorded, phantom_root, tmp_path):
+    (recorded / "model.safetensors").write_bytes(b"others")
+    with pytest.raises(HistotransferError, match="not the weights of this run"):
+        write_explanations(recorded, phantom_root, tmp_path / "out")
