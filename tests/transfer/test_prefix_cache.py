@@ -76,6 +76,18 @@ def test_a_standard_gate_counts_even_with_zero_weights(make_model):
     assert prefix_key(identity, 2, "cpu") != prefix_key(standard, 2, "cpu")
 
 
+def test_what_may_change_the_last_digit_changes_the_key(make_model):
+    model, threads = make_model(), torch.get_num_threads()
+    keys = {prefix_key(model, 4, "cpu"), prefix_key(model, 4, "cuda")}
+    try:
+        torch.set_num_threads(threads + 1)
+        keys.add(prefix_key(model, 4, "cpu"))
+    finally:
+        torch.set_num_threads(threads)
+    assert len(keys) == 3
+    assert prefix_key(model, 4, "cpu") in keys
+
+
 def test_the_head_is_no_part_of_any_prefix(make_model):
     model = make_model()
     before = prefix_key(model, 5, "cpu")

@@ -173,6 +173,7 @@ def _climb_last(
 def _checkpoint(folder: Path, settings: dict, trunk: Trunk, rung: Rung) -> Checkpoint:
     identity = {
         "version": __version__,
+        "threads": torch.get_num_threads(),
         "config": settings,
         "trunk": trunk.content_hash,
         "data": fingerprint(rung.images, rung.hashes),
