@@ -209,3 +209,14 @@ def test_the_installed_command_exits_with_status_2_and_one_line(tmp_path):
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.count("\n") == 1
     assert done.stderr.startswith("error: profile lite needs real images")
+
+
+def test_explain_refuses_a_folder_that_holds_no_run(run, tmp_path):
+    status, _, errors = run("explain", tmp_path / "none", "--data", tmp_path, "--out", tmp_path / "out")
+    assert status == 2 and len(errors) == 1 and "not a run's folder" in errors[0]
+    assert not (tmp_path / "out").exists()
+
+
+def test_failures_needs_its_weights(run, tmp_path):
+    status, _, errors = run("failures", "--out", tmp_path / "out", "--weights", tmp_path / "none.pth")
+    assert status == 2 and len(errors) == 1 and "no such weights file" in errors[0]

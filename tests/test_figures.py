@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from IPython.core.formatters import DisplayFormatter
+from matplotlib.patches import Rectangle
 from sklearn.metrics import auc, average_precision_score, confusion_matrix
 
 from histotransfer import figures
@@ -92,6 +93,15 @@ def test_compared_curves_have_a_panel_a_question():
     assert [axis.get_title() for axis in figure.axes] == ["F1", "F2"]
     assert figure.axes[0].get_ylabel() == "log-loss (nats)"
     assert "F2, without: 1.70 in epoch 1, lowest 1.50 in epoch 2, 1.60 in epoch 3" in figure.alt
+
+
+def test_failure_signatures_draw_the_arms_of_the_record():
+    histories = pd.read_csv("results/failures/histories.csv")
+    figure = figures.failure_signatures(histories)
+    assert [len(axis.lines) for axis in figure.axes] == [2, 3, 2]
+    few = histories[histories["arm"] == "few images"].groupby("epoch")["validation_log_loss"].mean()
+    assert figure.axes[0].lines[1].get_ydata() == pytest.approx(few.to_numpy())
+    assert "F3 slow convergence, ImageNet" in figure.alt
 
 
 def test_roc_encloses_the_auroc(make_predictions):
@@ -206,7 +216,11 @@ def test_means_stand_under_their_names_with_their_intervals():
     spans = [segment[:, 0].tolist() for segment in axis.collections[0].get_segments()]
     assert spans == [[0.4, 0.6], [-0.4, 0.0]]
     assert "9 images, 3 patients" in axis.get_xlabel()
-    assert figure.alt == "share with 95 % intervals. a 0.50 [0.40,\xa00.60]; b -0.20 [-0.40,\xa00.00]."
+    assert [text.get_text() for text in axis.texts] == ["0.50 [0.40,\xa00.60]", "-0.20 [-0.40,\xa00.00]"]
+    said = "a 0.50 [0.40,\xa00.60] (9 images, 3 patients); b -0.20 [-0.40,\xa00.00] (9 images, 3 patients)"
+    assert figure.alt == f"share with 95 % intervals. {said}."
+    (axis,) = figures.means_with_intervals(table.assign(images=[9, 8]), "share").axes
+    assert [label.get_text() for label in axis.get_yticklabels()][1] == "b\n8 images, 3 patients"
 
 
 def test_gate_profiles_are_sorted_by_channel_means():
@@ -271,3 +285,36 @@ def test_picture_table_names_rows_and_columns_and_writes_words():
     assert [first.get_ylabel(), third.get_ylabel()] == ["a", "b"]
     assert np.array_equal(first.images[0].get_array(), picture)
     assert not word.images and [text.get_text() for text in word.texts] == ["LinAlgError"]
+
+
+def test_the_drawn_block_grows_by_what_each_layer_adds():
+    figure = figures.dense_block_with_gate(channels=8, growth_rate=4, layers=2, reduction=2)
+    (axis,) = figure.axes
+    stacks = {}
+    for part in axis.patches:
+        if isinstance(part, Rectangle):
+            stacks[part.get_x()] = stacks.get(part.get_x(), 0) + part.get_height()
+    heights = [stacks[x] * 16 for x in sorted(stacks)]
+    assert heights == pytest.approx([8, 12, 16, 16])  # before, after each layer, after the gate
+    texts = [text.get_text() for text in axis.texts]
+    assert all(channels in texts for channels in ("8", "12", "16"))
+    assert any("16 → 8 → 16" in text for text in texts)
+
+
+def test_pareto_joins_what_nothing_beats():
+    table = pd.DataFrame(
+        {
+            "net": ["a", "b", "c", "d"],
+            "size": [112, 112, 224, 224],
+            "GFLOPs": [1.0, 2.0, 3.0, 4.0],
+            "auroc": [0.6, 0.8, 0.7, np.nan],
+        }
+    )
+    table["low"], table["high"] = table["auroc"] - 0.1, table["auroc"] + 0.2
+    figure = figures.pareto(table, "GFLOPs")
+    (axis,) = figure.axes
+    assert axis.lines[0].get_xydata().tolist() == [[1.0, 0.6], [2.0, 0.8]]
+    points = {tuple(line.get_xydata()[0]) for line in axis.lines[1:] if len(line.get_xydata()) == 1}
+    assert {(1.0, 0.6), (2.0, 0.8), (3.0, 0.7)} <= points
+    assert "a at 112 pixels (0.60), b at 112 pixels (0.80)" in figure.alt
+    assert labelled(axis)

@@ -197,9 +197,9 @@ def test_overlays_show_grad_cam_of_the_predicted_class(write_model, picture, tmp
     tile = np.asarray(Image.open(files[0]).resize((48, 48), Image.Resampling.BICUBIC))
     (heat,) = grad_cam(predictor.model, TileSource(tile[None]), np.array([predictor.classes.index(plain[0].label)]))
     write_overlay(tmp_path / "expected.png", tile, heat)
-    assert np.array_equal(
-        np.asarray(Image.open(folder / "00001-a.png")), np.asarray(Image.open(tmp_path / "expected.png"))
-    )
+    pair = folder / "00001-a.png", tmp_path / "expected.png"
+    shown, expected = (np.asarray(Image.open(path)).astype(int) for path in pair)
+    assert np.abs(shown - expected).max() <= 2  # another batch, other last digits
 
 
 def test_an_overlay_colours_evidence_for_and_leaves_the_rest(tmp_path):

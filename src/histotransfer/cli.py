@@ -283,6 +283,44 @@ def study_list(
     typer.echo(f"{left} to do, about {left * declared.minutes / 60:.1f} hours of one core")
 
 
+@study_app.command("coverage")
+def study_coverage(
+    records: Annotated[Path, typer.Option(help="Folder of all experiments.")] = Path("results"),
+    out: Annotated[Path, typer.Option(help="Folder for the record.")] = Path("results/coverage"),
+) -> None:
+    """Measure how often the intervals hold the truth, by simulation at the real numbers of patients; no data needed."""
+    from histotransfer.study.coverage import run_coverage
+
+    typer.echo(str(run_coverage(records, out, report=typer.echo) / "coverage.csv"))
+
+
+@study_app.command("complexity")
+def study_complexity(
+    part: Annotated[
+        Literal["probes", "scratch", "times"],
+        typer.Argument(help="Frozen early exits; the small net from scratch; milliseconds on this machine."),
+    ],
+    profile: ProfileOption = "phantom",
+    data: DataOption = "",
+    out: Annotated[Path, typer.Option(help="Folder of the experiment.")] = Path("results/complexity"),
+    settings: SettingsOption = None,
+) -> None:
+    """Measure accuracy against cost: early exits, picture sizes, precisions, a small net."""
+    from histotransfer.config import ladder_config
+    from histotransfer.datasets.roots import resolve_root
+
+    config = ladder_config(profile, _pairs(settings or []))
+    if part == "times":
+        from histotransfer.study.complexity import measure_times
+
+        typer.echo(str(measure_times(out, report=typer.echo)))
+        return
+    root = resolve_root(profile, data)
+    from histotransfer.study.complexity import run_probes, run_scratch
+
+    typer.echo(str({"probes": run_probes, "scratch": run_scratch}[part](config, root, out, report=typer.echo)))
+
+
 @cache_app.command("ls")
 def cache_ls() -> None:
     """Every prefix in the cache: its key, megabytes, and when it was last written to."""

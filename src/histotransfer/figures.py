@@ -13,13 +13,15 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import average_precision_score, confusion_matrix, roc_auc_score
 
 from histotransfer.evaluation.curves import precision_recall_band, roc_band
-from histotransfer.evaluation.explain import hottest
 from histotransfer.evaluation.metrics import THRESHOLD, class_names, positive_class, predicted, scores
+from histotransfer.evaluation.pareto import pareto_front
+from histotransfer.evaluation.pointing import hottest
 from histotransfer.stain import to_lab
 from histotransfer.study.tables import number
 from histotransfer.tiles import decode
@@ -62,7 +64,9 @@ def described(figure: Figure, text: str) -> Figure:
 
 def _colours(runs: Iterable[str]) -> dict[str, tuple]:
     """A colour for each run: the ladder and its baselines have the same in every figure."""
-    others = iter([colour for colour in PALETTE.values() if colour not in RUN_COLOURS.values()] * 9)
+    runs = list(runs)
+    taken = [RUN_COLOURS[run] for run in runs if run in RUN_COLOURS]
+    others = iter([colour for colour in PALETTE.values() if colour not in taken] * 9)
     return {run: RUN_COLOURS[run] if run in RUN_COLOURS else next(others) for run in runs}
 
 
@@ -193,6 +197,28 @@ def compared_curves(panels: Mapping[str, Mapping[str, pd.DataFrame]]) -> Figure:
         axis.legend(fontsize=8)
     axes.flat[0].set_ylabel("log-loss (nats)")
     return described(figure, f"Log-loss over epochs. {'; '.join(said)}.")
+
+
+def failure_signatures(histories: pd.DataFrame) -> Figure:
+    """Overfitting, negative transfer and slow convergence as provoked on phantom tissue.
+
+    Args:
+        histories: of the record of `study.failures`.
+    """
+
+    def losses(arm: str, part: str = "validation") -> pd.DataFrame:
+        return by_seed(histories[histories["arm"] == arm], f"{part}_log_loss")
+
+    panels = {
+        "F1 overfitting": {"training": losses("few images", "train"), "validation": losses("few images")},
+        "F2 negative transfer": {
+            "no transfer": losses("many images"),
+            "source labels right": losses("right labels"),
+            "source labels shuffled": losses("shuffled labels"),
+        },
+        "F3 slow convergence": {start: losses(f"DenseNet-121, {start}") for start in ("scratch", "ImageNet")},
+    }
+    return compared_curves(panels)
 
 
 def roc(runs: Mapping[str, pd.DataFrame]) -> Figure:
@@ -430,7 +456,7 @@ def _place(point: np.ndarray, size: int) -> str:
 
 
 def means_with_intervals(table: pd.DataFrame, label: str) -> Figure:
-    """A value from -1 to 1 a row, with its interval; a line is drawn at 0.
+    """A value a row with its interval, such as one metric of several arms or their differences; a line stands at 0.
 
     Args:
         table: indexed by name: `value`, `low`, `high`, `images`, `patients`.
@@ -441,13 +467,19 @@ def means_with_intervals(table: pd.DataFrame, label: str) -> Figure:
     axis.hlines(y, table["low"], table["high"], color=PALETTE["blue"], lw=2)
     axis.plot(table["value"], y, "o", color=PALETTE["blue"])
     axis.axvline(0, color="0.6", lw=1)
-    axis.set_yticks(y, table.index)
-    axis.set_xlim(right=1.02)
-    axis.set_xlabel(
-        f"{label}\n{table['images'].max()} images, {table['patients'].max()} patients; 95 % intervals by patient"
-    )
+    counts = [f"{row.images} images, {row.patients} patients" for row in table.itertuples()]
+    alike = len(set(counts)) == 1
+    axis.set_yticks(y, table.index if alike else [f"{name}\n{n}" for name, n in zip(table.index, counts, strict=True)])
+    axis.tick_params(axis="y", labelsize=10 if alike else 8)
+    if table[["value", "high"]].max(axis=None) <= 1:
+        axis.set_xlim(right=1.02)
+    values = [number(row.value, row.low, row.high) for row in table.itertuples()]
+    for place, text in zip(y, values, strict=True):
+        axis.text(1.02, place, text, transform=axis.get_yaxis_transform(), va="center", fontsize=8)
+    about = f"{counts[0]}; 95 % intervals by patient" if alike else "95 % intervals by patient"
+    axis.set_xlabel(f"{label}\n{about}")
     axis.invert_yaxis()
-    said = "; ".join(f"{name} {number(row.value, row.low, row.high)}" for name, row in table.iterrows())
+    said = "; ".join(f"{name} {value} ({n})" for name, value, n in zip(table.index, values, counts, strict=True))
     return described(figure, f"{label} with 95 % intervals. {said}.")
 
 
@@ -587,8 +619,33 @@ def picture_table(rows: Mapping[str, Sequence[np.ndarray | str]], columns: Seque
                 axis.set(xlim=(0, 1), ylim=(0, 1))
             else:
                 axis.imshow(picture, interpolation="nearest")
-                axis.add_patch(Rectangle((0, 0), 1, 1, transform=axis.transAxes, fill=False, ec="0.7", lw=1))
+                axis.add_patch(Rectangle((0, 0), 1, 1, transform=axis.transAxes, fill=False, ec="0.7", clip_on=False))
         line[0].set_ylabel(name, fontsize=8, rotation=0, ha="right", va="center")
     for axis, column in zip(axes[0], columns, strict=True):
         axis.set_title(column, fontsize=8)
     return figure
+
+
+def pareto(table: pd.DataFrame, cost: str) -> Figure:
+    """AUROC against what a net costs, with intervals; what no other net beats at both is joined by a line.
+
+    Args:
+        table: as `study.complexity.complexity_table` makes it.
+        cost: its column: GFLOPs, MB, ms or parameters; drawn on a logarithmic axis.
+    """
+    rows = table.dropna(subset=[cost, "auroc"]).sort_values(cost, ignore_index=True)
+    figure, axis = plt.subplots(figsize=(WIDTH, 3.9), layout="constrained")
+    front = rows[pareto_front(rows[cost].to_numpy(), rows["auroc"].to_numpy())]
+    axis.plot(front[cost], front["auroc"], color="0.6", lw=1.5, zorder=0)
+    markers = dict(zip(sorted(rows["net"].unique()), "osD^vP*X<>", strict=False))
+    colours = dict(zip(sorted(rows["size"].unique()), PALETTE.values(), strict=False))
+    for (net, size), own in rows.groupby(["net", "size"]):
+        errors = np.abs(own[["low", "high"]].to_numpy().T - own["auroc"].to_numpy())
+        axis.errorbar(own[cost], own["auroc"], errors, fmt=markers[net], color=colours[size], ms=6, lw=1, alpha=0.85)
+    handles = [Line2D([], [], marker=marker, color="0.3", ls="", label=net) for net, marker in markers.items()]
+    handles += [Patch(color=colour, label=f"{size} pixels") for size, colour in colours.items()]
+    axis.legend(handles=handles, loc="upper left", bbox_to_anchor=(1, 1))
+    units = {"GFLOPs": "billion multiply-adds an image", "MB": "megabytes of weights", "ms": "milliseconds an image"}
+    axis.set(xscale="log", xlabel=units.get(cost, cost), ylabel="AUROC, mean over 40x, 100x, 200x")
+    names = ", ".join(f"{row.net} at {row.size} pixels ({row.auroc:.2f})" for row in front.itertuples())
+    return described(figure, f"AUROC against {units.get(cost, cost)}. From cheap to dear, beaten by none: {names}.")

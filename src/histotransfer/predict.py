@@ -160,13 +160,13 @@ def write_overlay(path: Path, tile: np.ndarray, heat: np.ndarray) -> None:
 
     Args:
         path: file to write.
-        tile: ``(S, S, 3)`` uint8 RGB.
+        tile: ``(H, W, 3)`` uint8 RGB.
         heat: ``(h, w)`` signed evidence; what is not above 0 leaves the picture as it is.
 
     Raises:
         HistotransferError: it cannot be written.
     """
-    strength = cv2.resize(np.maximum(heat, 0), tile.shape[:2], interpolation=cv2.INTER_LINEAR)
+    strength = cv2.resize(np.maximum(heat, 0), tile.shape[1::-1], interpolation=cv2.INTER_LINEAR)
     strength = strength / max(float(strength.max()), np.finfo(np.float32).tiny)
     colours = cv2.applyColorMap((255 * strength).astype(np.uint8), cv2.COLORMAP_INFERNO)
     share = HEAT * strength[..., None]

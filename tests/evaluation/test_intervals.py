@@ -1,174 +1,289 @@
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from scipy.stats import norm
-from sklearn.metrics import roc_auc_score
+from scipy.stats import beta, binomtest, norm, t
 
 from histotransfer.errors import HistotransferError
+from histotransfer.evaluation.clusters import draw_counts, scored
 from histotransfer.evaluation.intervals import (
-    ANY_CLASSES,
-    TWO_CLASSES,
-    _Images,
-    cluster_weights,
+    all_metrics,
     differences,
+    effective,
     intervals,
-)
-from histotransfer.evaluation.metrics import image_metrics, patient_metrics
-
-images = st.lists(st.tuples(st.booleans(), st.integers(-3, 3), st.integers(0, 4)), min_size=2, max_size=30).filter(
-    lambda rows: len({positive for positive, _, weight in rows if weight}) == 2
+    jackknife,
+    leave_one_out,
+    limits,
 )
 
-STATISTICS = ANY_CLASSES | TWO_CLASSES
+BOUNDED = ["accuracy", "balanced_accuracy", "auroc", "average_precision", "sensitivity", "specificity", "f1", "brier"]
 
 
-def auroc(positive, score, weights):
-    n = len(positive)
-    arrays = _Images(positive, np.zeros(n, np.float32), score.astype(float), np.ones(n, np.float32))
-    return STATISTICS["auroc"](arrays, np.atleast_2d(weights).astype(np.float32))
+def shifted(predictions, by):
+    """Another arm: every logit of malignant moved."""
+    return predictions.assign(logit_malignant=predictions["logit_malignant"] + by)
 
 
-@given(images)
-def test_weighted_auroc_is_scikit_learns_with_ties(rows):
-    positive, score, weights = (np.array(column) for column in zip(*rows, strict=True))
-    plain, weighted = auroc(positive, score, [np.ones(len(rows)), weights])
-    assert plain == pytest.approx(roc_auc_score(positive, score), abs=1e-6)
-    assert weighted == pytest.approx(roc_auc_score(positive, score, sample_weight=weights), abs=1e-6)
-    repeated = roc_auc_score(positive.repeat(weights), score.repeat(weights))
-    assert weighted == pytest.approx(repeated, abs=1e-6)
+def independent(predictions):
+    """As if every image were a patient of its own."""
+    return predictions.assign(group=predictions["image"], patient=predictions["image"])
 
 
 def test_point_values_are_the_metrics(make_predictions):
     predictions = make_predictions()
-    table = intervals(predictions, draws=50)
-    assert table["value"].to_dict() == image_metrics(predictions) | patient_metrics(predictions)
-    assert (table["low"] <= table["high"]).all()
+    found = intervals(predictions)
+    assert found["value"].to_dict() == all_metrics(predictions)
+    assert (found["low"] <= found["value"]).all() and (found["value"] <= found["high"]).all()
 
 
-def test_each_draw_is_the_metric_of_the_drawn_images(make_predictions):
-    """A draw as weights equals the metrics of a table in which the drawn patients stand as often as drawn."""
-    predictions = make_predictions(patients=8)
-    positive = (predictions["truth"] == "malignant").to_numpy()
-    weights = cluster_weights(positive, predictions["group"].to_numpy(), 5, seed=3)
-    for seed_draw in range(5):
-        counts = weights[seed_draw].astype(int)
-        rows = predictions.loc[predictions.index.repeat(counts)]
-        copy = np.concatenate([np.arange(n) for n in counts])
-        drawn = rows.assign(patient=rows["patient"] + "#" + copy.astype(str))  # drawn twice: two patients
-        one = intervals_of_one_draw(predictions, weights[[seed_draw]])
-        assert one == pytest.approx(image_metrics(drawn) | patient_metrics(drawn), abs=1e-5)
+def test_the_jackknife_error_of_a_mean_is_the_textbooks():
+    """Equal clusters of one class: s / sqrt(n), with n - 1 degrees of freedom."""
+    values = np.array([0.2, 0.5, 0.9, 0.4, 0.7])
+    left = np.array([np.delete(values, i).mean() for i in range(5)])
+    error, freedom = jackknife(left, np.full(5, 1 / 5), np.zeros(5))
+    assert error == pytest.approx(values.std(ddof=1) / np.sqrt(5))
+    assert freedom == pytest.approx(4)
 
 
-def intervals_of_one_draw(predictions, weights):
-    score = predictions["logit_malignant"] - predictions["logit_benign"]
-    positive = (predictions["truth"] == "malignant").to_numpy()
-    share = 1 / predictions.groupby("patient")["image"].transform("size")
-    right = (score >= 0) == positive
-    arrays = _Images(positive, right.to_numpy(np.float32), score.to_numpy(), share.to_numpy(np.float32))
-    return {name: float(statistic(arrays, weights)[0]) for name, statistic in STATISTICS.items()}
+def test_the_jackknife_of_two_classes_is_welchs():
+    a, b = np.array([1.0, 2, 4, 7]), np.array([3.0, 3.5, 9])
+    left = np.array([np.delete(a, i).mean() - b.mean() for i in range(4)])
+    left = np.append(left, [a.mean() - np.delete(b, i).mean() for i in range(3)])
+    error, freedom = jackknife(left, np.r_[np.full(4, 1 / 4), np.full(3, 1 / 3)], np.repeat([0, 1], [4, 3]))
+    va, vb = a.var(ddof=1) / 4, b.var(ddof=1) / 3
+    assert error == pytest.approx(np.sqrt(va + vb))
+    assert freedom == pytest.approx((va + vb) ** 2 / (va**2 / 3 + vb**2 / 2))
 
 
-@settings(max_examples=30)
-@given(st.lists(st.tuples(st.booleans(), st.integers(0, 6)), min_size=1, max_size=30), st.integers(0, 3))
-def test_whole_groups_are_drawn_as_many_of_each_class_as_there_are(rows, seed):
-    positive, groups = (np.array(column) for column in zip(*rows, strict=True))
-    weights = cluster_weights(positive, groups, 20, seed)
-    assert weights.shape == (20, len(rows))
-    for value in set(positive.tolist()):
-        drawn = pd.DataFrame(weights[:, positive == value].T).groupby(groups[positive == value])
-        assert (drawn.nunique() == 1).all(axis=None)  # all images of a group together
-        assert (drawn.first().sum() == drawn.ngroups).all()
+def test_unequal_patients_are_effectively_fewer():
+    assert effective(np.full(7, 3.0)) == pytest.approx(7)
+    assert effective(np.array([1.0, 0, 0])) == 1
+    assert effective(np.array([3.0, 1])) == pytest.approx(16 / 10)
+    left = np.array([0.1, 0.2, 0.4])
+    assert jackknife(left, np.array([0.98, 0.01, 0.01]), np.zeros(3))[1] == 1  # never less
 
 
-def test_a_metric_that_is_not_defined_has_no_interval(make_predictions):
+def test_limits_of_independent_images_are_clopper_and_pearsons():
+    """With the variance p (1 - p) / n of n independent images and many degrees of freedom."""
+    n, hits = 80, 60
+    low, high = limits("accuracy", hits / n, np.sqrt(0.75 * 0.25 / n), np.inf, patients=5)
+    expected = binomtest(hits, n).proportion_ci(method="exact")
+    assert (low, high) == pytest.approx((expected.low, expected.high))
+
+
+def test_limits_by_hand():
+    """Korn and Graubard: 0.8 with standard error 0.05 is that of 64 images; 9 degrees of freedom make them fewer."""
+    trials = 64 * (norm.ppf(0.975) / t.ppf(0.975, 9)) ** 2
+    hits, misses = 0.8 * trials, 0.2 * trials
+    expected = beta.ppf(0.025, hits, misses + 1), beta.ppf(0.975, hits + 1, misses)
+    assert limits("auroc", 0.8, 0.05, 9, patients=5) == pytest.approx(expected)
+    assert limits("matthews_correlation", 0.6, 0.1, 9, patients=5) == pytest.approx(2 * np.array(expected) - 1)
+    reach = np.exp(t.ppf(0.975, 9) * 0.05 / 0.8)
+    assert limits("log_loss", 0.8, 0.05, 9, patients=5) == pytest.approx((0.8 / reach, 0.8 * reach))
+
+
+def test_where_all_patients_are_all_right_or_all_wrong_they_are_the_trials(make_predictions):
+    predictions = make_predictions(patients=9, images=4)  # 5 benign, 4 malignant
+    right = predictions.assign(logit_malignant=np.where(predictions["truth"] == "malignant", 3.0, -3.0), logit_benign=0)
+    best, worst = intervals(right), intervals(right.assign(logit_malignant=-right["logit_malignant"]))
+    for metric in ("accuracy", "auroc", "sensitivity", "recognition_rate", "patient_accuracy"):
+        low, high = binomtest(4, 4).proportion_ci(method="exact")
+        assert best.loc[metric].tolist() == pytest.approx([1, low, high])
+        assert worst.loc[metric].tolist() == pytest.approx([0, 1 - high, 1 - low])
+    assert best.loc["matthews_correlation"].tolist() == pytest.approx([1, 2 * low - 1, 1])
+    assert worst.loc["matthews_correlation", "low"] == -1
+
+
+def test_a_constant_prediction_has_values_but_no_interval_where_no_patient_differs(make_predictions):
+    found = intervals(make_predictions().assign(logit_benign=0.0, logit_malignant=0.0))
+    assert found.loc["auroc", "value"] == found.loc["balanced_accuracy", "value"] == 0.5
+    assert found.loc[["auroc", "balanced_accuracy", "log_loss"], ["low", "high"]].isna().all(axis=None)
+
+
+@pytest.mark.parametrize(("only", "own"), [("malignant", "specificity"), ("benign", "sensitivity")])
+def test_a_metric_that_is_not_defined_has_no_interval(make_predictions, only, own):
     predictions = make_predictions()
-    table = intervals(predictions[predictions["truth"] == "malignant"], draws=50)
-    undefined = table.index[table.isna().all(axis=1)]
-    assert set(undefined) == {"auroc", "balanced_accuracy", "specificity"}
-    assert table.drop(undefined).notna().all(axis=None)
+    predictions = predictions[predictions["truth"] == only]
+    for found in (intervals(predictions), differences([(predictions, shifted(predictions, 1))], draws=50)):
+        undefined = set(found.index[found["value"].isna()])
+        assert undefined >= {"auroc", "average_precision", "balanced_accuracy", "patient_auroc", own}
+        assert found.loc[list(undefined)].isna().all(axis=None)
+        assert found.loc[["accuracy", "log_loss", "brier"]].notna().all(axis=None)
 
 
-def test_logits_that_are_no_numbers_are_refused(make_predictions):
+def test_one_patient_of_a_class_shows_no_spread(make_predictions):
+    predictions = make_predictions()
+    alone = predictions[(predictions["truth"] == "malignant") | (predictions["group"] == "14-0")]
+    for found in (intervals(alone), differences([(alone, shifted(alone, 1))], draws=50)):
+        assert found["value"].notna().all()
+        assert found[["low", "high"]].isna().all(axis=None)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_logits_that_are_no_numbers_are_refused(make_predictions, bad):
+    predictions = make_predictions()
+    broken = predictions.assign(logit_benign=bad)
     with pytest.raises(HistotransferError, match="not finite"):
-        intervals(make_predictions().assign(logit_benign=np.nan))
+        intervals(broken)
+    with pytest.raises(HistotransferError, match="not finite"):
+        differences([(predictions, broken)])
 
 
-def test_intervals_follow_from_the_seed(make_predictions):
-    predictions = make_predictions()
-    assert intervals(predictions, draws=200, seed=1).equals(intervals(predictions, draws=200, seed=1))
-    assert not intervals(predictions, draws=200, seed=1).equals(intervals(predictions, draws=200, seed=2))
+def test_no_image_is_an_error(make_predictions):
+    nothing = make_predictions().query("magnification == 200")
+    with pytest.raises(HistotransferError, match="no images"):
+        intervals(nothing)
+    with pytest.raises(HistotransferError, match="no images"):
+        differences([(nothing, nothing)])
 
 
 def test_more_images_of_the_same_patients_do_not_narrow_an_interval(make_predictions):
     once = make_predictions(patients=20)
     often = pd.concat([once.assign(image=f"{i}-" + once["image"]) for i in range(10)], ignore_index=True)
-    narrow = often.assign(group=often["image"], patient=often["image"])  # as if images were independent
-    a, b, c = (intervals(table, draws=2000) for table in (once, often, narrow))
-    pd.testing.assert_frame_equal(a, b, atol=1e-5, rtol=0)
-    assert ((c["high"] - c["low"])["accuracy"]) < 0.6 * (a["high"] - a["low"])["accuracy"]
+    a, b, c = (intervals(table) for table in (once, often, independent(often)))
+    pd.testing.assert_frame_equal(a, b, atol=1e-9)
+    for metric in ("accuracy", "auroc", "log_loss"):
+        assert (c["high"] - c["low"])[metric] < 0.6 * (a["high"] - a["low"])[metric]
 
 
-def test_an_interval_is_the_middle_of_the_draws(make_predictions):
+def test_intervals_do_not_depend_on_row_order_or_names(make_predictions):
     predictions = make_predictions()
-    positive = (predictions["truth"] == "malignant").to_numpy()
-    right = (predictions["logit_malignant"] >= 0).to_numpy() == positive
-    weights = cluster_weights(positive, predictions["group"].to_numpy(), 1000, seed=2)
-    drawn = np.sort([np.average(right, weights=draw) for draw in weights])
-    low, high = intervals(predictions, draws=1000, seed=2).loc["accuracy", ["low", "high"]]
-    assert drawn[24] - 1e-6 <= low <= drawn[25] + 1e-6
-    assert drawn[974] - 1e-6 <= high <= drawn[975] + 1e-6
+    turned = predictions.sample(frac=1, random_state=1)
+    renamed = turned.assign(image="x" + turned["image"], group="y" + turned["group"], patient="z" + turned["patient"])
+    pd.testing.assert_frame_equal(intervals(predictions), intervals(renamed))
 
 
 def test_more_confidence_is_wider(make_predictions):
-    wide, narrow = (intervals(make_predictions(), draws=500, level=level) for level in (0.95, 0.5))
-    assert (wide["low"] <= narrow["low"]).all()
-    assert (wide["high"] - wide["low"])["accuracy"] > (narrow["high"] - narrow["low"])["accuracy"]
+    predictions = make_predictions()
+    wide, narrow = (intervals(predictions, level=level) for level in (0.95, 0.5))
+    assert (wide["low"] < narrow["low"]).all() and (narrow["high"] < wide["high"]).all()
+
+
+def test_the_mean_over_magnifications_knows_that_they_share_patients(make_predictions):
+    """Three magnifications that are copies: their mean has the interval of one; were they of others, a narrower one."""
+    single = make_predictions(patients=16, magnifications=(40,))
+    same = [single.assign(magnification=m, image=f"{m}-" + single["image"]) for m in (40, 100, 200)]
+    found, expected = intervals(pd.concat(same), "magnification"), intervals(single)
+    pd.testing.assert_frame_equal(found.loc[BOUNDED], expected.loc[BOUNDED])
+    others = [table.assign(group=f"{i} " + table["group"]) for i, table in enumerate(same)]
+    apart = intervals(pd.concat(others), "magnification")
+    assert ((apart["high"] - apart["low"]) < 0.75 * (found["high"] - found["low"]))[["accuracy", "auroc"]].all()
+
+
+def test_more_than_two_classes_have_fewer_metrics(make_predictions):
+    table = make_predictions()
+    table["truth"] = np.where(table["group"].isin(["14-1", "14-2", "14-3"]), "lung_scc", table["truth"])
+    names = {"benign": "lung_n", "malignant": "lung_aca"}
+    table = table.replace({"truth": names}).rename(
+        columns={f"logit_{old}": f"logit_{new}" for old, new in names.items()}
+    )
+    found = intervals(table.assign(logit_lung_scc=0.0))
+    assert list(found.index) == ["accuracy", "balanced_accuracy", "log_loss", "recognition_rate", "patient_accuracy"]
+    assert found.notna().all(axis=None)
+
+
+def test_a_difference_is_paired(make_predictions):
+    """Two arms that differ little have a narrow interval, however wide those of the arms are."""
+    ours = make_predictions(patients=30)
+    theirs = shifted(ours, -0.4)
+    found = differences([(ours, theirs)], draws=2000)
+    expected = intervals(ours)["value"] - intervals(theirs)["value"]
+    pd.testing.assert_series_equal(found["value"], expected, check_names=False)
+    own = intervals(ours)
+    assert (found["high"] - found["low"])["accuracy"] < 0.6 * (own["high"] - own["low"])["accuracy"]
+    known = found.drop(["auroc", "average_precision", "patient_auroc"])  # a shift of all logits leaves their order
+    assert (known["low"] <= known["high"]).all() and found.drop(known.index)["low"].isna().all()
+
+
+def test_swapping_the_arms_negates_the_difference(make_predictions):
+    ours = make_predictions(patients=10)
+    theirs = make_predictions(patients=10).assign(logit_malignant=make_predictions(10, seed=5)["logit_malignant"])
+    there, back = (differences([pair], draws=400) for pair in ((ours, theirs), (theirs, ours)))
+    pd.testing.assert_series_equal(there["value"], -back["value"])
+    pd.testing.assert_series_equal(there["low"], -back["high"], check_names=False)
+    pd.testing.assert_series_equal(there["smallest"], back["smallest"])
+
+
+def test_rows_of_the_arms_may_stand_in_any_order(make_predictions):
+    ours = make_predictions()
+    theirs = shifted(ours, 0.5)
+    turned = theirs.sample(frac=1, random_state=0)
+    pd.testing.assert_frame_equal(differences([(ours, theirs)], draws=100), differences([(ours, turned)], draws=100))
+
+
+def test_the_same_table_twice_differs_by_0_without_an_interval(make_predictions):
+    found = differences([(make_predictions(), make_predictions())], draws=100)
+    assert (found["value"] == 0).all()
+    assert found[["low", "high", "smallest"]].isna().all(axis=None)
+
+
+def test_several_pairs_are_averaged_patient_by_patient(make_predictions):
+    ours = make_predictions(patients=14)
+    first, second = (ours, shifted(ours, -0.7)), (shifted(ours, 0.2), shifted(ours, 0.9))
+    found, parts = differences([first, second], draws=300), [differences([p], draws=300) for p in (first, second)]
+    pd.testing.assert_series_equal(found["value"], (parts[0]["value"] + parts[1]["value"]) / 2)
+    pd.testing.assert_frame_equal(differences([first, first], draws=300), parts[0])
+
+
+def test_a_difference_is_the_middle_of_the_paired_redraws(make_predictions):
+    """With the ends moved out to where t with the jackknife's degrees of freedom has them."""
+    ours = make_predictions(patients=16)
+    theirs = shifted(ours, 0.8)
+    arms = [scored(table) for table in (ours, theirs)]
+    counts = draw_counts(arms[0].classes, 1000, seed=4)
+    drawn = np.subtract(*(arm.values(counts)["brier"] for arm in arms))
+    left = np.subtract(*(arm.values(leave_one_out(arm.classes))["brier"] for arm in arms))
+    freedom = jackknife(left, arms[0].shares("brier"), arms[0].classes)[1]
+    ends = norm.cdf(np.array([-1, 1]) * t.ppf(0.975, freedom) * np.sqrt(1 + 1 / freedom))
+    assert 0.001 < ends[0] < 0.025
+    found = differences([(ours, theirs)], draws=1000, seed=4).loc["brier"]
+    assert found[["low", "high"]].tolist() == pytest.approx(np.quantile(drawn, ends).tolist())
+    reach = t.ppf(0.975, freedom) + t.ppf(0.8, freedom)
+    assert found["smallest"] == pytest.approx(reach * drawn.std() * np.sqrt(1 + 1 / freedom))
+
+
+def test_differences_follow_from_the_seed(make_predictions):
+    ours = make_predictions()
+    pair = [(ours, shifted(ours, 0.5))]
+    assert differences(pair, draws=200, seed=1).equals(differences(pair, draws=200, seed=1))
+    assert not differences(pair, draws=200, seed=1).equals(differences(pair, draws=200, seed=2))
 
 
 @pytest.mark.slow
-def test_intervals_cover_the_truth_when_there_are_many_patients():
-    """Patients with a random effect of their own: the true accuracy and AUROC are known in closed form."""
+def test_intervals_cover_the_truth_and_power_is_what_it_says():
+    """Patients with a random effect of their own: true accuracy and AUROC in closed form; 2 x 60 patients of 4."""
     generator = np.random.default_rng(0)
-    patients, per_patient, shift, between = 60, 4, 0.8, 0.7
+    patients, per_patient, between = 60, 4, 0.7
     spread = np.sqrt(between**2 + 1)
-    truth = {"accuracy": norm.cdf(shift / spread), "auroc": norm.cdf(2 * shift / (np.sqrt(2) * spread))}
-    hits = dict.fromkeys(truth, 0)
     sign = np.repeat([-1, 1], patients * per_patient)
     names = np.repeat(np.arange(2 * patients), per_patient).astype(str)
+    shifts = (0.8, 0.55)
+    truth = [
+        {"accuracy": norm.cdf(shift / spread), "auroc": norm.cdf(2 * shift / (np.sqrt(2) * spread))} for shift in shifts
+    ]
+    gaps = {metric: truth[0][metric] - truth[1][metric] for metric in truth[0]}
+    hits, held, shown = dict.fromkeys(gaps, 0), dict.fromkeys(gaps, 0), dict.fromkeys(gaps, 0)
+    promised = {metric: [] for metric in gaps}
     for _ in range(200):
-        effect = np.repeat(generator.normal(0, between, 2 * patients), per_patient)
-        score = shift * sign + effect + generator.normal(size=len(sign))
-        frame = pd.DataFrame(
-            {
-                "image": "x", "patient": names, "group": names, "logit_benign": 0.0, "logit_malignant": score,
-                "truth": np.where(sign > 0, "malignant", "benign"),
-            }
-        )  # fmt: skip
-        table = intervals(frame, draws=400)
-        for metric, value in truth.items():
-            hits[metric] += table.loc[metric, "low"] <= value <= table.loc[metric, "high"]
-    assert all(0.88 <= count / 200 <= 0.99 for count in hits.values()), hits
-
-
-def test_a_difference_is_paired_and_the_same_table_has_none(make_predictions):
-    ours = make_predictions()
-    same = differences(ours, ours, draws=200)
-    assert (same.dropna() == 0).all(axis=None)
-    logits = [column for column in ours if column.startswith("logit_")]
-    theirs = ours.assign(**{column: -ours[column] for column in logits})
-    found = differences(ours, theirs, draws=2000)
-    expected = intervals(ours, draws=10)["value"] - intervals(theirs, draws=10)["value"]
-    np.testing.assert_allclose(found["value"], expected[found.index])
-    assert (found["low"] <= found["value"]).all() and (found["value"] <= found["high"]).all()
-    with pytest.raises(HistotransferError, match="not of the same images"):
-        differences(ours, ours.iloc[::-1])
-
-
-def test_three_classes_have_accuracy_only(make_predictions):
-    table = make_predictions()
-    table["truth"] = ["lung_n", "lung_aca"] * (len(table) // 2) + ["lung_scc"] * (len(table) % 2)
-    table = table.rename(columns={"logit_benign": "logit_lung_n", "logit_malignant": "logit_lung_aca"})
-    table["logit_lung_scc"] = 0.0
-    assert list(intervals(table, draws=50).index) == ["accuracy", "recognition_rate"]
+        arms = []
+        for shift in shifts:
+            effect = np.repeat(generator.normal(0, between, 2 * patients), per_patient)
+            score = shift * sign + effect + generator.normal(size=len(sign))
+            arms.append(
+                pd.DataFrame(
+                    {
+                        "image": np.arange(len(sign)).astype(str), "patient": names, "group": names,
+                        "magnification": 40, "truth": np.where(sign > 0, "malignant", "benign"),
+                        "logit_benign": 0.0, "logit_malignant": score,
+                    }
+                )
+            )  # fmt: skip
+        one, two = intervals(arms[0]), differences([arms], draws=400)
+        for metric, gap in gaps.items():
+            hits[metric] += one.loc[metric, "low"] <= truth[0][metric] <= one.loc[metric, "high"]
+            held[metric] += two.loc[metric, "low"] <= gap <= two.loc[metric, "high"]
+            shown[metric] += two.loc[metric, "low"] > 0
+            promised[metric].append(two.loc[metric, "smallest"])
+    assert all(0.9 <= count / 200 <= 0.99 for count in (*hits.values(), *held.values())), (hits, held)
+    for metric, gap in gaps.items():
+        error = np.mean(promised[metric]) / (norm.ppf(0.975) + norm.ppf(0.8))
+        assert shown[metric] / 200 == pytest.approx(norm.cdf(gap / error - norm.ppf(0.975)), abs=0.08)

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -7,7 +8,8 @@ import pytest
 from histotransfer.datasets import breakhis
 from histotransfer.datasets.phantom import truth
 from histotransfer.errors import HistotransferError
-from histotransfer.study.explanations import look, write_explanations
+from histotransfer.study import explanations
+from histotransfer.study.explanations import look, unseen_images, write_explanations
 from histotransfer.study.records import read_run
 from histotransfer.tiles import TileSource
 
@@ -24,7 +26,10 @@ def recorded(phantom_root, write_model, write_made_run, make_predictions, tmp_pa
     )
     weights = write_model()
     extra = {"model.safetensors": lambda path: path.write_bytes(weights.read_bytes())}
-    return write_made_run(tmp_path / "made" / "ladder", predictions=predictions, extra=extra)
+    folder = write_made_run(tmp_path / "made" / "ladder", predictions=predictions, extra=extra)
+    record = json.loads((folder / "record.json").read_text())
+    (folder / "record.json").write_text(json.dumps(record | {"profile": "lite"}))
+    return folder
 
 
 def test_a_network_is_shown_images_as_it_was_trained_on_them(write_model, phantom_root):
@@ -43,6 +48,21 @@ def test_labels_that_the_network_does_not_know_are_refused(write_model, phantom_
     table = breakhis.load(phantom_root).head(2).assign(label="lung_n")
     with pytest.raises(HistotransferError, match="knows benign, malignant, not lung_n"):
         look(write_model(), table)
+
+
+def test_phantom_networks_meet_new_patients_and_others_their_test_images(recorded, phantom_root, monkeypatch):
+    run, other = read_run(recorded), breakhis.load(phantom_root)
+    asked = []
+    monkeypatch.setattr(
+        explanations, "resolve_root", lambda profile, seed: asked.append((profile, seed)) or phantom_root
+    )
+    new = unseen_images(replace(run, record={**run.record, "profile": "phantom"}), "/nowhere")
+    assert asked == [("phantom", 1)]
+    assert not new.duplicated(["group", "magnification"]).any() and set(new["group"]) == set(other["group"])
+    own = unseen_images(run, phantom_root)
+    test = run.predictions.query("part == 'test'")
+    assert own["path"].tolist() == [f"{phantom_root}/{image}" for image in test["image"]]
+    assert own["label"].tolist() == test["truth"].tolist()
 
 
 def test_the_record_of_explanations_holds_numbers_and_nothing_else(recorded, phantom_root, tmp_path):

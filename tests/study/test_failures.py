@@ -11,15 +11,16 @@ from histotransfer.study.failures import (
     DESIGN_ALARMS,
     GRIDS,
     THRESHOLDS,
-    Effort,
+    convergence_of_starts,
+    counted,
     counts,
     design,
-    fields,
+    overfitting_by_rung,
     provoked_findings,
-    provoked_runs,
     run_failures,
     synthetic_findings,
 )
+from histotransfer.study.provoked import Effort, fields, provoked_runs
 
 TINY = Effort(cases=10, seeds=2, show_seeds=1, many=24, some=16, few=8, held_out=16, epochs=3, show_epochs=3, size=48)
 
@@ -55,6 +56,37 @@ def test_counts_have_wilsons_intervals():
     assert (hits.n, hits.found, hits.rate) == (10, 9, 0.9)
     assert (hits.low, hits.high) == pytest.approx(((middle - reach) / scale, (middle + reach) / scale))
     assert (alarms.n, alarms.found, alarms.low) == (4, 0, 0)
+
+
+def test_counts_are_read_in_the_order_of_the_signatures():
+    rows = [("slow convergence", "b", True, 4, 1), ("overfitting", "b", False, 3, 0), ("overfitting", "a", True, 2, 2)]
+    table = pd.DataFrame(rows, columns=["signature", "histories", "truth", "n", "found"]).assign(low=0.1, high=0.9)
+    shown = counted(table.assign(rate=table["found"] / table["n"]))
+    assert shown.index.tolist() == [("overfitting", "b"), ("overfitting", "a"), ("slow convergence", "b")]
+    assert shown["hits"].tolist() == ["–", "2 of 2: 1.00 [0.10,\xa00.90]", "1 of 4: 0.25 [0.10,\xa00.90]"]
+    assert shown["false alarms"].tolist() == ["0 of 3: 0.00 [0.10,\xa00.90]", "–", "–"]
+
+
+def test_overfitting_is_said_of_each_rung():
+    rising = pd.DataFrame({"train_log_loss": 0.3, "validation_log_loss": [0.5, 0.5, 0.5, 0.9, 0.9, 0.9]})
+    history = pd.concat([rising.iloc[:3].assign(rung="lc25000"), rising.assign(rung="breakhis")])
+    table = overfitting_by_rung({"own": history})
+    assert table.loc[("own", "breakhis")].tolist() == [True, pytest.approx(0.4), 3]
+    assert not table.loc[("own", "lc25000"), "found"] and pd.isna(table.loc[("own", "lc25000"), "epoch"])
+
+
+def test_convergence_of_starts_marks_what_was_not_reached():
+    runs = {"scratch": (np.linspace(1, 0.4, 10), np.ones(10)), "ImageNet": (np.full(10, 0.3), np.full(10, 0.3))}
+    histories = pd.concat(
+        pd.DataFrame({"rung": "phantom", "validation_log_loss": losses, "arm": f"DenseNet-121, {start}", "seed": seed})
+        for start, arm in runs.items()
+        for seed, losses in enumerate(arm)
+    )
+    table = convergence_of_starts(histories)
+    # Means of the first run fall from 0.933 by 0.067 an epoch to 0.467; the median of 0.583 and 1 is the level.
+    assert set(table["level"]) == {0.792} and set(table["horizon"]) == {10}
+    assert table["epochs"].tolist() == ["6, 10+", "3, 3"]
+    assert table["mean"].tolist() == [8, 3]
 
 
 def test_every_field_is_of_another_patient():

@@ -2,7 +2,7 @@ import pandas as pd
 import pytest
 
 from histotransfer.errors import HistotransferError
-from histotransfer.evaluation.intervals import intervals
+from histotransfer.evaluation.intervals import all_metrics, intervals
 from histotransfer.study.records import read_run
 from histotransfer.study.tables import formatted, gap, number, read_experiment, with_intervals
 
@@ -36,7 +36,8 @@ def test_a_missing_run_is_named(tmp_path):
 
 def test_every_run_magnification_and_metric_has_a_row(runs):
     table = with_intervals(runs)
-    metrics = ["accuracy", "recognition_rate", "balanced_accuracy", "auroc", "sensitivity", "specificity"]
+    metrics = list(all_metrics(runs["ladder"].predictions))
+    assert len(metrics) == 14
     expected = [(run, m, metric) for run in runs for m in ("40", "100", "all") for metric in metrics]
     assert list(table[["run", "magnification", "metric"]].itertuples(index=False, name=None)) == expected
     assert list(table.columns) == [
@@ -69,16 +70,34 @@ def test_formatted_is_as_people_read_it(runs):
     assert wide.loc[("100", "probe")].tolist()[2:] == [24, "6 + 6"]
 
 
+def test_the_mean_over_magnifications_stands_before_all(tmp_path, write_made_run, make_predictions):
+    predictions = make_predictions(images=9, magnifications=(40, 100, 200, 400))
+    runs = {"run": read_run(write_made_run(tmp_path / "run", predictions=predictions))}
+    table = with_intervals(runs)
+    assert list(formatted(table, ["accuracy"]).index) == ["40", "100", "200", "400", "mean", "all"]
+    accuracy = table[table["metric"] == "accuracy"].set_index("magnification")
+    assert accuracy.loc["mean", "value"] == pytest.approx(accuracy.loc[["40", "100", "200"], "value"].mean())
+    assert accuracy.loc["mean", "images"] == accuracy.loc[["40", "100", "200"], "images"].sum()
+
+
+def test_measured_coverage_stands_behind_the_interval(runs):
+    table = with_intervals(runs).assign(coverage=0.914)
+    assert all(text.endswith("] 91\N{NO-BREAK SPACE}%") for text in formatted(table, ["accuracy"])["accuracy"])
+
+
 def test_number():
     assert number(0.8449, 0.7, 0.9051) == "0.84 [0.70,\N{NO-BREAK SPACE}0.91]"
     assert number(1, 1, 1) == "1.00 [1.00,\N{NO-BREAK SPACE}1.00]"
+    assert number(0.8449, 0.7, 0.9051, 0.934) == "0.84 [0.70,\N{NO-BREAK SPACE}0.91] 93\N{NO-BREAK SPACE}%"
+    assert number(0.5, float("nan"), float("nan"), 0.934) == "0.50"
     assert number(float("nan"), float("nan"), float("nan")) == "–"
 
 
 def test_a_gap_is_of_the_same_images_and_has_the_form_of_a_table(runs, make_predictions, write_made_run, tmp_path):
     found = gap(runs["probe"], runs["ladder"])
     whole = with_intervals(runs)
-    assert list(found.columns) == list(whole.columns) and set(found["run"]) == {"ladder minus probe"}
+    assert list(found.drop(columns="smallest").columns) == list(whole.columns)
+    assert set(found["run"]) == {"ladder minus probe"} and found["smallest"].notna().any()
     for row in found[found["metric"] == "accuracy"].itertuples():
         at = whole[(whole["metric"] == "accuracy") & (whole["magnification"] == row.magnification)].set_index("run")
         assert row.value == pytest.approx(at.loc["ladder", "value"] - at.loc["probe", "value"])

@@ -9,6 +9,7 @@ These are weighted forms of what `metrics` asks of scikit-learn, and are tested 
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -61,6 +62,17 @@ class Units:
         """``(N,)`` bool, whether of the positive class."""
         return self.classes[self.cluster] == self.positive
 
+    @cached_property
+    def pairs_won(self) -> np.ndarray:
+        """Pairs of units that the positive one wins, ties counted half: ``(positive clusters, negative clusters)``."""
+        target, is_positive = self.target, self.classes == self.positive
+        won = []
+        for column in np.flatnonzero(~is_positive):
+            others = np.sort(self.score[self.cluster == column])
+            sides = [np.searchsorted(others, self.score[target], side) for side in ("left", "right")]
+            won.append(np.bincount(self.cluster[target], np.mean(sides, axis=0), len(self.classes))[is_positive])
+        return np.reshape(won, (len(won), is_positive.sum())).T
+
 
 Statistic = Callable[[Units, np.ndarray], np.ndarray]
 
@@ -105,23 +117,10 @@ def _calibration_error(units: Units, counts: np.ndarray) -> np.ndarray:
 def _auroc(units: Units, counts: np.ndarray) -> np.ndarray:
     """Share of (positive, negative) pairs in the right order, ties counted half."""
     chosen = units.classes == units.positive
-    pairs = counts[:, chosen] @ pairs_won(units)
-    sizes = units.sizes
+    pairs, sizes = counts[:, chosen] @ units.pairs_won, units.sizes
     return (pairs * counts[:, ~chosen]).sum(axis=1) / (
         (counts[:, chosen] @ sizes[chosen]) * (counts[:, ~chosen] @ sizes[~chosen])
     )
-
-
-def pairs_won(units: Units) -> np.ndarray:
-    """How many pairs of images the positive one wins, ties counted half: ``(positive clusters, negative clusters)``."""
-    rows, columns = (np.flatnonzero(units.classes == units.positive), np.flatnonzero(units.classes != units.positive))
-    won = np.empty((len(rows), len(columns)))
-    target = units.target
-    for j, column in enumerate(columns):
-        others = np.sort(units.score[units.cluster == column])
-        sides = [np.searchsorted(others, units.score[target], side) for side in ("left", "right")]
-        won[:, j] = np.bincount(units.cluster[target], np.mean(sides, axis=0), len(units.classes))[rows]
-    return won
 
 
 def _average_precision(units: Units, counts: np.ndarray) -> np.ndarray:
@@ -134,7 +133,7 @@ def _average_precision(units: Units, counts: np.ndarray) -> np.ndarray:
     gained, hits = found[0][:, with_positive], found[0].cumsum(axis=1)[:, with_positive]
     taken = found[1].cumsum(axis=1)[:, with_positive]
     result = np.empty(len(counts))
-    step = max(1, BLOCK // gained.shape[1])
+    step = max(1, BLOCK // max(1, gained.shape[1]))
     for start in range(0, len(counts), step):
         own = counts[start : start + step]
         more, hit, every = own @ gained, own @ hits, own @ taken
@@ -331,5 +330,6 @@ def draw_counts(classes: np.ndarray, draws: int, seed: int) -> np.ndarray:
     counts = np.zeros((draws, len(classes)), dtype=int)
     for value in np.unique(classes):
         own = np.flatnonzero(classes == value)
-        counts[:, own] = generator.multinomial(len(own), np.full(len(own), 1 / len(own)), size=draws)
+        picks = generator.integers(len(own), size=(draws, len(own))) + len(own) * np.arange(draws)[:, None]
+        counts[:, own] = np.bincount(picks.ravel(), minlength=picks.size).reshape(picks.shape)
     return counts

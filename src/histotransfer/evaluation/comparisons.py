@@ -8,7 +8,7 @@ import pandas as pd
 
 from histotransfer.errors import HistotransferError
 from histotransfer.evaluation.clusters import scored
-from histotransfer.evaluation.intervals import Pairs, all_metrics, differences
+from histotransfer.evaluation.intervals import Pairs, all_metrics
 from histotransfer.evaluation.pooling import aligned
 
 PERMUTATIONS = 10_000
@@ -83,33 +83,6 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     stepped = [p_values[name] * (len(names) - rank) for rank, name in enumerate(names)]
     adjusted = np.minimum(np.maximum.accumulate(stepped), 1)
     return {name: float(adjusted[names.index(name)]) for name in p_values}
-
-
-def compare(family: Mapping[str, Pairs], metric: str, by: str | None = None, *, seed: int = 0) -> pd.DataFrame:
-    """A family of comparisons in one metric: intervals, permutation p-values, and those after Holm.
-
-    Args:
-        family: what each comparison is called, and its pairs of arms as for `intervals.differences`.
-        metric: one of those of `intervals.intervals`.
-        by: as there.
-        seed: of the bootstrap and the permutations.
-
-    Returns:
-        One row a comparison: `value`, `low`, `high`, `smallest` as `intervals.differences` gives them, `p`, `p_holm`,
-        `images` and `patients` (groups).
-
-    Raises:
-        HistotransferError: as `permutation_test`.
-    """
-    rows = {}
-    for name, pairs in family.items():
-        test = permutation_test(pairs, metric, by, seed=seed)
-        first = pairs[0][0]
-        about = {"p": test.p, "images": len(first), "patients": first["group"].nunique()}
-        rows[name] = {**differences(pairs, by, seed=seed).loc[metric], **about}
-    table = pd.DataFrame.from_dict(rows, orient="index").astype({"images": int, "patients": int})
-    table.insert(table.columns.get_loc("p") + 1, "p_holm", pd.Series(holm(table["p"].to_dict())))
-    return table
 
 
 SUPPORTED, CONTRADICTED, UNDECIDED = "supported here", "contradicted here", "undecided"

@@ -1,13 +1,11 @@
 """Where a network looks, what its gates do, and whether such maps can be believed.
 
-Papers: Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391 (Grad-CAM); Zhang et al. 2018,
-https://arxiv.org/abs/1608.00507 (the pointing game); Adebayo et al. 2018, https://arxiv.org/abs/1810.03292 (sanity
-checks); Hu et al. 2018, section 7 (profiles of gates).
+Papers: Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391 (Grad-CAM); Adebayo et al. 2018,
+https://arxiv.org/abs/1810.03292 (sanity checks); Hu et al. 2018, section 7 (profiles of gates).
 
 Deviations: maps keep their sign (Grad-CAM's last ReLU is left to whoever draws them), since a map without any positive
-cell has a hottest cell all the same. A hit of the pointing game is the middle of the hottest cell inside the region,
-without the 15 pixels of tolerance: a cell is larger than that. Adebayo et al. compare maps by several measures; here it
-is Spearman's rank correlation over the cells of the map.
+cell has a hottest cell all the same. Adebayo et al. compare maps by several measures; here it is Spearman's rank
+correlation over the cells of the map.
 """
 
 import copy
@@ -21,14 +19,14 @@ from scipy.stats import rankdata, t
 from torch import Tensor, nn
 
 from histotransfer.errors import HistotransferError
-from histotransfer.evaluation.intervals import LEVEL, enough, fewest, jackknife, limits
+from histotransfer.evaluation.intervals import LEVEL
+from histotransfer.evaluation.pointing import mean_with_interval
 from histotransfer.models.se import SqueezeExcite
 from histotransfer.models.se_densenet import SEDenseNet
 from histotransfer.tiles import Source
 from histotransfer.transfer.unfreezing import module_groups
 
 BATCH = 32
-DRAWS = 1000
 ANOTHER = "another image's map"
 
 
@@ -57,64 +55,6 @@ def grad_cam(model: SEDenseNet, source: Source, targets: np.ndarray) -> np.ndarr
         maps.append(explainer.attribute(x, target=own).detach()[:, 0])
         done += len(x)
     return torch.cat(maps).numpy()
-
-
-def hottest(maps: np.ndarray, size: int) -> np.ndarray:
-    """Row and column of the pixel in the middle of each map's hottest cell: ``(N, 2)``, for images of `size` pixels."""
-    cells = np.stack(np.unravel_index(maps.reshape(len(maps), -1).argmax(axis=1), maps.shape[1:]), axis=1)
-    return ((cells + 0.5) * size / np.array(maps.shape[1:])).astype(int)
-
-
-def pointing_game(
-    maps: np.ndarray, masks: np.ndarray, groups: np.ndarray, classes: np.ndarray, *, seed: int = 0
-) -> pd.DataFrame:
-    """How often maps point into the diagnostic region, beside pointing at random and at the middle.
-
-    Args:
-        maps: ``(N, h, w)``.
-        masks: ``(N, S, S)`` bool. Images whose mask is empty have nothing to point at and are left out.
-        groups: ``(N,)`` patients: the intervals are clustered by them.
-        classes: ``(N,)`` within which patients are left out.
-        seed: of the random points.
-
-    Returns:
-        One row a way to point, and one a difference: `value`, `low`, `high`, `images`, `patients`. At random stands
-        twice: exactly, as the share of the image that the region covers, and by `DRAWS` random pixels an image.
-
-    Raises:
-        HistotransferError: every mask is empty.
-    """
-    there = masks.any(axis=(1, 2))
-    if not there.any():
-        raise HistotransferError("pointing game: no image has a diagnostic region; there is nothing to point at")
-    maps, masks, groups, classes = maps[there], masks[there], groups[there], classes[there]
-    size, images = masks.shape[-1], np.arange(len(masks))[:, None]
-    points = {
-        "Grad-CAM": hottest(maps, size)[:, None],
-        "the middle": np.full((1, 1, 2), size // 2),
-        "at random, by draws": np.random.default_rng(seed).integers(0, size, (len(masks), DRAWS, 2)),
-    }
-    hits = {name: masks[images, at[..., 0], at[..., 1]].mean(axis=1) for name, at in points.items()}
-    hits["at random, exactly"] = masks.mean(axis=(1, 2))
-    for other in ("the middle", "at random, exactly"):
-        hits[f"Grad-CAM minus {other}"] = hits["Grad-CAM"] - hits[other]
-    return pd.DataFrame({name: _mean(values, groups, classes) for name, values in hits.items()}).T.astype(
-        {"images": int, "patients": int}
-    )
-
-
-def _mean(values: np.ndarray, groups: np.ndarray, classes: np.ndarray) -> dict[str, float]:
-    """Mean over images of values from 0 to 1, or from -1 to 1, with the interval of `intervals.limits`."""
-    frame = pd.DataFrame({"value": values, "group": groups, "class": classes})
-    clusters = frame.groupby(["class", "group"])["value"].agg(["sum", "size"])
-    sums, sizes, strata = clusters["sum"].to_numpy(), clusters["size"].to_numpy(), clusters.index.codes[0]
-    value, low, high = values.mean(), np.nan, np.nan
-    if enough(strata):
-        shares = sizes / np.bincount(strata, sizes)[strata]
-        error, freedom = jackknife((sums.sum() - sums) / (sizes.sum() - sizes), shares, strata)
-        bounds = "" if values.min() >= 0 else "matthews_correlation"  # the metric with the bounds -1 and 1
-        low, high = limits(bounds, value, error, freedom, fewest(shares, strata))
-    return {"value": value, "low": low, "high": high, "images": len(values), "patients": len(set(groups))}
 
 
 def rank_correlation(maps: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -171,7 +111,10 @@ def sanity_check(
     order = np.random.default_rng(seed).permutation(len(maps))
     others = {name: grad_cam(changed, source, targets) for name, changed in randomised(model, seed)}
     others[ANOTHER] = maps[np.roll(order, 1)[np.argsort(order)]]
-    rows = {name: _mean(rank_correlation(maps, other), groups, classes) for name, other in others.items()}
+    rows = {
+        name: mean_with_interval(rank_correlation(maps, other), groups, classes, least=-1)
+        for name, other in others.items()
+    }
     return pd.DataFrame(rows).T.astype({"images": int, "patients": int})
 
 

@@ -158,10 +158,10 @@ def jackknife(left: np.ndarray, shares: np.ndarray, classes: np.ndarray) -> tupl
 
     Args:
         left: ``(K,)`` the metric without each cluster in turn.
-        shares: ``(K,)`` of each cluster in its class.
+        shares: ``(K,)`` of each cluster in its class, to a factor a class; a class without any has no say.
         classes: ``(K,)`` within which clusters are left out.
     """
-    strata = [classes == value for value in np.unique(classes)]
+    strata = [classes == value for value in np.unique(classes[shares > 0])]
     variances = np.array([(own.sum() - 1) * left[own].var() for own in strata])
     freedoms = np.array([max(effective(shares[own]) - 1, 1) for own in strata])
     total = variances.sum()

@@ -7,12 +7,14 @@ import cv2
 import numpy as np
 import pandas as pd
 
+from histotransfer.datasets import breakhis
 from histotransfer.datasets.phantom import truth
+from histotransfer.datasets.roots import resolve_root
 from histotransfer.errors import HistotransferError
 from histotransfer.evaluation.explain import gate_differences, gate_profiles, gates, sanity_check
 from histotransfer.models.se_densenet import SEDenseNet
 from histotransfer.predict import Predictor
-from histotransfer.study.records import FLOATS, environment, file_hash, read_run, run_folder, write_json
+from histotransfer.study.records import FLOATS, Run, environment, file_hash, read_run, run_folder, write_json
 from histotransfer.tiles import TileSource, load_tiles
 from histotransfer.transfer.training import predict_logits
 
@@ -46,6 +48,11 @@ class Seen:
         """``(N, S, S, 3)`` uint8."""
         return self.source.tiles
 
+    @property
+    def guess(self) -> np.ndarray:
+        """``(N,)`` predicted labels."""
+        return np.array(self.classes)[self.predicted]
+
     def masks(self) -> np.ndarray:
         """Where the diagnosis is, as the network sees it: ``(N, S, S)`` bool.
 
@@ -77,8 +84,26 @@ def look(weights: str | Path, table: pd.DataFrame) -> Seen:
     return Seen(known.model, source, paths, predicted, labels, groups, known.classes)
 
 
+def unseen_images(run: Run, data_root: str | Path) -> pd.DataFrame:
+    """Images of patients that a run never saw: new phantom patients for one on phantom tissue, else its test images.
+
+    Args:
+        run: a ladder's.
+        data_root: folder of the data sets it was made from.
+
+    Returns:
+        Image table; of phantoms one field a patient and magnification, from the phantom data of the next seed.
+    """
+    if run.record["profile"] == "phantom":
+        table = breakhis.load(resolve_root("phantom", seed=run.record["seed"] + 1))
+        return table.groupby(["group", "magnification"]).head(1).reset_index(drop=True)
+    test = run.predictions[run.predictions["part"] == "test"]
+    paths = test["image"].map(lambda image: str(Path(data_root).resolve() / image))
+    return test.assign(path=paths, label=test["truth"]).reset_index(drop=True)
+
+
 def write_explanations(run: str | Path, data_root: str | Path, out: str | Path) -> Path:
-    """Explain a recorded ladder on its test images: numbers only, no pixel.
+    """Explain a recorded ladder on images it never saw: numbers only, no pixel.
 
     Args:
         run: the run's folder with its `model.safetensors`.
@@ -89,12 +114,10 @@ def write_explanations(run: str | Path, data_root: str | Path, out: str | Path) 
     Raises:
         HistotransferError: a run or images that cannot be read, or weights that are not the run's.
     """
-    own, root, weights = read_run(Path(run)), Path(data_root).resolve(), Path(run) / "model.safetensors"
+    own, weights = read_run(Path(run)), Path(run) / "model.safetensors"
     if not weights.is_file() or file_hash(weights) != own.record["artifacts"]["model.safetensors"]:
         raise HistotransferError(f"{weights}: missing, or not the weights of this run; run the ladder again")
-    test = own.predictions[own.predictions["part"] == "test"]
-    table = test.assign(path=test["image"].map(lambda image: str(root / image)), label=test["truth"])
-    seen = look(weights, table)
+    seen = look(weights, unseen_images(own, data_root))
     profiles = gate_profiles(gates(seen.model, seen.source), seen.groups, seen.labels)
     tables = {
         "sanity": sanity_check(seen.model, seen.source, seen.predicted, seen.groups, seen.labels).rename_axis("step"),
@@ -107,8 +130,8 @@ def write_explanations(run: str | Path, data_root: str | Path, out: str | Path) 
         "profile": own.record["profile"],
         "data": own.record["data"],
         "weights": own.record["artifacts"]["model.safetensors"],
-        "images": len(table),
-        "patients": int(table["group"].nunique()),
+        "images": len(seen.groups),
+        "patients": len(set(seen.groups)),
     }
     with run_folder(Path(out)) as temporary:
         for name, rows in tables.items():

@@ -5,81 +5,48 @@
   on phantom tissue, each on patients of its own. What is true of a run is said twice: by what was provoked, and by the
   same rule applied to its log-loss on test patients, whom no detector saw.
 * Show: DenseNet-121 from ImageNet and from scratch on one budget.
-
-The runs on phantom tissue::
-
-    few images        overfitting: a high rate and many epochs on a few fields
-    some images       neither few nor many: no truth but what test patients show
-    many images       the same network on many fields; the arm without transfer
-    right labels      transfer: trunk from a source task, frozen, under a new head
-    shuffled labels   negative transfer: the same, with the labels of the source shuffled
-    ..., again        the same patients, another initialisation and order: no difference but chance
 """
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from scipy.stats import binomtest
-from torch.nn import functional as F
 
-from histotransfer.config import Stage, ladder_config
-from histotransfer.datasets import breakhis, phantom
+from histotransfer.datasets import phantom
 from histotransfer.evaluation import failures as detectors
-from histotransfer.models.se_densenet import SEDenseNet
-from histotransfer.models.weights import Trunk, imagenet_trunk, load_trunk
+from histotransfer.models.weights import imagenet_trunk
+from histotransfer.study.provoked import FULL, MAGNIFICATION, STARTS, Effort, provoked_runs, shown_run
 from histotransfer.study.records import FLOATS, environment, run_folder, write_json
 from histotransfer.study.synthetic import SIGNATURES, Case, draw_case
-from histotransfer.tiles import TileSource
+from histotransfer.study.tables import number
 from histotransfer.transfer.ladder import Report
-from histotransfer.transfer.training import Batches, predict_logits, train_stage
 
 DESIGN_ALARMS = 0.05
+THRESHOLDS = {"overfitting": "rise", "negative transfer": "harm", "slow convergence": "delay"}
 GRIDS = {
     "overfitting": (0.05, 0.075, 0.1, 0.125, 0.15, 0.2),
     "negative transfer": (0.025, 0.05, 0.075, 0.1, 0.15, 0.2),
     "slow convergence": (1.25, 1.5, 1.75, 2.0, 2.5, 3.0),
 }
 JUDGING = 1_000_000  # first seed of the judging histories; the design's begin at 0
-SMALL = {"block_config": (2, 2, 2, 2), "growth_rate": 8, "stem_features": 16, "reduction": 4}
-MAGNIFICATION = 100
-RATE, HIGH_RATE, SHOW_RATE = 3e-3, 1e-2, 3e-4
-AGAIN = 1000  # added to a seed
-Fields = tuple[np.ndarray, np.ndarray]
+# Signature, arm, the arm it is compared with (itself where the detector looks at one run), and whether it was provoked.
+COMPARED = (
+    ("overfitting", "few images", "few images", True),
+    ("overfitting", "some images", "some images", None),
+    ("overfitting", "many images", "many images", False),
+    ("negative transfer", "shuffled labels", "many images", True),
+    ("negative transfer", "right labels", "many images", False),
+    ("negative transfer", "many images, again", "many images", False),
+    ("slow convergence", "many images", "right labels", True),
+    ("slow convergence", "right labels, again", "right labels", False),
+)
 
 
-@dataclass(frozen=True)
-class Effort:
-    """How much is computed.
-
-    Attributes:
-        cases: synthetic cases with and as many without each signature: for the design, and for each family of judging.
-        seeds: runs of each arm on phantom tissue.
-        show_seeds: runs of DenseNet-121 from each start.
-        many: training fields, and fields of the source task; each field is of another patient.
-        some, few: training fields of the runs on less.
-        held_out: validation fields, and as many test fields.
-        epochs: of a run; twice as many on few images.
-        show_epochs: of a run of DenseNet-121.
-        size: pixels a side.
-    """
-
-    cases: int = 500
-    seeds: int = 10
-    show_seeds: int = 3
-    many: int = 240
-    some: int = 64
-    few: int = 16
-    held_out: int = 96
-    epochs: int = 20
-    show_epochs: int = 10
-    size: int = 48
-
-
-def run_failures(out: str | Path, weights: str = "", effort: Effort = Effort(), report: Report = print) -> Path:
+def run_failures(out: str | Path, weights: str = "", effort: Effort = FULL, report: Report = print) -> Path:
     """Design, judge and provoke, and write the record.
 
     Args:
@@ -130,12 +97,6 @@ def run_failures(out: str | Path, weights: str = "", effort: Effort = Effort(), 
     return Path(out)
 
 
-# ----------------------------------------------------------------------------------------------------
-# Synthetic histories
-
-THRESHOLDS = {"overfitting": "rise", "negative transfer": "harm", "slow convergence": "delay"}
-
-
 def detect(signature: str, case: Case, **threshold: float) -> detectors.Finding:
     """What the detector of a signature says of a case."""
     if signature == "overfitting":
@@ -149,22 +110,12 @@ def design(cases: int) -> pd.DataFrame:
     """Hits and false alarms of every threshold of the grids on the design histories, and which one is chosen."""
     rows = []
     for signature, grid in GRIDS.items():
-        drawn = {with_it: [draw_case(signature, with_it, "exponential", i) for i in range(cases)] for with_it in (1, 0)}
+        drawn = [[draw_case(signature, truth, "exponential", i) for i in range(cases)] for truth in (True, False)]
         for threshold in grid:
             name = {THRESHOLDS[signature]: threshold}
-            share = {
-                with_it: np.mean([detect(signature, case, **name).found for case in own])
-                for with_it, own in drawn.items()
-            }
-            rows.append(
-                {
-                    "signature": signature,
-                    "threshold": threshold,
-                    "cases": cases,
-                    "hits": share[1],
-                    "false alarms": share[0],
-                }
-            )
+            hits, alarms = (np.mean([detect(signature, case, **name).found for case in own]) for own in drawn)
+            about = {"signature": signature, "threshold": threshold, "cases": cases}
+            rows.append({**about, "hits": hits, "false alarms": alarms})
     sweep = pd.DataFrame(rows)
     allowed = sweep[sweep["false alarms"] <= DESIGN_ALARMS]
     return sweep.assign(chosen=sweep.index.isin(allowed.groupby("signature")["threshold"].idxmin()))
@@ -189,6 +140,8 @@ def synthetic_findings(family: str, cases: int) -> pd.DataFrame:
 def counts(findings: pd.DataFrame) -> pd.DataFrame:
     """Hits among histories with a signature and false alarms among those without, with Wilson's 95 % intervals.
 
+    Runs on phantom tissue that share a seed share patients, which the intervals do not know.
+
     Args:
         findings: `signature, histories, truth, found`, one row a history.
 
@@ -203,90 +156,26 @@ def counts(findings: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["signature", "histories", "truth", "n", "found", "rate", "low", "high"])
 
 
-# ----------------------------------------------------------------------------------------------------
-# Runs on phantom tissue
-
-
-def fields(count: int, size: int, seed: int) -> Fields:
-    """One field of each of `count` patients, benign and malignant in turn: ``(N, S, S, 3)`` uint8, ``(N,)`` classes."""
-    each, tiles = len(phantom.BENIGN_PATIENTS), []
-    for number in range(count // 2):
-        several, patient = divmod(number, each)
-        for own in (patient, patient + each):
-            tiles.append(phantom.breast_image(own, MAGNIFICATION, 0, size=size, seed=1000 * seed + several).image)
-    return np.stack(tiles), np.arange(len(tiles)) % 2
-
-
-def train(
-    model: SEDenseNet, data: dict[str, Fields], epochs: int, rate: float, seed: int, stage: Stage = "all"
-) -> pd.DataFrame:
-    """Train on ``data["train"]``: the history, with `test_log_loss` beside the usual columns."""
-    config = ladder_config("phantom", {"learning_rate": rate, "rate_decay": 1.0})
-    tested: list[float] = []
-
-    def test(state: object) -> None:
-        tiles, targets = data["test"]
-        logits = predict_logits(model, TileSource(tiles), config.batch_size)
-        tested.append(F.cross_entropy(torch.from_numpy(logits), torch.from_numpy(targets)).item())
-
-    def batches(part: str, entropy: tuple[int, ...] | None) -> Batches:
-        tiles, targets = data[part]
-        return Batches(TileSource(tiles, breakhis.VIEWS), targets, config.batch_size, entropy, "cpu")
-
-    rows = train_stage(model, batches("train", (seed,)), batches("validation", None), stage, epochs, config, keep=test)
-    history = pd.DataFrame(rows)[["train_log_loss", "validation_log_loss"]].assign(test_log_loss=tested)
-    history.insert(0, "epoch", range(1, len(history) + 1))
-    history.insert(0, "stage", stage)
-    history.insert(0, "rung", "phantom")
-    return history
-
-
-def provoked_runs(seed: int, effort: Effort) -> pd.DataFrame:
-    """The histories of all arms of one seed, on patients of its own."""
-    sizes = {"train": effort.many, "validation": effort.held_out, "test": effort.held_out, "source": effort.many}
-    data = {part: fields(count, effort.size, 4 * seed + i) for i, (part, count) in enumerate(sizes.items())}
-    tiles, labels = data.pop("source")
-    some, few = (
-        {**data, "train": tuple(array[:count] for array in data["train"])} for count in (effort.some, effort.few)
+def counted(table: pd.DataFrame) -> pd.DataFrame:
+    """Counts as people read them: `9 of 10: 0.90 [0.60, 0.98]`, hits and false alarms side by side."""
+    text = [f"{row.found} of {row.n}: {number(row.rate, row.low, row.high)}" for row in table.itertuples()]
+    columns = table["truth"].map({True: "hits", False: "false alarms"})
+    wide = table.assign(text=text, column=columns).pivot(
+        index=["signature", "histories"], columns="column", values="text"
     )
-    arms = {
-        "few images": train(_small(seed), few, 2 * effort.epochs, HIGH_RATE, seed),
-        "some images": train(_small(seed), some, effort.epochs, RATE, seed),
-        "many images": train(_small(seed), data, effort.epochs, RATE, seed),
-        "many images, again": train(_small(seed + AGAIN), data, effort.epochs, RATE, seed + AGAIN),
-    }
-    shuffled = np.random.default_rng(seed).permutation(labels)
-    for name, target, rate in (("right labels", labels, RATE), ("shuffled labels", shuffled, HIGH_RATE)):
-        source = _small(seed)
-        train(source, {**data, "train": (tiles, target)}, effort.epochs, rate, seed)
-        arms[name] = _new_head(source, data, effort, seed)
-        if name == "right labels":
-            arms[f"{name}, again"] = _new_head(source, data, effort, seed + AGAIN)
-    return pd.concat([history.assign(arm=arm, seed=seed) for arm, history in arms.items()], ignore_index=True)
+    order = product(SIGNATURES, dict.fromkeys(table["histories"]))
+    return wide.reindex(order)[["hits", "false alarms"]].dropna(how="all").fillna("–").rename_axis(columns=None)
 
 
-def _new_head(source: SEDenseNet, data: dict[str, Fields], effort: Effort, seed: int) -> pd.DataFrame:
-    model = _small(seed)
-    model.features.load_state_dict(source.features.state_dict())
-    return train(model, data, effort.epochs, HIGH_RATE, seed, "head")
-
-
-def _small(seed: int) -> SEDenseNet:
-    torch.manual_seed(seed)
-    return SEDenseNet(**SMALL)
-
-
-# Signature, arm, the arm it is compared with (itself where the detector looks at one run), and whether it was provoked.
-COMPARED = (
-    ("overfitting", "few images", "few images", True),
-    ("overfitting", "some images", "some images", None),
-    ("overfitting", "many images", "many images", False),
-    ("negative transfer", "shuffled labels", "many images", True),
-    ("negative transfer", "right labels", "many images", False),
-    ("negative transfer", "many images, again", "many images", False),
-    ("slow convergence", "many images", "right labels", True),
-    ("slow convergence", "right labels, again", "right labels", False),
-)
+def overfitting_by_rung(histories: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """What the detector of overfitting says of each rung of some runs: `found`, `nats` of rise, `epoch` to stop at."""
+    rows = {}
+    for name, history in histories.items():
+        for rung, own in history.groupby("rung", sort=False):
+            finding = detectors.overfitting(own)
+            rows[name, rung] = {"found": finding.found, "nats": round(finding.amount, 3), "epoch": finding.epoch}
+    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis(["run", "rung"])
+    return table.astype({"epoch": "Int64"})
 
 
 def provoked_findings(histories: pd.DataFrame) -> pd.DataFrame:
@@ -307,12 +196,11 @@ def provoked_findings(histories: pd.DataFrame) -> pd.DataFrame:
         )
         finding = detect(signature, case)
         about = {"found": finding.found, "amount": finding.amount, "epoch": finding.epoch, "arm": arm, "seed": seed}
-        truths = {"as test patients show": detect(signature, tested).found}
-        if provoked is not None:
-            truths["as provoked"] = provoked
+        truths = {"as provoked": provoked, "as test patients show": detect(signature, tested).found}
         rows += [
             {"signature": signature, "histories": f"phantom, {reading}", "truth": truth, **about}
             for reading, truth in truths.items()
+            if truth is not None
         ]
     return pd.DataFrame(rows).astype({"epoch": "Int64"})
 
@@ -322,19 +210,22 @@ def as_tested(history: pd.DataFrame) -> pd.DataFrame:
     return history.assign(validation_log_loss=history["test_log_loss"])
 
 
-# ----------------------------------------------------------------------------------------------------
-# The show
+def convergence_of_starts(histories: pd.DataFrame) -> pd.DataFrame:
+    """Epochs until DenseNet-121 passes a level of validation log-loss that is set from its runs from scratch.
 
-STARTS = {"DenseNet-121, scratch": False, "DenseNet-121, ImageNet": True}
+    Args:
+        histories: of the record.
 
-
-def shown_run(start: str, seed: int, trunk: Trunk, effort: Effort) -> pd.DataFrame:
-    """DenseNet-121 trained whole on phantom tissue from one of `STARTS`."""
-    sizes = {"train": effort.many, "validation": effort.held_out, "test": effort.held_out}
-    data = {part: fields(count, effort.size, 4 * seed + i) for i, (part, count) in enumerate(sizes.items())}
-    torch.manual_seed(seed)
-    model = SEDenseNet()
-    if STARTS[start]:
-        load_trunk(model, trunk)
-    history = train(model.to(memory_format=torch.channels_last), data, effort.show_epochs, SHOW_RATE, seed)
-    return history.assign(arm=start, seed=seed)
+    Returns:
+        One row a start: the restricted `mean` of the epochs, the `epochs` of each seed (`10+`: not within the budget),
+        the `level` (nats) and the `horizon`.
+    """
+    runs = {start: [own for _, own in histories[histories["arm"] == start].groupby("seed")] for start in STARTS}
+    level = detectors.convergence_level(runs["DenseNet-121, scratch"])
+    horizon = min(len(own) for arm in runs.values() for own in arm)
+    rows = {}
+    for start, arm in runs.items():
+        table = detectors.convergence(arm, level, horizon)
+        epochs = [f"{row.epochs}{'' if row.passed else '+'}" for row in table.itertuples()]
+        rows[start] = {"mean": table["epochs"].mean().round(1), "epochs": ", ".join(epochs)}
+    return pd.DataFrame.from_dict(rows, orient="index").assign(level=round(level, 3), horizon=horizon)

@@ -12,6 +12,7 @@ from histotransfer.evaluation.clusters import Redrawable, draw_counts
 from histotransfer.evaluation.intervals import LEVEL, NONE, jackknife, leave_one_out
 
 DRAWS, STUDENTISED = 2_000, 300
+RIVALS, BOUNDED = ("percentile", "basic", "BCa", "studentised", "t"), ("expanded percentile", "logit t")
 TAILS = np.array([(1 - LEVEL) / 2, (1 + LEVEL) / 2])
 Limits = dict[str, tuple[float, float]]
 
@@ -57,7 +58,7 @@ def _limits(
 ) -> Limits:
     error, freedom = jackknife(left, shares, classes)
     if not error > NONE:
-        return {}
+        return dict.fromkeys((*RIVALS, *(BOUNDED if bounded else ())), (np.nan, np.nan))
     quantiles, normal = stdtrit(freedom, TAILS), ndtri(TAILS)
     low, high = np.quantile(drawn, TAILS)
     bias = ndtri(np.clip((np.mean(drawn < value) + np.mean(drawn <= value)) / 2, 1e-3, 1 - 1e-3))
@@ -73,9 +74,8 @@ def _limits(
         "t": value + quantiles * error,
     }
     if bounded:
-        slope = value * (1 - value)
         found["expanded percentile"] = np.quantile(drawn, ndtr(quantiles * np.sqrt((freedom + 1) / freedom)))
-        found["logit t"] = expit(logit(value) + quantiles * error / slope) if slope else (np.nan, np.nan)
+        found["logit t"] = expit(logit(value) + quantiles * error / (value * (1 - value)))
     return {method: tuple(limits) for method, limits in found.items()}
 
 

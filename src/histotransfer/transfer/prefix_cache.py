@@ -47,9 +47,10 @@ def prefix_key(model: SEDenseNet, stop: int, device: str) -> str:
     """Names what the groups below `stop` compute: a hash of their weights and BatchNorm statistics.
 
     Gates that are exactly 1 are left out, so that a network with untrained gates shares its activations with the plain
-    one, to the last bit. The version of torch and the kind of device are part of it: either may change the last digit.
+    one, to the last bit. The version of torch, the kind of device and the number of threads are part of it: each may
+    change the last digit.
     """
-    digest = hashlib.sha256(f"{torch.__version__} {device}\n".encode())
+    digest = hashlib.sha256(f"{torch.__version__} {device} {torch.get_num_threads()}\n".encode())
     names = {module: name for name, module in model.named_modules()}
     prefix = tuple(f"{names[module]}." for _, modules in module_groups(model)[:stop] for module in modules)
     gates = {f"{name}.": gate for gate, name in names.items() if isinstance(gate, SqueezeExcite)}
