@@ -1,0 +1,264 @@
+"""How accuracy depends on what a network costs (open question Q2): exits, picture sizes, precisions, gates.
+
+Early exits of the frozen ImageNet trunk are probed out of fold, split by patient (`run_probes`); a small net is trained
+from scratch in each fold (`run_scratch`); nets that the study trains are read from its records where they are there.
+`complexity_table` puts accuracy and cost side by side. Nothing is chosen from it, so nothing is tuned on test patients.
+"""
+
+import copy
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from histotransfer.config import LadderConfig
+from histotransfer.datasets import breakhis
+from histotransfer.evaluation.intervals import intervals
+from histotransfer.evaluation.metrics import MEAN, evaluate, scopes
+from histotransfer.evaluation.pooling import pool
+from histotransfer.models import openvino
+from histotransfer.models.exits import EXITS, EarlyExit, exit_features
+from histotransfer.models.se_densenet import CONFIGURATIONS, SEDenseNet, parameter_count
+from histotransfer.models.size import multiply_adds
+from histotransfer.stain import normaliser
+from histotransfer.study.probe import ProbeStudy
+from histotransfer.study.records import environment, fingerprint, read_run, write_json, write_run
+from histotransfer.study.runner import last_rung, predictions_table
+from histotransfer.study.tables import patients_of
+from histotransfer.tiles import TileSource, load_tiles
+from histotransfer.transfer.ladder import Report, climb, history
+
+Precision = Literal["float32", "float16", "int8"]
+BYTES: dict[Precision, int] = {"float32": 4, "float16": 2, "int8": 1}
+SIZES = (224, 160, 112)
+WHOLE, SMALL, SMALL_SIZE, EPOCHS = "block4", "small-k12", 112, 20
+NETS: dict[str, dict[str, Any]] = {
+    **{leave: {"positions": ()} for leave in EXITS},
+    "block4-se": {"positions": ("block", "transition")},
+    "block4-se-everywhere": {"positions": ("layer", "block", "transition")},
+    # Three blocks of twelve plain layers, k = 12, behind the stem for large pictures: about as many parameters as the
+    # paper states.
+    SMALL: {"positions": (), **CONFIGURATIONS["densenet40-k12"], "stem": "imagenet"},
+}
+"""Name to keyword arguments of `SEDenseNet`; those named as an exit are cut off there."""
+TRAINED = {  # nets that the study trains at 224 pixels: experiment and arm
+    "block4": ("primary", "plain"),
+    "block4-se": ("primary", "se"),
+    "block4-se-everywhere": ("se-placement", "everywhere"),
+}
+TIMES = "times.csv"
+TIMED_IMAGES, TIMED_REPEATS = 8, 5
+
+
+def build(name: str) -> nn.Module:
+    """One of `NETS` for two classes, with random weights."""
+    model = SEDenseNet(2, **NETS[name])
+    return EarlyExit(model, name) if name in EXITS else model
+
+
+def cost(name: str, size: int, precision: Precision) -> dict[str, float]:
+    """`parameters`, `MB` of them at a precision (million bytes), and `GFLOPs` (billion multiply-adds) of one image."""
+    with torch.device("meta"):
+        net = build(name)
+    parameters = parameter_count(net)
+    return {
+        "parameters": parameters,
+        "MB": parameters * BYTES[precision] / 1e6,
+        "GFLOPs": multiply_adds(net, size) / 1e9,
+    }
+
+
+def run_probes(
+    config: LadderConfig,
+    data_root: str | Path,
+    out: str | Path,
+    *,
+    sizes: Sequence[int] = SIZES,
+    precisions: Sequence[Precision] = ("float32", "float16"),
+    progress: bool = False,
+    report: Report = print,
+) -> Path:
+    """Probe every exit of the frozen trunk at every picture size: runs ``<exit>-<size>-<precision>``.
+
+    In float16 the trunk's weights are rounded to it; the arithmetic stays float32, as on a CPU.
+
+    Args:
+        config: normaliser, folds, seed, weights.
+        data_root: folder with BreakHis.
+        out: the experiment's folder.
+        sizes: pixels a side.
+        precisions: of the trunk.
+        progress: show bars.
+        report: called with one line a run.
+
+    Raises:
+        HistotransferError: data or weights that cannot be used.
+    """
+    for size in sizes:
+        study = ProbeStudy(config.model_copy(update={"size": size}), data_root, out)
+        table = breakhis.load(study.root)
+        colours = normaliser(config.normaliser)
+        tiles, fallbacks = load_tiles(table["path"].tolist(), size, colours, progress=progress)
+        for precision in precisions:
+            model = copy.deepcopy(study.model)
+            if precision == "float16":
+                model.half().float()
+            for leave, features in exit_features(model, TileSource(tiles), config.batch_size).items():
+                run = f"{leave}-{size}-{precision}"
+                settings = {
+                    "normaliser": config.normaliser, "net": leave, "precision": precision, "training": "frozen"
+                }  # fmt: skip
+                metrics = study.write(
+                    run, "breakhis", table, breakhis.LABELS, features, fallbacks, table["group"], "patient", settings
+                )
+                report(f"{run}: AUROC {metrics['auroc']:.3f}, {len(table)} images")
+    return Path(out)
+
+
+def run_scratch(config: LadderConfig, data_root: str | Path, out: str | Path, *, report: Report = print) -> Path:
+    """Train the small net from random weights in every fold and predict each image once: ``small-k12-112-float32``.
+
+    `EPOCHS` epochs, every layer at the same rate, as in the study's comparison from scratch (`study/scratch.toml`).
+
+    Args:
+        config: as for the ladder; size, gates, rates by depth and cache are set here.
+        data_root: folder with BreakHis.
+        out: the experiment's folder.
+        report: called with one line a fold.
+
+    Raises:
+        HistotransferError: data that cannot be used.
+    """
+    started, around = time.perf_counter(), environment()
+    changes = {"size": SMALL_SIZE, "start": "scratch", "se_positions": (), "rate_decay": 1.0, "cache": False}
+    predictions, histories = [], []
+    for fold in range(config.folds):
+        own = config.model_copy(update=changes | {"fold": fold})
+        rung = last_rung(own, data_root)
+        torch.manual_seed(own.seed)
+        model = build(SMALL).to(own.device, memory_format=torch.channels_last)
+        stages = climb(model, rung, (("all", EPOCHS),), own, report=report)
+        table = predictions_table(rung, rung.evaluated, stages[-1].logits, own)
+        predictions.append(table[table["part"] == "test"])
+        histories.append(history(stages).assign(fold=fold))
+    whole = pd.concat(predictions, ignore_index=True)
+    name = f"{SMALL}-{SMALL_SIZE}-float32"
+    record = {
+        "experiment": Path(out).name,
+        "run": name,
+        "profile": config.profile,
+        "config": {
+            **own.model_dump(mode="json", exclude={"weights", "fold"}),
+            "breakhis_schedule": [["all", EPOCHS]],
+            "net": SMALL,
+            "precision": "float32",
+            "training": "scratch",
+        },
+        "data": {
+            "name": rung.name,
+            "images": len(rung.table),
+            "patients": int(rung.table["patient"].nunique()),
+            "fingerprint": fingerprint(rung.images, rung.hashes),
+            "not_normalised": rung.unchanged,
+        },
+        "split": {"kind": "patient, out of fold", "parts": {"test": len(whole)}, "audit": rung.audit},
+        "seed": config.seed,
+        "metrics": evaluate(whole),
+    }
+    provenance = {**around, "total_seconds": round(time.perf_counter() - started, 1)}
+    write_run(Path(out) / name, record, whole, pd.concat(histories, ignore_index=True), provenance)
+    return Path(out) / name
+
+
+def measure_times(out: str | Path, *, sizes: Sequence[int] = SIZES, report: Report = print) -> Path:
+    """Write ``out/times.csv``: milliseconds an image of every net, size and precision on this machine, by OpenVINO.
+
+    Medians of `TIMED_REPEATS` passes over `TIMED_IMAGES` images after a first one, all cores. Weights are random: time
+    does not depend on them. float16 is stored only and takes as long as float32. Run it on a machine with nothing else
+    to do; its load stands in ``out/times.json``.
+
+    Raises:
+        HistotransferError: the extra `export` is not installed.
+    """
+    rows = []
+    for name in NETS:
+        for size in sizes:
+            images = torch.randn(TIMED_IMAGES, 3, size, size, generator=torch.Generator().manual_seed(0))
+            converted = openvino.convert(build(name).eval(), size, {})
+            nets = {"float32": converted, "int8": openvino.quantise(converted, images)}
+            for precision, net in nets.items():
+                seconds = _seconds(openvino.OpenVINONetwork(net), images)
+                rows.append({"net": name, "size": size, "precision": precision, "ms": 1e3 * seconds / len(images)})
+                report(f"{name}, {size} pixels, {precision}: {rows[-1]['ms']:.1f} ms")
+    Path(out).mkdir(parents=True, exist_ok=True)
+    pd.DataFrame(rows).to_csv(Path(out) / TIMES, index=False, float_format="%.4g", lineterminator="\n")
+    write_json(Path(out) / TIMES.replace(".csv", ".json"), environment() | {"load": os.getloadavg()})
+    return Path(out) / TIMES
+
+
+def _seconds(network: openvino.OpenVINONetwork, images: torch.Tensor) -> float:
+    taken = []
+    for _ in range(TIMED_REPEATS + 1):
+        start = time.perf_counter()
+        network(images)
+        taken.append(time.perf_counter() - start)
+    return float(np.median(taken[1:]))
+
+
+def read_nets(results: str | Path) -> dict[tuple[str, int, Precision, str], pd.DataFrame]:
+    """Predictions of every net that there is a record of, by name, size, precision and training.
+
+    Args:
+        results: folder of all experiments: its `complexity`, and the arms of `TRAINED` as far as they are there.
+    """
+    found = {}
+    for path in sorted((Path(results) / "complexity").glob("*/record.json")):
+        run = read_run(path.parent)
+        config = run.record["config"]
+        found[config["net"], config["size"], config["precision"], config["training"]] = run.predictions
+    for name, (experiment, arm) in TRAINED.items():
+        runs = [read_run(path.parent) for path in sorted((Path(results) / experiment).glob(f"{arm}-s*-f*/record.json"))]
+        if runs:
+            size = runs[0].record["config"]["size"]
+            found[name, size, "float32", "trained"] = pool(run.predictions for run in runs)
+    return found
+
+
+def complexity_table(
+    nets: Mapping[tuple[str, int, Precision, str], pd.DataFrame], times: pd.DataFrame | None = None
+) -> pd.DataFrame:
+    """What each net costs and how well it tells malignant from benign, by increasing operations.
+
+    Args:
+        nets: as `read_nets` returns them.
+        times: as `measure_times` writes them; without them `ms` is missing.
+
+    Returns:
+        Columns `net, size, precision, training, parameters, MB, GFLOPs, ms, auroc, low, high, images, patients`; AUROC
+        is the mean over 40x, 100x and 200x (over all images where one of these is missing), with its 95 % interval.
+    """
+    rows = []
+    for (name, size, precision, training), predictions in nets.items():
+        found = {scope: (rows, by) for scope, rows, by in scopes(predictions)}
+        used, by = found.get(MEAN, found["all"])
+        auroc = intervals(used, by).loc["auroc"]
+        about = {"net": name, "size": size, "precision": precision, "training": training}
+        rows.append(
+            about
+            | cost(name, size, precision)
+            | {"auroc": auroc["value"], "low": auroc["low"], "high": auroc["high"]}
+            | {"images": len(used), "patients": patients_of(used)}
+        )
+    table = pd.DataFrame(rows)
+    timed = times if times is not None else pd.DataFrame(columns=["net", "size", "precision", "ms"])
+    stored = timed[timed["precision"] == "float32"].assign(precision="float16")
+    table = table.merge(pd.concat([timed, stored]), on=["net", "size", "precision"], how="left")
+    columns = ["net", "size", "precision", "training", "parameters", "MB", "GFLOPs", "ms"]
+    columns += ["auroc", "low", "high", "images", "patients"]
+    return table[columns].sort_values(["GFLOPs", "MB", "training"], ignore_index=True)

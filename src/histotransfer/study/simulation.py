@@ -1,0 +1,166 @@
+"""Data sets that are made, at the real numbers of patients and images: two arms of which the truth is known."""
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+
+import numpy as np
+import pandas as pd
+from scipy.special import expit
+from scipy.stats import norm
+
+from histotransfer.evaluation.clusters import Design, Redrawable, Scored, draw_counts, scored
+from histotransfer.evaluation.metrics import MALIGNANT, class_names, scopes
+from histotransfer.evaluation.pooling import aligned
+
+SEPARATION = 0.95
+
+DataSet = dict[str, tuple[Redrawable, Redrawable]]  # scope to its two arms
+
+
+def margins(predictions: pd.DataFrame) -> np.ndarray:
+    """``(N,)`` logit of malignant minus that of benign."""
+    return (predictions[f"logit_{MALIGNANT}"] - predictions["logit_benign"]).to_numpy()
+
+
+def variance_components(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Mean of the logits and their variance between and within strict patients, by one-way analysis of variance.
+
+    Returns:
+        Indexed by `magnification` and `truth`: `mean`, `between` (at least 0), `within`, `intraclass` (correlation),
+        `images`, `patients`. Source: Searle, Casella and McCulloch 1992, section 3.6.
+    """
+    rows = {}
+    for key, own in predictions.assign(margin=margins(predictions)).groupby(["magnification", "truth"]):
+        sizes, means = own.groupby("group")["margin"].size(), own.groupby("group")["margin"].mean()
+        groups, images = len(sizes), len(own)
+        within = ((own["margin"] - own["group"].map(means)) ** 2).sum() / (images - groups)
+        outer = (sizes * (means - own["margin"].mean()) ** 2).sum() / (groups - 1)
+        between = max((outer - within) * (groups - 1) / (images - (sizes**2).sum() / images), 0.0)
+        rows[key] = {
+            "mean": own["margin"].mean(),
+            "between": between,
+            "within": within,
+            "intraclass": between / (between + within),
+            "images": images,
+            "patients": groups,
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["magnification", "truth"])
+
+
+def correlations(ours: pd.DataFrame, theirs: pd.DataFrame) -> dict[str, float]:
+    """Correlation of two arms' logits `between` patients (their means) and `within`, inside class and magnification."""
+    ours, theirs = aligned([ours, theirs])
+    both = pd.DataFrame({"ours": margins(ours), "theirs": margins(theirs)})
+    keys = [ours[name].to_numpy() for name in ("magnification", "truth", "group")]
+    means = both.groupby(keys).mean()
+    centred = means - means.groupby(level=[0, 1]).transform("mean")
+    left = both - both.groupby(keys).transform("mean")
+    return {"between": float(centred.corr().iloc[0, 1]), "within": float(left.corr().iloc[0, 1])}
+
+
+def separated(components: pd.DataFrame) -> pd.DataFrame:
+    """The same variances, the means around 0 so that AUROC is `SEPARATION` at each magnification."""
+    spread = np.sqrt(components[["between", "within"]].sum(axis=1).groupby("magnification").transform("sum"))
+    sign = np.where(components.index.get_level_values("truth") == MALIGNANT, 1, -1)
+    return components.assign(mean=sign * spread * norm.ppf(SEPARATION) / 2)
+
+
+class NormalArms:
+    """Two arms whose patients have normal effects."""
+
+    def __init__(self, table: pd.DataFrame, components: pd.DataFrame, correlation: dict[str, float], gap: float):
+        """Lay out the data sets.
+
+        Args:
+            table: predictions, for who the images are of.
+            components: as `variance_components`.
+            correlation: as `correlations`.
+            gap: how much closer together, in logits, the second arm's classes lie.
+        """
+        own = components.loc[pd.MultiIndex.from_frame(table[["magnification", "truth"]])]
+        sign = np.where(table["truth"] == MALIGNANT, 1, -1)
+        self.table, self.correlation = table.reset_index(drop=True), correlation
+        self.means = [own["mean"].to_numpy() - sign * closer / 2 for closer in (0, gap)]
+        self.between, self.within = np.sqrt(own["between"].to_numpy()), np.sqrt(own["within"].to_numpy())
+        self.group = pd.factorize(table["group"])[0]
+
+    def logits(self, generator: np.random.Generator) -> list[np.ndarray]:
+        """``(N,)`` logits of malignant against benign, of both arms, in one data set."""
+        patients = _pair(generator, self.group.max() + 1, self.correlation["between"])
+        images = _pair(generator, len(self.group), self.correlation["within"])
+        return [
+            mean + self.between * patient[self.group] + self.within * image
+            for mean, patient, image in zip(self.means, patients, images, strict=True)
+        ]
+
+    def sets(self, generators: Iterable[np.random.Generator]) -> Iterator[DataSet]:
+        """One data set a generator."""
+        designs = {name: (rows.index, Design(rows, by)) for name, rows, by in scopes(self.table)}
+        signs = [1 if name == MALIGNANT else -1 for name in class_names(self.table)]
+        for generator in generators:
+            arms = [expit(np.outer(logits, signs)) for logits in self.logits(generator)]
+            yield {name: tuple(design.scored(arm[rows]) for arm in arms) for name, (rows, design) in designs.items()}
+
+    def population(self, generators: Sequence[np.random.Generator]) -> list[pd.DataFrame]:
+        """Both arms' predictions in as many data sets as there are generators, as one: what is true, nearly."""
+        names = ("image", "patient", "group")
+        copies = [self.table.assign(**{n: f"{i} " + self.table[n] for n in names}) for i in range(len(generators))]
+        draws = [self.logits(generator) for generator in generators]
+        return [
+            pd.concat(
+                [
+                    copy.assign(logit_benign=0.0, logit_malignant=draw[arm])
+                    for copy, draw in zip(copies, draws, strict=True)
+                ],
+                ignore_index=True,
+            )
+            for arm in range(2)
+        ]
+
+
+def _pair(generator: np.random.Generator, size: int, correlation: float) -> list[np.ndarray]:
+    shared, *own = generator.standard_normal((3, size))
+    return [np.sqrt(correlation) * shared + np.sqrt(1 - correlation) * one for one in own]
+
+
+class RedrawnArms:
+    """Two arms' real logits; their patients are drawn with replacement, within each class."""
+
+    def __init__(self, ours: pd.DataFrame, theirs: pd.DataFrame):
+        """Score once.
+
+        Args:
+            ours: predictions.
+            theirs: of the same images.
+        """
+        self.tables = aligned([ours, theirs])
+        self.scopes = {
+            name: (scored(rows, by), scored(self.tables[1].loc[rows.index], by))
+            for name, rows, by in scopes(self.tables[0].reset_index(drop=True))
+        }
+
+    def sets(self, generators: Iterable[np.random.Generator]) -> Iterator[DataSet]:
+        """One data set a generator."""
+        for generator in generators:
+            seed = int(generator.integers(2**32))
+            yield {name: tuple(Redrawn(arm, seed) for arm in arms) for name, arms in self.scopes.items()}
+
+    def population(self, generators: Sequence[np.random.Generator]) -> list[pd.DataFrame]:
+        """The tables: what is true, exactly; nothing is drawn."""
+        return self.tables
+
+
+class Redrawn:
+    """A scored design with its clusters drawn anew, each copy a cluster of its own."""
+
+    def __init__(self, arm: Scored, seed: int):
+        (counts,) = draw_counts(arm.classes, 1, seed)
+        self.arm, self.drawn = arm, np.repeat(np.arange(len(counts)), counts)
+        self.classes, self.copies = arm.classes[self.drawn], np.eye(len(counts))[self.drawn]
+
+    def values(self, counts: np.ndarray, metrics: Collection[str] | None = None) -> dict[str, np.ndarray]:
+        """As `Scored.values`."""
+        return self.arm.values(counts @ self.copies, metrics)
+
+    def shares(self, metric: str) -> np.ndarray:
+        """As `Scored.shares`, to a factor a class."""
+        return self.arm.shares(metric)[self.drawn]

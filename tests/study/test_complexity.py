@@ -1,0 +1,117 @@
+import numpy as np
+import pandas as pd
+import pytest
+from torchvision import models
+
+from histotransfer.config import ladder_config
+from histotransfer.datasets import breakhis
+from histotransfer.evaluation import baselines
+from histotransfer.evaluation.intervals import intervals
+from histotransfer.study import complexity
+from histotransfer.study.complexity import (
+    complexity_table,
+    cost,
+    measure_times,
+    read_nets,
+    run_probes,
+    run_scratch,
+)
+from histotransfer.study.records import read_run
+
+
+@pytest.fixture(scope="module")
+def experiment(phantom_root, trunk, tmp_path_factory):
+    """All exits at one small size."""
+    out = tmp_path_factory.mktemp("results") / "complexity"
+    config = ladder_config("phantom", {"normaliser": "none", "seed": 1, "folds": 2})
+    lines = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(baselines, "PROBE_C", (1e-3,))  # nothing to choose between: quicker
+        run_probes(config, phantom_root, out, sizes=(32,), report=lines.append)
+    assert len(lines) == 8
+    return out
+
+
+def test_every_exit_predicts_every_image_out_of_fold(experiment, phantom_root):
+    table = breakhis.load(phantom_root)
+    names = sorted(path.name for path in experiment.iterdir())
+    exits = ("block4", "transition1", "transition2", "transition3")
+    assert names == [f"{leave}-32-{precision}" for leave in exits for precision in ("float16", "float32")]
+    for name in names:
+        run = read_run(experiment / name)
+        assert {str(phantom_root / image) for image in run.predictions["image"]} == set(table["path"])
+        assert run.predictions.groupby("group")["fold"].nunique().max() == 1
+        assert name == "{net}-{size}-{precision}".format(**run.record["config"])
+
+
+def test_rounding_the_trunk_changes_a_little_but_something(experiment):
+    whole, rounded = (read_run(experiment / f"block4-32-{p}").predictions for p in ("float32", "float16"))
+    difference = (whole["logit_malignant"] - rounded["logit_malignant"]).abs()
+    assert 0 < difference.max() < 0.5
+
+
+def test_a_table_has_costs_and_intervals_of_every_record(experiment):
+    nets = read_nets(experiment.parent)
+    times = pd.DataFrame({"net": ["block4"], "size": [32], "precision": ["float32"], "ms": [7.5]})
+    table = complexity_table(nets, times)
+    assert len(table) == 8
+    assert table["GFLOPs"].is_monotonic_increasing
+    rows = table.set_index(["net", "precision"])
+    full = rows.loc["block4", "float32"]
+    assert full["parameters"] == 7_978_856 - 998 * 1025
+    assert full["MB"] == pytest.approx(4 * full["parameters"] / 1e6)
+    assert rows.loc["block4", "float16"]["MB"] == full["MB"] / 2
+    assert rows.loc["block4", "float16"]["ms"] == full["ms"] == 7.5  # stored in half, computed alike
+    assert np.isnan(rows.loc["transition1", "float32"]["ms"])
+    predictions = read_run(experiment / "block4-32-float32").predictions
+    means = predictions[predictions["magnification"].isin((40, 100, 200))]
+    expected = intervals(means, "magnification").loc["auroc"]
+    assert full[["auroc", "low", "high"]].tolist() == expected[["value", "low", "high"]].tolist()
+    assert complexity_table(nets)["ms"].isna().all()
+
+
+def test_arms_of_the_study_are_taken_in_once_they_are_there(experiment, make_predictions, write_made_run):
+    results = experiment.parent
+    for fold, patients in enumerate((range(4), range(4, 8))):
+        predictions = make_predictions(patients=8)
+        own = predictions["group"].isin([f"14-{patient}" for patient in patients])
+        record = {"experiment": "primary", "run": "x", "profile": "lite", "seed": 0, "data": {}, "split": {}}
+        record |= {"config": {"size": 224}, "metrics": {}}
+        chosen = predictions[own].assign(fold=fold)
+        write_made_run(results / "primary" / f"se-s0-f{fold}", predictions=chosen, record=record)
+    nets = read_nets(results)
+    found = nets["block4-se", 224, "float32", "trained"]
+    assert found["group"].nunique() == 8
+    assert ("block4", 224, "float32", "trained") not in nets
+
+
+def test_operations_grow_with_the_picture_and_gates_hardly_cost_any():
+    whole = cost("block4", 224, "float32")
+    assert whole["GFLOPs"] == pytest.approx(models.DenseNet121_Weights.DEFAULT.meta["_ops"], abs=2e-3)
+    assert cost("block4", 112, "float32")["GFLOPs"] == pytest.approx(whole["GFLOPs"] / 4, rel=0.02)
+    gated = cost("block4-se-everywhere", 224, "int8")
+    assert gated["GFLOPs"] == pytest.approx(whole["GFLOPs"], rel=0.01)
+    assert gated["MB"] == gated["parameters"] / 1e6
+    assert 0.9e6 < cost("small-k12", 112, "float32")["parameters"] < 1.1e6
+
+
+def test_the_small_net_learns_from_scratch_in_every_fold(phantom_root, tmp_path, monkeypatch):
+    monkeypatch.setattr(complexity, "EPOCHS", 1)
+    monkeypatch.setattr(complexity, "SMALL_SIZE", 32)
+    small = {"positions": (), "block_config": (1, 1), "growth_rate": 4, "stem_features": 8}
+    monkeypatch.setitem(complexity.NETS, "small-k12", small)
+    config = ladder_config("phantom", {"folds": 2, "normaliser": "none"})
+    folder = run_scratch(config, phantom_root, tmp_path / "complexity", report=lambda line: None)
+    run = read_run(folder)
+    assert folder.name == "small-k12-32-float32"
+    assert len(run.predictions) == len(breakhis.load(phantom_root)) == run.predictions["image"].nunique()
+    assert run.history["fold"].tolist() == [0, 1]
+    assert run.record["config"]["start"] == "scratch"
+    assert ("small-k12", 32, "float32", "scratch") in read_nets(tmp_path)
+
+
+def test_times_are_of_every_net_and_precision(tmp_path, monkeypatch):
+    monkeypatch.setattr(complexity, "NETS", {"tiny": {"block_config": (1, 1), "growth_rate": 4, "stem_features": 8}})
+    times = pd.read_csv(measure_times(tmp_path / "complexity", sizes=(32,), report=lambda line: None))
+    assert times[["net", "size", "precision"]].to_numpy().tolist() == [["tiny", 32, "float32"], ["tiny", 32, "int8"]]
+    assert (times["ms"] > 0).all()
