@@ -209,7 +209,7 @@ from histotransfer.models.size import STATED_MB, STATED_PARAMETERS
 pd.DataFrame({
     "parameters": [STATED_PARAMETERS, round(STATED_MB * 1e6 / 4)],
     "MB on disk": [STATED_PARAMETERS * 4 / 1e6, STATED_MB],
-}, index=["the paper's count", "the paper's megabytes"]).round(1)  # fmt: skip
+}, index=["its count", "its megabytes"]).round(1)  # fmt: skip
 
 # %% [markdown]
 # What nets one might think of come to, at 224 pixels and for two classes; the counts of the plain ones are those that
