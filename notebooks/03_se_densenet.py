@@ -292,4 +292,4 @@ pd.Series(sides).quantile([0, 0.25, 0.5, 0.75, 1]).round().astype(int)
 # - A gate that has not moved is no attention: look before comparing.
 # - A parameter count that matches proves nothing where every count matches.
 #
-# **Further reading:** {cite}`huang2017`, {cite}`hu2018`; chapter {doc}`09_complexity` weighs size against accuracy.
+# **Further reading:** {cite}`huang2017`, {cite}`hu2018`; chapter {doc}`04_transfer` trains this network.
