@@ -65,6 +65,8 @@ class LadderConfig(BaseModel):
         default="label", description="what the last rung learns: benign or malignant, or the tumour type"
     )
     external: bool = Field(default=False, description="also predict UCSB, which nothing was trained or chosen on")
+    record_stages: bool = Field(default=True, description="also record what each stage but the last left")
+    record_training: bool = Field(default=False, description="also predict the training part, to measure overfitting")
     train_magnifications: Annotated[tuple[Magnification, ...], BeforeValidator(_parse_list)] = Field(
         default=(), description="magnifications of the last rung that are trained and validated on; empty: all"
     )

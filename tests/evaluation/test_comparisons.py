@@ -5,11 +5,12 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 from scipy.stats import permutation_test as scipy_permutation_test
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from histotransfer.errors import HistotransferError
-from histotransfer.evaluation.comparisons import holm, permutation_test, verdict
+from histotransfer.evaluation.comparisons import holm, permutation_test, resampled_interval, verdict
 from histotransfer.evaluation.metrics import scores
 
 
@@ -154,3 +155,17 @@ def test_holm_rejects_what_its_steps_reject(values):
 )
 def test_verdicts(low, high, threshold, expected):
     assert verdict(low, high, threshold) == expected
+
+
+def test_without_overlap_the_resampled_interval_is_students():
+    sample = np.random.default_rng(0).normal(1, 2, 10)
+    expected = stats.ttest_1samp(sample, 0).confidence_interval(0.95)
+    assert resampled_interval(sample, 0)[1:] == pytest.approx((expected.low, expected.high))
+
+
+def test_shared_training_images_widen_it_as_nadeau_and_bengio_say():
+    sample = np.array([1.0, 2.0, 3.0])
+    mean, low, high = resampled_interval(sample, 0.25)
+    assert mean == 2
+    assert (high - low) / 2 == pytest.approx(stats.t.ppf(0.975, 2) * np.sqrt(1 / 3 + 0.25))
+    assert np.isnan(resampled_interval(sample[:1], 0.25)[1:]).all()

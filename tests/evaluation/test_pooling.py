@@ -34,6 +34,15 @@ def test_every_image_is_there_once_with_the_mean_of_its_logits(runs, make_predic
     assert evaluate(pooled)["test"]["image"]["all"]["images"] == 60
 
 
+def test_another_part_is_averaged_over_all_networks_that_predicted_it(runs):
+    pooled = pool(runs, "validation")
+    assert set(pooled["part"]) == {"validation"}
+    whole = pd.concat(run[run["part"] == "validation"] for run in runs)
+    expected = whole.groupby("image")[["logit_benign", "logit_malignant"]].mean()
+    assert set(whole["image"].value_counts()) == {4}  # two of three folds, two seeds
+    np.testing.assert_allclose(pooled.set_index("image")[expected.columns], expected)
+
+
 def test_the_order_of_runs_rows_and_columns_does_not_matter(runs):
     turned = [run.sample(frac=1, random_state=0)[[*reversed(run.columns)]] for run in reversed(runs)]
     pd.testing.assert_frame_equal(pool(runs), pool(turned)[pool(runs).columns])

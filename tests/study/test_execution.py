@@ -1,16 +1,18 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 
 from histotransfer.errors import HistotransferError
 from histotransfer.study import execution
 from histotransfer.study.execution import run_plan
-from histotransfer.study.plan import Plan, planned_runs
+from histotransfer.study.plan import Plan, is_finished, planned_runs
 from histotransfer.study.records import read_run
 
 SETTINGS = {
@@ -67,6 +69,18 @@ def test_finished_runs_are_skipped_and_changed_ones_are_not(local, phantom_root,
     other = plan(arms={"plain": {"se_positions": []}, "se": {"se_reduction": 8}})
     run_plan(other, phantom_root, folder.parent, report=lines.append)
     assert done == ["se-s0-f0", "se-s0-f1"]
+
+
+def test_a_record_older_than_a_setting_was_made_as_its_default_says(local, tmp_path):
+    shutil.copytree(local[0], tmp_path / "tiny")
+    run = next(run for run in planned_runs(plan()) if run.method == "ladder")
+    path = tmp_path / "tiny" / run.name / "record.json"
+    record = json.loads(path.read_text())
+    del record["config"]["record_training"]
+    path.write_text(json.dumps(record))
+    assert is_finished(run, tmp_path / "tiny")
+    asked = run.config.model_copy(update={"record_training": True})
+    assert not is_finished(replace(run, config=asked), tmp_path / "tiny")
 
 
 def test_a_run_that_fails_does_not_stop_the_others(phantom_root, tmp_path, monkeypatch):

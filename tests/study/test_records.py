@@ -8,7 +8,15 @@ import pytest
 
 from histotransfer.errors import HistotransferError
 from histotransfer.evaluation.metrics import evaluate
-from histotransfer.study.records import RECORD_KEYS, environment, fingerprint, read_run, run_folder, write_json
+from histotransfer.study.records import (
+    RECORD_KEYS,
+    environment,
+    fingerprint,
+    image_paths,
+    read_run,
+    run_folder,
+    write_json,
+)
 
 FILES = ["history.csv", "predictions.csv", "provenance.json", "record.json"]
 
@@ -21,10 +29,28 @@ def test_a_run_is_read_back_as_written(tmp_path, write_made_run, make_prediction
     run = read_run(write_made_run(tmp_path / "spine" / "ladder"))
     assert files(run.folder) == FILES
     assert set(run.record) == set(RECORD_KEYS)
-    pd.testing.assert_frame_equal(run.predictions, make_predictions(), check_dtype=False, rtol=1e-6)
+    named = make_predictions().assign(image=lambda frame: frame["image"].str.removeprefix("breast/"))
+    pd.testing.assert_frame_equal(run.predictions, named, check_dtype=False, rtol=1e-6)
     assert run.history["train_loss"].tolist() == pytest.approx([1 / 3], abs=1e-7)
     assert run.provenance["seconds"] == 1
     assert {"git", "packages", "hardware", "python"} <= set(environment())
+
+
+def test_images_keep_their_folders_where_names_alone_do_not_tell_them_apart(tmp_path, write_made_run, make_predictions):
+    predictions = make_predictions()
+    predictions["image"] = [f"{i}/field.png" for i in range(len(predictions))]
+    run = read_run(write_made_run(tmp_path / "run", predictions=predictions))
+    assert run.predictions["image"].tolist() == predictions["image"].tolist()
+
+
+def test_images_of_a_run_are_found_by_name_or_by_path(tmp_path):
+    for name in ("a/1.png", "b/c/2.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    for images in (["2.png", "1.png"], ["b/c/2.png", "a/1.png"]):
+        assert image_paths(pd.Series(images), tmp_path).tolist() == [f"{tmp_path}/b/c/2.png", f"{tmp_path}/a/1.png"]
+    with pytest.raises(HistotransferError, match=r"3\.png is not there; give the folder that the run was made from"):
+        image_paths(pd.Series(["1.png", "3.png"]), tmp_path)
 
 
 def test_metrics_can_be_had_again_from_the_predictions(tmp_path, write_made_run):

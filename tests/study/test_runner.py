@@ -1,5 +1,6 @@
 import hashlib
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from histotransfer.datasets import breakhis, lc25000
 from histotransfer.errors import HistotransferError
 from histotransfer.predict import Predictor
 from histotransfer.splits import grouped_split
-from histotransfer.study.records import RECORD_KEYS, read_run
+from histotransfer.study.records import RECORD_KEYS, image_paths, read_run
 from histotransfer.study.runner import RUNS, run_arm, run_ladder
 from histotransfer.study.tables import read_experiment
 
@@ -72,9 +73,9 @@ def test_predictions_are_those_of_the_split(runs, phantom_root):
     for name in ("majority", "frozen-probe", "ladder"):
         predictions = runs[name].predictions
         assert list(predictions.columns) == [*COLUMNS, "logit_benign", "logit_malignant"]
-        assert {str(phantom_root / image) for image in predictions["image"]} == set(evaluated["path"])
+        assert set(predictions["image"]) == {Path(path).name for path in evaluated["path"]}
         assert not predictions["image"].duplicated().any()
-        found = predictions.assign(path=[str(phantom_root / image) for image in predictions["image"]])
+        found = predictions.assign(path=image_paths(predictions["image"], phantom_root))
         joined = found.merge(evaluated, on="path", suffixes=("", "_true"), validate="one_to_one")
         assert (joined["truth"] == joined["label"]).all()
         assert (joined["part"] == joined["split"]).all()
@@ -245,9 +246,7 @@ def arm(with_ucsb, out, name="arm", method="ladder", **settings):
 def test_an_arm_predicts_an_external_set_that_nothing_was_chosen_on(with_ucsb, trunk, tmp_path):
     run = arm(with_ucsb, tmp_path / "arms", external=True)
     outside = run.predictions[run.predictions["part"] == "ucsb"]
-    assert sorted(outside["image"]) == sorted(
-        path.relative_to(with_ucsb).as_posix() for path in (with_ucsb / "UCSB_breast").iterdir()
-    )
+    assert sorted(outside["image"]) == sorted(path.name for path in (with_ucsb / "UCSB_breast").iterdir())
     assert run.record["metrics"]["ucsb"]["image"]["all"]["images"] == 6
     assert run.record["split"]["parts"].keys() == {"train", "validation", "test"}
     plain = arm(with_ucsb, tmp_path / "plain")
@@ -257,6 +256,17 @@ def test_an_arm_predicts_an_external_set_that_nothing_was_chosen_on(with_ucsb, t
     first = read_run(tmp_path / "arms" / "arm-after-head")
     assert len(first.history) == 1
     assert set(first.predictions["part"]) == {"validation", "test"}
+
+
+def test_the_training_part_is_predicted_when_overfitting_is_to_be_measured(with_ucsb, trunk, tmp_path):
+    run = arm(with_ucsb, tmp_path, record_training=True, record_stages=False)
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir() and path.name[0] != "."] == ["arm"]
+    parts = run.predictions["part"].value_counts()
+    assert parts.to_dict() == run.record["split"]["parts"]
+    plain = arm(with_ucsb, tmp_path, "plain")
+    assert run.predictions.query("part != 'train'").reset_index(drop=True).equals(plain.predictions)
+    learnt = run.record["metrics"]["train"]["image"]["all"]
+    assert learnt["log_loss"] == pytest.approx(plain.history["train_loss"].iloc[-1], abs=0.5)
 
 
 def test_an_external_set_needs_its_own_classes(with_ucsb, trunk, tmp_path):

@@ -1,11 +1,13 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from histotransfer.errors import HistotransferError
-from histotransfer.evaluation.intervals import differences
+from histotransfer.evaluation.intervals import differences, intervals
+from histotransfer.evaluation.metrics import image_metrics
 from histotransfer.study.plan import planned_runs, read_plan
 from histotransfer.study.verdicts import EXPLORATORY, NOT_RUN, PRIMARY, Study, read_claims
 
@@ -77,6 +79,66 @@ def test_accuracy_is_judged_at_each_magnification(results):
     for row in table.itertuples():
         expected = "supported here" if row.low >= 0.84 else "contradicted here" if row.high < 0.84 else "undecided"
         assert row.verdict == expected
+
+
+def test_overfitting_is_the_gap_of_the_same_images_seen_and_unseen(tmp_path, make_predictions, write_made_run):
+    """Arms that differ in how sure they are of their training images only: the gaps are worked out by hand."""
+    sure = {"none": 3.0, "macenko": 1.0}
+    for run in planned_runs(read_plan(STUDY / "colour.toml")):
+        if run.arm in sure:
+            test = make_predictions(patients=30, images=8, magnifications=MAGNIFICATIONS, seed=3)
+            test = test[test["group"].str.removeprefix("14-").astype(int) % 5 == run.config.fold]
+            whole = make_predictions(patients=30, images=8, magnifications=MAGNIFICATIONS, seed=3)
+            train = whole[~whole["group"].isin(test["group"])].assign(part="train", logit_benign=0.0)
+            train["logit_malignant"] = sure[run.arm] * (train["truth"] == "malignant").map({True: 1, False: -1})
+            table = pd.concat([test, train], ignore_index=True).assign(fold=run.config.fold, seed=run.config.seed)
+            write_made_run(tmp_path / "colour" / run.name, predictions=table)
+    study = Study(STUDY, tmp_path)
+    row = study.overfitting().loc["Macenko"]
+    test, train = ({arm: study.predictions("colour", arm, part=part) for arm in sure} for part in ("test", "train"))
+    loss = {arm: np.log1p(np.exp(-level)) for arm, level in sure.items()}
+    for arm in sure:
+        tables = [own[arm][own[arm]["magnification"] != 400] for own in (test, train)]
+        assert image_metrics(tables[1])["log_loss"] == pytest.approx(loss[arm], abs=1e-6)
+    assert row["value"] == pytest.approx(loss["macenko"] - loss["none"], abs=1e-6)
+    assert row["auroc"] == 0
+    assert study.overfitting().loc["Vahadane", "verdict"] == NOT_RUN
+
+
+def test_convergence_is_counted_from_a_level_of_the_runs_from_scratch(tmp_path, make_predictions, write_made_run):
+    """Losses that fall by a fixed step an epoch: when they pass a level can be said without running anything."""
+    speed = {"scratch": 0.01, "imagenet": 0.03, "lung-only": 0.01, "whole": 0.02}
+    parts = {"train": 80, "validation": 20, "test": 20}
+    for run in planned_runs(read_plan(STUDY / "scratch.toml")):
+        if run.arm in speed:
+            losses = 0.7 - speed[run.arm] * np.arange(20)
+            history = pd.DataFrame({"rung": "breakhis", "stage": "all", "validation_log_loss": losses})
+            record = {"experiment": "scratch", "run": run.name, "profile": "lite", "config": {}, "data": {}, "seed": 0}
+            record |= {"split": {"parts": parts}, "metrics": {}}
+            write_made_run(tmp_path / "scratch" / run.name, history=history, record=record)
+    table = Study(STUDY, tmp_path).convergence()
+    # The three-epoch mean falls from 0.69 (epoch 3) to 0.52 (epoch 20): three quarters of the way is 0.5625.
+    assert table["level"].unique() == pytest.approx([0.5625])
+    assert table["epochs"].to_dict() == {"scratch": 16, "imagenet": 7, "lung-only": 16, "whole": 9}
+    assert table.loc["imagenet", ["value", "low", "high"]].tolist() == [9, 9, 9]
+    assert table["verdict"].tolist()[1:] == ["supported here", "undecided", "supported here"]
+    assert (table["passed"] == 10).all()
+
+
+def test_the_external_set_is_seen_by_all_networks_of_an_arm_together(tmp_path, make_predictions, write_made_run):
+    outside = make_predictions(patients=8, magnifications=(0,), part="ucsb", seed=1)
+    for run in planned_runs(read_plan(STUDY / "primary.toml")):
+        if run.arm == "se":
+            moved = outside["logit_malignant"] + 30 * (run.config.fold - 2)  # the mean over folds is where it was
+            inside = make_predictions(patients=4)
+            table = pd.concat([inside, outside.assign(logit_malignant=moved)], ignore_index=True)
+            write_made_run(tmp_path / "primary" / run.name, predictions=table.assign(seed=run.config.seed))
+    study = Study(STUDY, tmp_path)
+    table = study.external([("primary", "se"), ("primary", "plain")])
+    assert set(table["run"]) == {"primary: se"} and set(table["images"]) == {40}
+    expected = intervals(outside).loc["auroc"]
+    found = table[table["metric"] == "auroc"].iloc[0]
+    assert found[["value", "low", "high"]].tolist() == pytest.approx(expected.tolist())
 
 
 def test_an_unfinished_experiment_has_no_verdict_and_says_how_to_finish(tmp_path, results):

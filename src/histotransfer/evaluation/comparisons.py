@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from scipy.special import stdtrit
 
 from histotransfer.errors import HistotransferError
 from histotransfer.evaluation.clusters import scored
-from histotransfer.evaluation.intervals import Pairs, all_metrics
+from histotransfer.evaluation.intervals import LEVEL, Pairs, all_metrics
 from histotransfer.evaluation.pooling import aligned
 
 PERMUTATIONS = 10_000
@@ -83,6 +84,28 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     stepped = [p_values[name] * (len(names) - rank) for rank, name in enumerate(names)]
     adjusted = np.minimum(np.maximum.accumulate(stepped), 1)
     return {name: float(adjusted[names.index(name)]) for name in p_values}
+
+
+def resampled_interval(differences: np.ndarray, ratio: float, *, level: float = LEVEL) -> tuple[float, float, float]:
+    """Mean difference of two arms over resamples of one data set (folds, seeds) and its corrected t interval.
+
+    Resamples share training images, so the variance of their mean is ``(1 / J + ratio) s^2`` instead of ``s^2 / J``
+    (Nadeau and Bengio 2003, https://doi.org/10.1023/A:1024068626366). For quantities that belong to a run, such as
+    epochs until it converged; what belongs to images has `intervals.differences`.
+
+    Args:
+        differences: ``(J,)`` one a resample, paired.
+        ratio: evaluated over training images of a resample.
+        level: coverage aimed at.
+
+    Returns:
+        The mean and both limits; these are NaN for fewer than two resamples.
+    """
+    mean, count = float(np.mean(differences)), len(differences)
+    if count < 2:
+        return mean, np.nan, np.nan
+    reach = stdtrit(count - 1, (1 + level) / 2) * np.sqrt((1 / count + ratio) * np.var(differences, ddof=1))
+    return mean, mean - float(reach), mean + float(reach)
 
 
 SUPPORTED, CONTRADICTED, UNDECIDED = "supported here", "contradicted here", "undecided"

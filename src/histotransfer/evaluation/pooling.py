@@ -10,30 +10,33 @@ from histotransfer.evaluation.metrics import class_names
 ABOUT = ("patient", "group", "magnification", "subtype", "truth")  # what an image is, whoever predicts it
 
 
-def pool(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
-    """The test predictions of all folds, an image's logits averaged over seeds.
+def pool(tables: Iterable[pd.DataFrame], part: str = "test") -> pd.DataFrame:
+    """The predictions of all folds on one part, an image's logits averaged over the runs that predicted it.
 
-    Seeds are not samples: averaging leaves one row an image, and so the patients as the only units.
+    Of the test part these are its seeds, since each seed tests an image once: out of fold. Of another part (`train`, or
+    an external set) they are the networks of several folds as well. Neither seeds nor folds are samples: averaging
+    leaves one row an image, and so the patients as the only units.
 
     Args:
-        tables: predictions of the runs of one arm, one a fold and seed; other parts than `test` are left out.
+        tables: predictions of the runs of one arm, one a fold and seed; other parts are left out.
+        part: which.
 
     Returns:
         One row an image, sorted by image: `image`, `patient`, `group`, `magnification`, `subtype`, `truth`, `part`,
         `seeds` (how many were averaged), `logit_*`. Every metric takes it.
 
     Raises:
-        HistotransferError: no test predictions, tables of different classes, an image that a seed tested twice or not
-            at all, or of which two tables say different things.
+        HistotransferError: no predictions of the part, tables of different classes, an image that a seed tested twice
+            or not at all, or of which two tables say different things.
     """
-    tests = [table[table["part"] == "test"] for table in tables]
-    if not sum(map(len, tests)):
-        raise HistotransferError("pool: the tables hold no predictions of the test part")
-    if len({frozenset(class_names(table)) for table in tests}) > 1:
+    own = [table[table["part"] == part] for table in tables]
+    if not sum(map(len, own)):
+        raise HistotransferError(f"pool: the tables hold no predictions of the {part} part")
+    if len({frozenset(class_names(table)) for table in own}) > 1:
         raise HistotransferError("pool: the tables are of different classes; pool the runs of one arm")
-    whole = pd.concat(tests, ignore_index=True)
+    whole = pd.concat(own, ignore_index=True)
     counts = pd.crosstab(whole["image"], whole["seed"])
-    for what, wrong in (("more than once", counts > 1), ("not", counts < 1)):
+    for what, wrong in (("more than once", counts > 1), ("not", counts < 1)) if part == "test" else ():
         if wrong.any(axis=None):
             image, seed = wrong.stack().idxmax()
             raise HistotransferError(f"pool: {image} was {what} tested with seed {seed}; give each fold's run once")
@@ -41,7 +44,7 @@ def pool(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
     if (several := (images[list(ABOUT)].nunique(dropna=False) > 1).any(axis=1)).any():
         raise HistotransferError(f"pool: {several.idxmax()}: two tables differ in its {', '.join(ABOUT)}")
     logits = [f"logit_{name}" for name in class_names(whole)]
-    about = images[list(ABOUT)].first().assign(part="test", seeds=len(counts.columns))
+    about = images[list(ABOUT)].first().assign(part=part, seeds=len(counts.columns))
     return about.join(images[logits].mean()).reset_index()
 
 

@@ -14,7 +14,16 @@ from histotransfer.errors import HistotransferError
 from histotransfer.evaluation.explain import gate_differences, gate_profiles, gates, sanity_check
 from histotransfer.models.se_densenet import SEDenseNet
 from histotransfer.predict import Predictor
-from histotransfer.study.records import FLOATS, Run, environment, file_hash, read_run, run_folder, write_json
+from histotransfer.study.records import (
+    FLOATS,
+    Run,
+    environment,
+    file_hash,
+    image_paths,
+    read_run,
+    run_folder,
+    write_json,
+)
 from histotransfer.tiles import TileSource, load_tiles
 from histotransfer.transfer.training import predict_logits
 
@@ -98,8 +107,7 @@ def unseen_images(run: Run, data_root: str | Path) -> pd.DataFrame:
         table = breakhis.load(resolve_root("phantom", seed=run.record["seed"] + 1))
         return table.groupby(["group", "magnification"]).head(1).reset_index(drop=True)
     test = run.predictions[run.predictions["part"] == "test"]
-    paths = test["image"].map(lambda image: str(Path(data_root).resolve() / image))
-    return test.assign(path=paths, label=test["truth"]).reset_index(drop=True)
+    return test.assign(path=image_paths(test["image"], data_root), label=test["truth"]).reset_index(drop=True)
 
 
 def write_explanations(run: str | Path, data_root: str | Path, out: str | Path) -> Path:

@@ -15,7 +15,7 @@ from histotransfer.evaluation.explain import gates
 from histotransfer.models.se_densenet import SEDenseNet
 from histotransfer.models.weights import load_model
 from histotransfer.stain import normaliser
-from histotransfer.study.records import FLOATS, environment, file_hash, read_run, run_folder, write_json
+from histotransfer.study.records import FLOATS, environment, file_hash, image_paths, read_run, run_folder, write_json
 from histotransfer.tiles import Source, TileSource, load_tiles
 
 TARGET = Path("results/gates")
@@ -70,8 +70,9 @@ def write_gates(run: str | Path, data_root: str | Path, out: str | Path = TARGET
     if weights != found.record["artifacts"].get(WEIGHTS):
         raise HistotransferError(f"{found.folder / WEIGHTS}: is not the file that record.json names; run it again")
     images = found.predictions.loc[found.predictions["part"] == "validation", "image"]
-    paths = [Path(data_root) / image for image in images]
-    tiles, _ = load_tiles(paths, description["size"], normaliser(description["normaliser"]))
+    tiles, _ = load_tiles(
+        image_paths(images, data_root).tolist(), description["size"], normaliser(description["normaliser"])
+    )
     record = {
         **{key: found.record[key] for key in ("experiment", "run", "profile", "seed")},
         "data": found.record["data"]["name"],

@@ -98,10 +98,13 @@ def planned_runs(plan: Plan) -> list[PlannedRun]:
 
 
 def is_finished(run: PlannedRun, folder: Path) -> bool:
-    """Whether its record is there, whole, and of these settings."""
+    """Whether its record is there, whole, and of these settings.
+
+    A record made before a setting existed was made as that setting's default says.
+    """
     try:
-        record = read_run(folder / run.name).record
+        recorded = read_run(folder / run.name).record["config"]
+        known = {name: recorded[name] for name in LadderConfig.model_fields if name in recorded}
+        return validated(LadderConfig, {**known, "weights": run.config.weights}) == run.config
     except HistotransferError:
         return False
-    settings = run.config.model_dump(mode="json", exclude={"weights"})
-    return all(record["config"].get(name) == value for name, value in settings.items())

@@ -76,11 +76,14 @@ def write_run(
     Args:
         folder: ``results/<experiment>/<run>``.
         record: all of `RECORD_KEYS` but `artifacts`.
-        predictions: one row an image and part.
+        predictions: one row an image; in the file `image` is the name alone, where names alone tell images apart.
         history: one row an epoch; may be empty.
         provenance: what may differ between equal runs: `environment()` and timings.
         extra: file name to a function that writes it (weights), called with the path.
     """
+    names = predictions["image"].str.rpartition("/")[2]
+    if names.nunique() == predictions["image"].nunique():  # half the size of a study's records would be folders
+        predictions = predictions.assign(image=names)
     with run_folder(folder) as temporary:
         for name, write in (extra or {}).items():
             write(temporary / name)
@@ -113,6 +116,23 @@ def read_run(folder: Path) -> Run:
     text = {"patient": str, "group": str, "image": str}
     predictions = pd.read_csv(folder / "predictions.csv", dtype=text, keep_default_na=False)
     return Run(folder, record, pd.read_csv(folder / "history.csv"), predictions, provenance)
+
+
+def image_paths(images: pd.Series, data_root: str | Path) -> pd.Series:
+    """Where the images of a run's predictions are.
+
+    Args:
+        images: the predictions' `image`.
+        data_root: folder of the data sets the run was made from.
+
+    Raises:
+        HistotransferError: an image is not there.
+    """
+    root = Path(data_root).resolve()
+    files = {key: path for path in root.rglob("*") for key in (path.name, path.relative_to(root).as_posix())}
+    if missing := set(images) - set(files):
+        raise HistotransferError(f"{root}: {min(missing)} is not there; give the folder that the run was made from")
+    return images.map(lambda image: str(files[image]))
 
 
 def difference(first: Path, second: Path) -> tuple[list[str], bool]:

@@ -45,7 +45,8 @@ RUNS = ("majority", "frozen-probe", "lc25000", "ladder")
 SPLIT_KINDS = {"patient": "patient", "image": "image", "official": "slide id"}  # as a record names them
 LOWER_RUNGS = ("lc25000", "phantom")  # always split by original or patient
 NOT_OF_THE_LOWER_RUNG = {
-    "profile", "breakhis_schedule", "train_magnifications", "split", "allow_leakage", "fold", "weights"
+    "profile", "breakhis_schedule", "train_magnifications", "split", "allow_leakage", "fold", "weights",
+    "target", "external", "record_stages", "record_training",
 }  # fmt: skip
 
 
@@ -156,15 +157,18 @@ def _climb_last(
 ) -> None:
     """Climb the last rung; record what every stage but the last left as `name-after-<stage>`, and the end as `name`.
 
-    The final network also predicts `outside`, a data set that nothing was chosen on.
+    As far as the configuration says so. The final network also predicts `outside`, a data set that nothing was chosen
+    on.
     """
     config = recorder.config
     settings = config.model_dump(mode="json", exclude={"weights"})
     checkpoint = _checkpoint(recorder.out / ".unfinished", settings, recorder.trunk, rung)
     stages = climb(model, rung, config.breakhis_schedule, config, checkpoint, progress=progress, report=recorder.report)
-    for number, stage in enumerate(stages[:-1], start=1):
+    for number, stage in enumerate(stages[:-1] if config.record_stages else [], start=1):
         recorder.write(f"{name}-after-{stage.stage}", rung, stage.logits, [*below, *stages[:number]])
-    more = [] if outside is None else [(outside, final_logits(model, outside, config.breakhis_schedule, config))]
+    others = [(rung, rung.rows("train"))] if config.record_training else []
+    others += [(outside, np.arange(len(outside.table)))] if outside else []
+    more = [(other, rows, final_logits(model, other, rows, config.breakhis_schedule, config)) for other, rows in others]
     stages = [*below, *stages]
     recorder.write(name, rung, stages[-1].logits, stages, more=more, model=model if keep_model else None)
     checkpoint.clear()
@@ -282,11 +286,11 @@ class _Recorder:
         stages: Sequence[StageResult] = (),
         *,
         chosen: dict | None = None,
-        more: Sequence[tuple[Rung, np.ndarray]] = (),
+        more: Sequence[tuple[Rung, np.ndarray, np.ndarray]] = (),
         model: SEDenseNet | None = None,
     ) -> None:
         tables = [predictions_table(rung, rung.evaluated, logits, self.config)]
-        tables += [predictions_table(other, np.arange(len(own)), own, self.config) for other, own in more]
+        tables += [predictions_table(other, rows, own, self.config) for other, rows, own in more]
         predictions = pd.concat(tables, ignore_index=True)
         metrics = evaluate(predictions)
         record = {

@@ -4,8 +4,9 @@ Nothing is decided here: the arms that a claim compares are listed, `evaluation`
 whose experiment is not finished has no verdict yet, and the row says so.
 """
 
+import contextlib
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,13 +14,14 @@ import numpy as np
 import pandas as pd
 
 from histotransfer.errors import HistotransferError
-from histotransfer.evaluation.comparisons import holm, permutation_test, verdict
+from histotransfer.evaluation.comparisons import holm, permutation_test, resampled_interval, verdict
+from histotransfer.evaluation.failures import convergence, convergence_level, curve
 from histotransfer.evaluation.intervals import Pairs, differences, intervals
 from histotransfer.evaluation.metrics import MEAN, MEAN_OVER
 from histotransfer.evaluation.pooling import pool
 from histotransfer.study.plan import planned_runs, read_plan
-from histotransfer.study.records import read_run
-from histotransfer.study.tables import patients_of
+from histotransfer.study.records import Run, read_run
+from histotransfer.study.tables import patients_of, with_intervals
 
 NOT_RUN = "not run yet"
 
@@ -50,6 +52,16 @@ PRIMARY = (
     Comparison("C4b", "primary", "accuracy", (("se-lung", "plain"),)),
 )
 EXPLORATORY = (Comparison("C4a", "scratch", "accuracy", (("whole", "scratch"),), (200,)),)
+# C6: what is added, the arm with it, the arm without. Colour normalisation first, then augmentation.
+OVERFITTING = (
+    ("Macenko", "macenko", "none"),
+    ("Reinhard", "reinhard", "none"),
+    ("Vahadane", "vahadane", "none"),
+    ("flips and rotations", "macenko", "upright"),
+    ("stain jitter", "stain-jitter", "none"),
+    ("Macenko, then stain jitter", "macenko-jitter", "macenko"),
+)
+FROM_SCRATCH, TRANSFERS = "scratch", ("imagenet", "lung-only", "whole")  # C5
 PROPOSED = "se-lung"  # the paper's model: SE, and LC25000 between ImageNet and BreakHis
 
 
@@ -78,13 +90,14 @@ class Study:
         self.study, self.results = Path(study), Path(results)
         self.claims = read_claims(study)
 
-    def predictions(self, experiment: str, arm: str, stage: str = "") -> pd.DataFrame:
-        """Out-of-fold predictions of an arm, averaged over its seeds; with `stage`, as that stage left the network.
+    def runs(self, experiment: str, arm: str, stage: str = "", seeds: Collection[int] = ()) -> list[Run]:
+        """The runs of an arm: as a stage left the network, and of some seeds only, if these are given.
 
         Raises:
             HistotransferError: runs of the plan are missing.
         """
-        names = [run.name for run in planned_runs(read_plan(self.study / f"{experiment}.toml")) if run.arm == arm]
+        planned = planned_runs(read_plan(self.study / f"{experiment}.toml"))
+        names = [run.name for run in planned if run.arm == arm and (not seeds or run.config.seed in seeds)]
         suffix = f"-after-{stage}" if stage else ""
         folders = [self.results / experiment / f"{name}{suffix}" for name in names]
         missing = [folder.name for folder in folders if not (folder / "record.json").is_file()]
@@ -93,7 +106,24 @@ class Study:
                 f"{experiment}, arm {arm}: {len(missing)} of {len(folders)} runs are not there yet;"
                 f" `histotransfer study run {self.study / experiment}.toml` makes them"
             )
-        return pool(read_run(folder).predictions for folder in folders)
+        return [read_run(folder) for folder in folders]
+
+    def predictions(
+        self, experiment: str, arm: str, stage: str = "", part: str = "test", seeds: Collection[int] = ()
+    ) -> pd.DataFrame:
+        """Predictions of an arm, averaged over its runs as `pool` does; those of the test part are out of fold.
+
+        Raises:
+            HistotransferError: runs of the plan are missing, or they did not predict that part.
+        """
+        return pool((run.predictions for run in self.runs(experiment, arm, stage, seeds)), part)
+
+    def pooled(
+        self, experiment: str, arm: str, stage: str = "", part: str = "test", seeds: Collection[int] = ()
+    ) -> Run:
+        """`predictions` in the form of a run, as `tables` takes it."""
+        name = f"{arm} after {stage}" if stage else arm
+        return Run(Path(name), {}, pd.DataFrame(), self.predictions(experiment, arm, stage, part, seeds), {})
 
     def pairs(self, comparison: Comparison) -> Pairs:
         """The predictions that a comparison is about."""
@@ -163,3 +193,82 @@ class Study:
                 "verdict": verdict(low, high, threshold),
             }
         return pd.DataFrame.from_dict(rows, orient="index")
+
+    def overfitting(self) -> pd.DataFrame:
+        """C6: how much less an arm overfits with a treatment than without: one row a treatment of `OVERFITTING`.
+
+        Overfitting is the log-loss (nats) on test images minus that on the same images while they were trained on,
+        mean over `MEAN_OVER`; `value, low, high` is that without the treatment minus that with it, paired by patient,
+        and `auroc, auroc_low, auroc_high` the test AUROC with it minus without. The verdict is on the log-loss.
+        """
+        rows = {}
+        for name, treated, untreated in OVERFITTING:
+            try:
+                test, train = (
+                    [self._averaged(arm, part) for arm in (treated, untreated)] for part in ("test", "train")
+                )
+            except HistotransferError:
+                rows[name] = {"verdict": NOT_RUN}
+                continue
+            # The mean of two paired differences is half of the difference of differences.
+            halves = [(test[1], test[0]), (train[0], train[1])]
+            loss = 2 * differences(halves, "magnification").loc["log_loss"]
+            auroc = differences([(test[0], test[1])], "magnification").loc["auroc"]
+            rows[name] = {
+                "arms": f"{treated} against {untreated}",
+                **loss,
+                **{f"auroc{end}": auroc[column] for end, column in (("", "value"), ("_low", "low"), ("_high", "high"))},
+                "images": len(test[0]),
+                "patients": patients_of(test[0]),
+                "verdict": verdict(loss["low"], loss["high"], self.claims["C6"]["threshold"]),
+            }
+        return pd.DataFrame.from_dict(rows, orient="index")
+
+    def _averaged(self, arm: str, part: str) -> pd.DataFrame:
+        table = self.predictions("colour", arm, part=part)
+        return table[table["magnification"].isin(MEAN_OVER)].reset_index(drop=True)
+
+    def convergence(self) -> pd.DataFrame:
+        """C5: restricted mean number of epochs to a validation log-loss, one row an arm, and what transfer saves.
+
+        The level is set from the runs from scratch. `value, low, high` is their epochs minus those of the arm, paired
+        by fold and seed (`comparisons.resampled_interval`); a run that never passes counts with all its epochs.
+        """
+        try:
+            runs = {arm: self.runs("scratch", arm) for arm in (FROM_SCRATCH, *TRANSFERS)}
+        except HistotransferError:
+            return pd.DataFrame([{"verdict": NOT_RUN}])
+        level = convergence_level(run.history for run in runs[FROM_SCRATCH])
+        parts = [run.record["split"]["parts"] for run in runs[FROM_SCRATCH]]
+        ratio = float(np.mean([part["validation"] / part["train"] for part in parts]))
+        horizon = int(min(curve(run.history).index[-1] for own in runs.values() for run in own))
+        found = {arm: convergence([run.history for run in own], level, horizon) for arm, own in runs.items()}
+        rows = {}
+        for arm, own in found.items():
+            rows[arm] = {
+                "epochs": own["epochs"].mean(),
+                "passed": int(own["passed"].sum()),
+                "runs": len(own),
+                "level": level,
+            }
+            if arm != FROM_SCRATCH:
+                saved = (found[FROM_SCRATCH]["epochs"] - own["epochs"]).to_numpy()
+                value, low, high = resampled_interval(saved, ratio)
+                said = verdict(low, high, self.claims["C5"]["threshold"])
+                rows[arm] |= {"value": value, "low": low, "high": high, "verdict": said}
+        return pd.DataFrame.from_dict(rows, orient="index")
+
+    def external(self, arms: Sequence[tuple[str, str]]) -> pd.DataFrame:
+        """N3: UCSB as all networks of an arm see it together (mean logits), nothing tuned on it.
+
+        Args:
+            arms: experiment and arm; those that are not run yet are left out.
+
+        Returns:
+            As `tables.with_intervals`; its patients are the five slides, of which some hold both classes.
+        """
+        found = {}
+        for experiment, arm in arms:
+            with contextlib.suppress(HistotransferError):
+                found[f"{experiment}: {arm}"] = self.pooled(experiment, arm, part="ucsb")
+        return with_intervals(found, "ucsb")

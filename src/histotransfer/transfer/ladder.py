@@ -262,15 +262,15 @@ def climb(
 
 
 def final_logits(
-    model: SEDenseNet, rung: Rung, schedule: Sequence[tuple[Stage, int]], config: LadderConfig
+    model: SEDenseNet, rung: Rung, rows: np.ndarray, schedule: Sequence[tuple[Stage, int]], config: LadderConfig
 ) -> np.ndarray:
-    """Logits of every image of a rung, upright, by a network that has climbed `schedule`: ``(N, classes)``.
+    """Logits of some images of a rung, upright, by a network that has climbed `schedule`: ``(M, classes)``.
 
     What its last stage left frozen is read from the cache, as in `climb`.
     """
     cuts = [first_thawed(model, stage) if config.cache else 0 for stage, _ in schedule]
     source = cached_source(rung.source, model.eval(), cuts, cuts[-1], config.device)
-    logits = predict_logits(model, source, config.batch_size, config.device, start=cuts[-1])
+    logits = predict_logits(model, Subset(source, rows), config.batch_size, config.device, start=cuts[-1])
     if isinstance(source, CachedSource):
         source.flush()
     return logits
