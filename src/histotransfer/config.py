@@ -65,6 +65,9 @@ class LadderConfig(BaseModel):
         default="label", description="what the last rung learns: benign or malignant, or the tumour type"
     )
     external: bool = Field(default=False, description="also predict UCSB, which nothing was trained or chosen on")
+    rehearsal: bool = Field(
+        default=False, description="predict validation patients only: settings are chosen without a look at the test"
+    )
     record_stages: bool = Field(default=True, description="also record what each stage but the last left")
     record_training: bool = Field(default=False, description="also predict the training part, to measure overfitting")
     train_magnifications: Annotated[tuple[Magnification, ...], BeforeValidator(_parse_list)] = Field(
@@ -84,6 +87,16 @@ class LadderConfig(BaseModel):
         default="views",
         description="training sees symmetric views, these with stain jitter, or images upright",
     )
+    mixup: float = Field(
+        default=0, ge=0, le=10, description="alpha of mixup between what the thawed groups are given; 0: none"
+    )
+    average_weights: float = Field(
+        default=0, ge=0, lt=1, description="decay of a moving average of the weights, taken at a stage's end; 0: none"
+    )
+    balanced_sampling: bool = Field(
+        default=False, description="draw every class equally often in training; set class_weights=false with it"
+    )
+    average_views: bool = Field(default=False, description="predict by the mean logits of all symmetric views")
     class_weights: bool = Field(default=True, description="weigh the loss by inverse class frequency in training")
     thaw: Literal["all", "batchnorm"] = Field(
         default="all", description="what of a thawed group trains: everything, or its BatchNorm only"

@@ -56,7 +56,9 @@ def _batches(files: Iterator[str]) -> Iterator[list[str]]:
         yield batch
 
 
-def _one_ahead(prepare: Callable[[list[str]], Prepared], batches: Iterable[list[str]]):
+def _one_ahead(
+    prepare: Callable[[list[str]], Prepared], batches: Iterable[list[str]]
+) -> Iterator[tuple[list[str], Prepared]]:
     """Each batch with what `prepare` makes of it, in order; a thread prepares the next while one is being used."""
     waiting: deque[tuple[list[str], Future[Prepared]]] = deque()
     with ThreadPoolExecutor(1) as reader:

@@ -124,7 +124,7 @@ def test_the_weights_file_predicts_what_the_record_says(runs, phantom_root):
     predictor = Predictor(ladder.folder / "model.safetensors")
     assert (predictor.profile, predictor.size, predictor.classes) == ("phantom", 48, ["benign", "malignant"])
     logits = ladder.predictions[["logit_benign", "logit_malignant"]].to_numpy()
-    found = list(predictor.predict([phantom_root / image for image in ladder.predictions["image"]]))
+    found = list(predictor.predict(image_paths(ladder.predictions["image"], phantom_root)))
     assert [result.probability for result in found] == pytest.approx(softmax(logits, axis=1).max(axis=1), abs=1e-5)
     assert [result.label for result in found] == [breakhis.LABELS[i] for i in logits.argmax(axis=1)]
 
@@ -267,6 +267,14 @@ def test_the_training_part_is_predicted_when_overfitting_is_to_be_measured(with_
     assert run.predictions.query("part != 'train'").reset_index(drop=True).equals(plain.predictions)
     learnt = run.record["metrics"]["train"]["image"]["all"]
     assert learnt["log_loss"] == pytest.approx(plain.history["train_loss"].iloc[-1], abs=0.5)
+
+
+def test_a_rehearsal_predicts_no_test_patient(with_ucsb, trunk, tmp_path):
+    run = arm(with_ucsb, tmp_path, rehearsal=True, average_views=True)
+    assert set(run.predictions["part"]) == set(run.record["metrics"]) == {"validation"}
+    plain = arm(with_ucsb, tmp_path, "plain").predictions.query("part == 'validation'").reset_index(drop=True)
+    assert run.predictions["image"].tolist() == plain["image"].tolist()
+    assert not np.allclose(run.predictions["logit_malignant"], plain["logit_malignant"], atol=1e-6)  # other views too
 
 
 def test_an_external_set_needs_its_own_classes(with_ucsb, trunk, tmp_path):

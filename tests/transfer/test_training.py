@@ -1,3 +1,4 @@
+import copy
 from collections import Counter
 from itertools import pairwise
 
@@ -87,6 +88,17 @@ def test_an_incomplete_training_batch_is_left_out_unless_it_is_the_only_one(coun
     training_batches = Batches(Echo(count), np.zeros(count), 4, (0,), "cpu")
     assert len(training_batches) == batches
     assert len(drawn(training_batches)) == seen
+
+
+def test_balanced_sampling_draws_every_class_equally_often():
+    targets = np.array([0] * 90 + [1] * 10)
+    batches = Batches(Echo(100), targets, 10, (0,), "cpu", balanced=True)
+    counts = np.mean([Counter(target for _, _, target in drawn(batches))[1] for _ in range(50)])
+    assert counts == pytest.approx(50, abs=2)  # 50 epochs of 100 draws: a standard error of 0.7
+    again = Batches(Echo(100), targets, 10, (0,), "cpu", balanced=True)
+    again.epoch = 49
+    batches.epoch = 49
+    assert drawn(again) == drawn(batches)
 
 
 def test_class_weights_are_scikit_learns():
@@ -249,6 +261,61 @@ def test_early_stopping_stops_and_restores_the_best_epoch(make_model, images, ca
     assert restored == pytest.approx(min(losses), abs=1e-5)
     assert restored < losses[-1] - 1e-3
     assert capsys.readouterr().out == ""  # nothing litters a chapter
+
+
+def test_mixup_lowers_what_can_be_learnt_of_single_images(make_model, images):
+    plain, mixed = (train(make_model(), images, "all", epochs=10, mixup=alpha) for alpha in (0, 1.0))
+    assert mixed == train(make_model(), images, "all", epochs=10, mixup=1.0)
+    assert mixed[-1]["train_log_loss"] > plain[-1]["train_log_loss"]
+    assert mixed[-1]["validation_accuracy"] == 1  # what it learnt still holds for images as they are
+
+
+def test_averaged_weights_are_the_moving_average_of_those_trained(make_model, images, monkeypatch):
+    """Worked out by hand from the weights after every step."""
+    seen = []
+
+    class Spy(training.FrozenPrefix):
+        def after_step(self):
+            seen.append(self.learn.model.model.classifier.weight.detach().clone())
+
+    monkeypatch.setattr(training, "FrozenPrefix", Spy)
+    model = make_model()
+    train(model, images, "head", epochs=2, average_weights=0.9)
+    expected = seen[0]  # the first step's weights start it
+    for weight in seen[1:]:
+        expected = 0.9 * expected + 0.1 * weight
+    torch.testing.assert_close(model.classifier.weight, expected)
+    assert not torch.equal(model.classifier.weight, seen[-1])
+
+
+@pytest.mark.parametrize("extra", [{"mixup": 0.5}, {"average_weights": 0.9}], ids=lambda extra: next(iter(extra)))
+def test_a_stage_that_was_broken_off_goes_on_as_if_it_had_not_been(make_model, images, extra):
+    source, targets = images
+    kept = []
+
+    def run(model, **more):
+        batches = Batches(source, targets, 8, (0, 1), "cpu")
+        upright = Batches(source, targets, 8, None, "cpu")
+        return train_stage(model, batches, upright, "head", 3, settings(**extra), **more)
+
+    whole = make_model()
+    rows = run(whole, keep=lambda state: kept.append(copy.deepcopy((state, whole.state_dict()))))
+    state, weights = kept[0]
+    later = make_model()
+    later.load_state_dict(weights)
+    assert run(later, resumed=state) == rows
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, later.state_dict()[name]), name
+
+
+def test_predictions_can_be_the_mean_over_views(make_model, images):
+    source, _ = images
+    model = make_model().eval()
+    views = [model(source.batch(np.arange(24), np.full(24, view))).detach() for view in range(source.views)]
+    np.testing.assert_allclose(
+        predict_logits(model, source, 8, views=source.views), torch.stack(views).mean(0), atol=1e-5
+    )
+    np.testing.assert_allclose(predict_logits(model, source, 8), views[0], atol=1e-5)
 
 
 def test_predictions_do_not_depend_on_the_batch_size(make_model, images):

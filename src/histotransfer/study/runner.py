@@ -327,9 +327,10 @@ class _Recorder:
             description = model_description(rung, self.config, self.trunk)
             extra["model.safetensors"] = lambda path: save_model(model, path, description)
         write_run(self.out / run, record, predictions, history(stages), provenance, extra)
-        test = metrics["test"]["image"]["all"]
+        part = "validation" if self.config.rehearsal else "test"
+        own = metrics[part]["image"]["all"]
         self.report(
-            f"{run}: test accuracy {test['accuracy']:.3f} ({test['images']} images, {test['patients']} patients)"
+            f"{run}: {part} accuracy {own['accuracy']:.3f} ({own['images']} images, {own['patients']} patients)"
         )
 
 

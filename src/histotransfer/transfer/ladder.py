@@ -107,8 +107,8 @@ class Rung:
 
     @property
     def evaluated(self) -> np.ndarray:
-        """Positions of what is predicted: validation, then test."""
-        return self.rows("validation", "test")
+        """Positions of what is predicted: validation, then test; validation alone in a rehearsal."""
+        return self.rows("validation") if self.config.rehearsal else self.rows("validation", "test")
 
 
 def keep_copies(split: pd.DataFrame, copies: int, seed: int) -> pd.DataFrame:
@@ -246,7 +246,7 @@ def climb(
             keep=keep,
             progress=progress,
         )
-        logits = predict_logits(model, Subset(source, rung.evaluated), config.batch_size, config.device, start=cut)
+        logits = _predicted(model, Subset(source, rung.evaluated), config, cut)
         if isinstance(source, CachedSource):
             source.flush()
         seconds = round(time.perf_counter() - started, 3)
@@ -264,13 +264,13 @@ def climb(
 def final_logits(
     model: SEDenseNet, rung: Rung, rows: np.ndarray, schedule: Sequence[tuple[Stage, int]], config: LadderConfig
 ) -> np.ndarray:
-    """Logits of some images of a rung, upright, by a network that has climbed `schedule`: ``(M, classes)``.
+    """Logits of some images of a rung by a network that has climbed `schedule`: ``(M, classes)``.
 
     What its last stage left frozen is read from the cache, as in `climb`.
     """
     cuts = [first_thawed(model, stage) if config.cache else 0 for stage, _ in schedule]
     source = cached_source(rung.source, model.eval(), cuts, cuts[-1], config.device)
-    logits = predict_logits(model, Subset(source, rows), config.batch_size, config.device, start=cuts[-1])
+    logits = _predicted(model, Subset(source, rows), config, cuts[-1])
     if isinstance(source, CachedSource):
         source.flush()
     return logits
@@ -288,6 +288,18 @@ def frozen_features(model: SEDenseNet, rung: Rung, config: LadderConfig) -> np.n
     return features
 
 
+def _predicted(model: SEDenseNet, source: Subset, config: LadderConfig, cut: int) -> np.ndarray:
+    views = source.views if config.average_views else 1
+    return predict_logits(model, source, config.batch_size, config.device, start=cut, views=views)
+
+
 def _batches(rung: Rung, source: KeyedSource, config: LadderConfig, part: str, seed: tuple[int, ...] | None) -> Batches:
     rows = rung.rows(part)
-    return Batches(Subset(source, rows), rung.targets[rows], config.batch_size, seed, config.device)
+    return Batches(
+        Subset(source, rows),
+        rung.targets[rows],
+        config.batch_size,
+        seed,
+        config.device,
+        balanced=config.balanced_sampling and seed is not None,
+    )

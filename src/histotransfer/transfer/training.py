@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from fastai.callback.core import Callback, CancelFitException
+from fastai.callback.mixup import MixUp
 from fastai.callback.schedule import Learner  # importing it from here adds fit_one_cycle to Learner
 from fastai.data.core import DataLoaders
 from fastai.losses import CrossEntropyLossFlat
@@ -19,6 +20,7 @@ from fastai.metrics import AvgMetric, RocAucBinary, accuracy
 from fastai.optimizer import Adam
 from torch import Tensor
 from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from histotransfer.config import LadderConfig, Stage
 from histotransfer.errors import HistotransferError
@@ -47,10 +49,23 @@ class Batches:
             is noise); who is left out changes every epoch.
         seed: entropy of the training order; `None` for evaluation.
         device: where batches are put.
+        view: that evaluation sees; 0 is upright.
+        balanced: a pass draws every class equally often, with replacement, instead of every item once.
     """
 
-    def __init__(self, source: Source, targets: np.ndarray, batch_size: int, seed: Sequence[int] | None, device: str):
+    def __init__(
+        self,
+        source: Source,
+        targets: np.ndarray,
+        batch_size: int,
+        seed: Sequence[int] | None,
+        device: str,
+        *,
+        view: int = 0,
+        balanced: bool = False,
+    ):
         self.source, self.batch_size, self.seed, self.device = source, batch_size, seed, device
+        self.view, self.balanced = view, balanced
         self.targets = torch.as_tensor(targets, dtype=torch.int64)
         self.epoch = 0
 
@@ -60,15 +75,23 @@ class Batches:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         rows = np.arange(len(self.source))
-        views = np.zeros_like(rows)
+        views = np.full_like(rows, self.view)
         if self.seed is not None:
             generator = np.random.default_rng([*self.seed, self.epoch])
-            rows, views = generator.permutation(rows), generator.integers(self.source.views, size=len(rows))
+            rows = (
+                generator.choice(rows, len(rows), p=self._chances()) if self.balanced else generator.permutation(rows)
+            )
+            views = generator.integers(self.source.views, size=len(rows))
             self.epoch += 1
         for i in range(len(self)):
             part = slice(i * self.batch_size, (i + 1) * self.batch_size)
             x = self.source.batch(rows[part], views[part])
             yield x.to(self.device), self.targets[rows[part]].to(self.device)
+
+    def _chances(self) -> np.ndarray:
+        """``(N,)`` of each item to be drawn, so that every class is drawn equally often."""
+        _, classes, counts = np.unique(self.targets, return_inverse=True, return_counts=True)
+        return 1 / (len(counts) * counts[classes])
 
 
 def check_device(device: str) -> None:
@@ -131,6 +154,8 @@ class StageProgress(Callback):
             raise CancelFitException
         # Rates and momenta are not kept: the one-cycle schedule sets them anew from the epoch and the batch.
         state = {"rows": self.rows, "best": self.best, "optimiser": list(self.opt.state_dict()["state"])}
+        if hasattr(self.learn, "average_weights"):
+            state["average"] = self.learn.average_weights.average.state_dict()
         try:
             self.keep(state)
         except HistotransferError as error:  # fastai would rewrite its message
@@ -140,6 +165,43 @@ class StageProgress(Callback):
     def after_fit(self) -> None:
         if self.best is not None:
             self.model.load_state_dict(self.best)
+
+
+class SeededEpochs(Callback):
+    """Torch's generator set from (seed, epoch) before each epoch: what mixup draws can be drawn again."""
+
+    def __init__(self, seed: Sequence[int]):
+        self.seed = seed
+
+    def before_epoch(self) -> None:
+        torch.manual_seed(int(np.random.SeedSequence([*self.seed, self.epoch]).generate_state(1)[0]))
+
+
+class AverageWeights(Callback):
+    """An exponential moving average of weights and BatchNorm statistics, which replaces them when the stage ends.
+
+    Polyak and Juditsky 1992, https://doi.org/10.1137/0330046; computed by `torch.optim.swa_utils`.
+
+    Args:
+        decay: 0 to 1, a step.
+        resumed: the average's `state_dict` to continue from.
+    """
+
+    run_valid, order = False, 75  # the average is whole before StageProgress (80) keeps it
+
+    def __init__(self, decay: float, resumed: State | None):
+        self.decay, self.resumed = decay, resumed
+
+    def before_fit(self) -> None:
+        self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(self.decay), use_buffers=True)
+        if self.resumed:
+            self.average.load_state_dict(self.resumed)
+
+    def after_batch(self) -> None:
+        self.average.update_parameters(self.model)
+
+    def after_fit(self) -> None:
+        self.model.load_state_dict(self.average.module.state_dict())
 
 
 def train_stage(
@@ -187,6 +249,11 @@ def train_stage(
     done = len(resumed["rows"]) if resumed else 0
     train.epoch = done
     following = StageProgress(names, config.patience, resumed, keep)
+    extras: list[Callback] = []
+    if config.mixup:
+        extras += [SeededEpochs(train.seed), MixUp(config.mixup)]
+    if config.average_weights:
+        extras += [AverageWeights(config.average_weights, resumed and resumed["average"])]
 
     with contextlib.ExitStack() as quiet:
         learner = Learner(
@@ -198,7 +265,7 @@ def train_stage(
             train_bn=False,
             wd=config.weight_decay,
             metrics=metrics,
-            cbs=[FrozenPrefix(frozen), following],
+            cbs=[FrozenPrefix(frozen), following, *extras],
         )
         learner.recorder.train_metrics = True
         if not progress:
@@ -216,9 +283,9 @@ def train_stage(
 
 
 def predict_logits(
-    model: SEDenseNet, source: Source, batch_size: int, device: str = "cpu", *, start: int = 0
+    model: SEDenseNet, source: Source, batch_size: int, device: str = "cpu", *, start: int = 0, views: int = 1
 ) -> np.ndarray:
-    """Logits of every item, upright: ``(N, classes)`` float32. The model is left in eval mode.
+    """Logits of every item: ``(N, classes)`` float32. The model is left in eval mode.
 
     Args:
         model: the network.
@@ -226,19 +293,23 @@ def predict_logits(
         batch_size: items a forward pass.
         device: where it runs.
         start: groups that the source has already applied.
+        views: mean over so many views, of which the first is upright.
     """
-    return _upright(model, source, batch_size, device, start, len(module_groups(model)))
+    stop = len(module_groups(model))
+    return np.mean([_outputs(model, source, batch_size, device, start, stop, view) for view in range(views)], axis=0)
 
 
 def pooled_features(
     model: SEDenseNet, source: Source, batch_size: int, device: str = "cpu", *, start: int = 0
 ) -> np.ndarray:
     """Features before the classifier, upright: ``(N, C)`` float32. As `predict_logits`."""
-    return _upright(model, source, batch_size, device, start, len(module_groups(model)) - 1)
+    return _outputs(model, source, batch_size, device, start, len(module_groups(model)) - 1)
 
 
 @torch.inference_mode()
-def _upright(model: SEDenseNet, source: Source, batch_size: int, device: str, start: int, stop: int) -> np.ndarray:
+def _outputs(
+    model: SEDenseNet, source: Source, batch_size: int, device: str, start: int, stop: int, view: int = 0
+) -> np.ndarray:
     model.eval()
-    batches = Batches(source, np.zeros(len(source)), batch_size, None, device)
+    batches = Batches(source, np.zeros(len(source)), batch_size, None, device, view=view)
     return torch.cat([run_groups(model, x, start, stop).cpu() for x, _ in batches]).numpy()

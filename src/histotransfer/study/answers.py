@@ -1,0 +1,103 @@
+"""The verdict table: for each claim what was run, the number with its interval and n, and what the rule says of it.
+
+Nothing is computed here: `study.verdicts` does, from the records; these are its tables as people read them.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from histotransfer.evaluation.comparisons import CONTRADICTED
+from histotransfer.models.size import FLOAT32, STATED_MB, STATED_PARAMETERS
+from histotransfer.study.tables import number
+from histotransfer.study.verdicts import EXPLORATORY, NOT_RUN, PRIMARY, PROPOSED, Study
+
+JUDGED = {"C5": ("imagenet", "whole"), "C6": ("Macenko", "flips and rotations")}  # what the paper does
+GAIN = (0.02, 0.06)  # "2 to 6 points": the magnitude of C4, told beside its verdict
+COLUMNS = ("claim", "compared", "metric", "result", "n", "smallest", "verdict", "command", "record")
+
+
+def answers(study: Study) -> pd.DataFrame:
+    """One row a claim, or several where a claim has parts: index `id`, columns `COLUMNS`.
+
+    `smallest` is the smallest true difference that the design would have shown with a power of 0.8.
+    """
+    rows = [*_accuracy(study), *_differences(study), *_convergence(study), *_overfitting(study), _size()]
+    table = pd.DataFrame(rows).set_index("id").sort_index(kind="stable")
+    return table.reindex(columns=COLUMNS).fillna("–")
+
+
+def _accuracy(study: Study) -> Iterator[dict]:
+    for magnification, row in study.accuracy().iterrows():
+        yield _row("C1", study, "primary", row) | {
+            "compared": f"{PROPOSED} with 0.84" + (f", {magnification}x" if row["verdict"] != NOT_RUN else ""),
+            "metric": "accuracy, split by patient",
+        }
+
+
+def _differences(study: Study) -> Iterator[dict]:
+    both = [study.differences(PRIMARY, correct=True), study.differences(EXPLORATORY)]
+    for claim, row in pd.concat(both).iterrows():
+        text = _row(claim, study, row["experiment"], row)
+        where = f"mean over {row['magnification']}" if row["magnification"] != "mean" else "mean over 40x, 100x, 200x"
+        text |= {"compared": row["compared"], "metric": f"{row['metric'].replace('auroc', 'AUROC')}, {where}"}
+        if pd.notna(row.get("p_holm")):
+            text["result"] += f", p = {row['p_holm']:.2g} after Holm"
+        if claim.startswith("C4") and row["verdict"] != NOT_RUN:
+            inside = GAIN[0] <= row["value"] <= GAIN[1]
+            text["verdict"] += f"; magnitude {'consistent' if inside else 'not that of the paper'}"
+        yield text
+
+
+def _convergence(study: Study) -> Iterator[dict]:
+    table = study.convergence()
+    for arm in JUDGED["C5"] if "value" in table else table.index:
+        row = table.loc[arm]
+        yield _row("C5", study, "scratch", row) | {
+            "compared": f"scratch minus {arm}" if "value" in table else "scratch minus transfer",
+            "metric": "epochs to a fixed validation log-loss, restricted mean",
+        }
+
+
+def _overfitting(study: Study) -> Iterator[dict]:
+    table = study.overfitting()
+    for name in JUDGED["C6"]:
+        yield _row("C6", study, "colour", table.loc[name]) | {
+            "compared": f"without minus with: {name}",
+            "metric": "test minus training log-loss (nats)",
+        }
+
+
+def _size() -> dict:
+    stated = STATED_PARAMETERS * FLOAT32 / 1e6
+    return {
+        "id": "C7",
+        "claim": f"{STATED_PARAMETERS:,} parameters and {STATED_MB} MB",
+        "compared": "its count in float32 with its megabytes",
+        "metric": "arithmetic",
+        "result": f"{stated:.1f} MB, not {STATED_MB}",
+        "verdict": f"{CONTRADICTED}, as one float32 network",
+        "command": "none",
+        "record": "chapter 03",
+    }
+
+
+def _row(claim: str, study: Study, experiment: str, row: pd.Series) -> dict:
+    """What all rows have in common; `row` may hold `value, low, high, smallest, images, patients, runs, verdict`."""
+    said = {
+        "id": claim,
+        "claim": study.claims[claim]["claim"],
+        "verdict": row["verdict"],
+        "command": f"histotransfer study run study/{experiment}.toml --data DIR",
+        "record": f"results/{experiment}",
+    }
+    if row["verdict"] == NOT_RUN:
+        return said
+    about = f"{row['images']:.0f} images, {row['patients']} patients" if "images" in row else f"{row['runs']:.0f} runs"
+    smallest = row.get("smallest", np.nan)
+    return said | {
+        "result": number(row["value"], row["low"], row["high"]),
+        "n": about,
+        "smallest": "–" if pd.isna(smallest) else f"{smallest:.2f}",
+    }

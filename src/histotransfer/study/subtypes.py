@@ -1,0 +1,46 @@
+"""Eight tumour subtypes, one against the rest (open question Q1): descriptive, and only of enough patients."""
+
+import numpy as np
+import pandas as pd
+from scipy.special import logsumexp
+
+from histotransfer.evaluation.intervals import intervals
+from histotransfer.evaluation.metrics import MEAN_OVER, class_names
+
+FEWEST = 5  # base numbers of a subtype, below which nothing is said of it
+REST = "rest"
+
+
+def one_against_rest(predictions: pd.DataFrame, subtype: str) -> pd.DataFrame:
+    """A table of many classes as one of two: `rest` and a subtype, with the same probabilities."""
+    names = class_names(predictions)
+    others = predictions[[f"logit_{name}" for name in names if name != subtype]].to_numpy()
+    return predictions.drop(columns=[f"logit_{name}" for name in names]).assign(
+        truth=np.where(predictions["truth"] == subtype, subtype, REST),
+        logit_rest=logsumexp(others, axis=1),
+        **{f"logit_{subtype}": predictions[f"logit_{subtype}"]},
+    )
+
+
+def subtype_table(predictions: pd.DataFrame) -> pd.DataFrame:
+    """AUROC and recall of each subtype against the rest, mean over 40x, 100x and 200x, most patients first.
+
+    Args:
+        predictions: out of fold, of subtypes.
+
+    Returns:
+        Index `subtype`; `patients` (base numbers), `images`, and `auroc`, `low`, `high`, `recall`, which are missing of
+        fewer than `FEWEST` base numbers. Recall is of the class that the network finds most probable of all.
+    """
+    used = predictions[predictions["magnification"].isin(MEAN_OVER)].reset_index(drop=True)
+    guess = np.array(class_names(used))[used[[f"logit_{name}" for name in class_names(used)]].to_numpy().argmax(axis=1)]
+    rows = {}
+    for subtype, own in used.groupby("truth"):
+        row = {"patients": own["group"].nunique(), "images": len(own)}
+        if row["patients"] >= FEWEST:
+            found = intervals(one_against_rest(used, subtype), "magnification").loc["auroc"]
+            recall = (guess == used["truth"])[own.index].groupby(own["magnification"]).mean().mean()
+            row |= {"auroc": found["value"], "low": found["low"], "high": found["high"], "recall": recall}
+        rows[subtype] = row
+    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("subtype")
+    return table.sort_values(["patients", "images"], ascending=False)
