@@ -5,9 +5,10 @@
 `DIR` holds the BreakHis images. Both sides train DenseNet-121 from the same ImageNet weights on the same folds, tiles
 of 224 pixels, batches of 32: four epochs of the head, eight of the head and block 4, in each of five folds; then one
 epoch of everything. Stock fastai is what its documentation shows: torchvision's network, files decoded, squeezed,
-flipped and rotated on the fly, `Learner`, `freeze_to`; once as it comes (BatchNorm learns below the frozen line) and
-once with `train_bn=False`, and the faster of the two counts. Each side runs in a process of its own, cold, with an
-empty cache. `ratios` are stock seconds over our seconds.
+flipped and rotated on the fly, `Learner`, `freeze_to`; as it comes (BatchNorm learns below the frozen line) or with
+`train_bn=False`, whichever is the faster in a first heat of one fold. Each side runs in a process of its own, cold,
+with an empty cache; with `--keep DIR` what it found is kept there, and a race that was broken off goes on. `ratios`
+are stock seconds over our seconds.
 """
 
 import argparse
@@ -35,7 +36,7 @@ from histotransfer.study.records import environment
 FOLDS, SIZE, BATCH = 5, 224, 32
 HEAD, BLOCK4 = 4, 8
 RATE, DECAY = 1e-3, 0.1
-SIDES = ("ours", "stock", "stock-frozen-batchnorm")
+STOCK = ("stock", "stock-frozen-batchnorm")
 
 
 def subset(root: Path, images: int) -> pd.DataFrame:
@@ -97,7 +98,7 @@ def ours(table: pd.DataFrame, root: Path) -> dict:
     return told | {"validation": pd.concat(validation).to_dict("list"), "train_images": len(train)}
 
 
-def stock(table: pd.DataFrame, root: Path, *, train_bn: bool) -> dict:
+def stock(table: pd.DataFrame, root: Path, *, train_bn: bool, folds: int) -> dict:
     from fastai.vision import all as fastai
     from torchvision.models import densenet121
 
@@ -137,8 +138,8 @@ def stock(table: pd.DataFrame, root: Path, *, train_bn: bool) -> dict:
         )
         return made, frame
 
-    started, folds, validation, stages = time.perf_counter(), [], [], {"head": [], "block4": []}
-    for split in splits(table):
+    started, seconds, validation, stages = time.perf_counter(), [], [], {"head": [], "block4": []}
+    for split in splits(table)[:folds]:
         made, frame = learner(split)
         with made.no_bar(), made.no_logging():
             for stage, down_to, epochs in (("head", -1, HEAD), ("block4", -2, BLOCK4)):
@@ -146,19 +147,19 @@ def stock(table: pd.DataFrame, root: Path, *, train_bn: bool) -> dict:
                 ends[:] = [time.perf_counter()]
                 made.fit_one_cycle(epochs, lr_max=[RATE * DECAY**2, RATE * DECAY, RATE])
                 stages[stage] += np.diff(ends).tolist()
-            folds.append(time.perf_counter() - started - sum(folds))
+            seconds.append(time.perf_counter() - started - sum(seconds))
             probability, _ = made.get_preds(ds_idx=1)
         held = frame[frame["is_valid"]]
         logits = probability.clamp_min(1e-12).log().numpy()
-        validation.append(predictions(held.assign(split="validation"), logits, len(folds)))
+        validation.append(predictions(held.assign(split="validation"), logits, len(seconds)))
     made, _ = learner(splits(table)[0])
     with made.no_bar(), made.no_logging():
         made.unfreeze()
         ends[:] = [time.perf_counter()]
         made.fit_one_cycle(1, lr_max=RATE * DECAY)
     return {
-        "cross_validation": sum(folds),
-        "folds": folds,
+        "cross_validation": sum(seconds),
+        "folds": seconds,
         "head_epochs": stages["head"],
         "block4_epochs": stages["block4"],
         "all_epochs": np.diff(ends).tolist(),
@@ -176,28 +177,31 @@ def predictions(split: pd.DataFrame, logits: np.ndarray, fold: int) -> pd.DataFr
     return frame.join(pd.DataFrame(logits, columns=[f"logit_{name}" for name in breakhis.LABELS]))
 
 
-def in_a_process(side: str, data: Path, images: int) -> dict:
+def in_a_process(side: str, data: Path, images: int, folds: int, keep: Path) -> dict:
     """Run one side cold: an empty cache that holds the ImageNet weights alone."""
-    with tempfile.TemporaryDirectory() as folder:
-        name = "densenet121-imagenet.safetensors"
-        Path(folder, name).symlink_to(cache_dir() / name)
-        command = [sys.executable, __file__, "--data", str(data), "--images", str(images), "--side", side]
-        environment = {**os.environ, "HISTOTRANSFER_CACHE": folder}
-        out = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout
-    return json.loads(out.splitlines()[-1])
+    kept = keep / f"{side}-{images}-{folds}.json"
+    if not kept.exists():
+        with tempfile.TemporaryDirectory() as folder:
+            name = "densenet121-imagenet.safetensors"
+            Path(folder, name).symlink_to(cache_dir() / name)
+            command = [sys.executable, __file__, "--data", str(data), "--images", str(images), "--side", side]
+            environment = {**os.environ, "HISTOTRANSFER_CACHE": folder}
+            out = subprocess.run(
+                [*command, "--folds", str(folds)], env=environment, check=True, stdout=subprocess.PIPE, text=True
+            ).stdout
+        kept.write_text(out.splitlines()[-1])
+    found = json.loads(kept.read_text())
+    print(f"{side}: {found['cross_validation']:.0f} s, {folds} folds", flush=True)
+    return found
 
 
-def race(data: Path, images: int, repeats: int) -> dict:
+def race(data: Path, images: int, keep: Path) -> dict:
     imagenet_trunk()
-    results: dict[str, list[dict]] = {side: [] for side in SIDES}
-    for _ in range(repeats):
-        for side in SIDES:
-            results[side].append(in_a_process(side, data, images))
-            print(f"{side}: {results[side][-1]['cross_validation']:.0f} s of cross-validation", flush=True)
-
-    def median(side: str, what) -> float:
-        return statistics.median(what(result) for result in results[side])
-
+    load = os.getloadavg()
+    heats = {side: in_a_process(side, data, images, 1, keep) for side in STOCK}
+    faster = min(STOCK, key=lambda side: heats[side]["cross_validation"])
+    sides = {"ours": in_a_process("ours", data, images, FOLDS, keep)}
+    sides["stock"] = in_a_process(faster, data, images, FOLDS, keep)
     measures = {
         "head_epoch": lambda result: statistics.median(result["head_epochs"]),
         "block4_epoch": lambda result: statistics.median(result["block4_epochs"]),
@@ -205,10 +209,9 @@ def race(data: Path, images: int, repeats: int) -> dict:
         "single_run": lambda result: result["folds"][0],
         "full_epoch": lambda result: statistics.median(result["all_epochs"]),
     }
-    seconds = {side: {name: median(side, what) for name, what in measures.items()} for side in SIDES}
-    stocks = SIDES[1:]
-    tables = {side: pd.DataFrame(results[side][0]["validation"]) for side in SIDES}
-    trained = results["ours"][0]["train_images"]
+    seconds = {side: {name: what(result) for name, what in measures.items()} for side, result in sides.items()}
+    tables = {side: pd.DataFrame(result["validation"]) for side, result in sides.items()}
+    trained = sides["ours"]["train_images"]
     kept = ("folds", "head_epochs", "block4_epochs", "all_epochs", "fill_head", "fill_block4", "peak_megabytes")
     return {
         "images": images,
@@ -217,25 +220,22 @@ def race(data: Path, images: int, repeats: int) -> dict:
         "size": SIZE,
         "folds": FOLDS,
         "epochs": {"head": HEAD, "block4": BLOCK4},
-        "repeats": repeats,
-        "ratios": {name: min(seconds[side][name] for side in stocks) / seconds["ours"][name] for name in measures},
+        "stock_is": faster,
+        "first_heat_seconds": {side: result["cross_validation"] for side, result in heats.items()},
+        "ratios": {name: seconds["stock"][name] / seconds["ours"][name] for name in measures},
         "seconds": seconds,
         "images_per_second": {
-            side: {name: trained / seconds[side][name] for name in measures if name.endswith("_epoch")}
-            for side in SIDES
+            side: {name: trained / own[name] for name in measures if name.endswith("_epoch")}
+            for side, own in seconds.items()
         },
         "validation_auroc": {
             side: intervals(table).loc["auroc", ["value", "low", "high"]].to_dict() for side, table in tables.items()
         },
-        "validation_auroc_ours_minus_stock": differences(
-            *(tables[side].sort_values("image", ignore_index=True) for side in ("ours", "stock"))
-        )
+        "validation_auroc_ours_minus_stock": differences([(tables["ours"], tables["stock"])])
         .loc["auroc", ["value", "low", "high"]]
         .to_dict(),
-        "timings": {
-            side: [{name: result[name] for name in kept if name in result} for result in results[side]]
-            for side in SIDES
-        },
+        "timings": {side: {name: result[name] for name in kept if name in result} for side, result in sides.items()},
+        "load": load,
         "environment": environment(),
     }
 
@@ -244,18 +244,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--images", type=int, default=160)
-    parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--side", choices=SIDES)
+    parser.add_argument("--keep", type=Path)
+    parser.add_argument("--side", choices=("ours", *STOCK), help="one side only, printed as JSON")
+    parser.add_argument("--folds", type=int, default=FOLDS, help="of the stock side")
     arguments = parser.parse_args()
     data = arguments.data.resolve()
     if arguments.side:
         table = subset(data, arguments.images)
-        run = ours(table, data) if arguments.side == "ours" else stock(table, data, train_bn=arguments.side == "stock")
+        if arguments.side == "ours":
+            run = ours(table, data)
+        else:
+            run = stock(table, data, train_bn=arguments.side == STOCK[0], folds=arguments.folds)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(json.dumps(run | {"peak_megabytes": round(peak)}))
         return
-    result = race(data, arguments.images, arguments.repeats)
+    if arguments.keep:
+        arguments.keep.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        result = race(data, arguments.images, arguments.keep or Path(folder))
     print(json.dumps(result["ratios"], indent=1))
     if arguments.out:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)

@@ -25,6 +25,8 @@ study_app = typer.Typer(help="Experiments declared in study/*.toml.", no_args_is
 cache_app = typer.Typer(help="Stored outputs of frozen groups.", no_args_is_help=True)
 runs_app = typer.Typer(help="Records of runs.", no_args_is_help=True)
 app.add_typer(book_app, name="book")
+course_app = typer.Typer(help="The book as a course.", no_args_is_help=True)
+app.add_typer(course_app, name="course")
 app.add_typer(study_app, name="study")
 app.add_typer(cache_app, name="cache")
 app.add_typer(runs_app, name="runs")
@@ -283,6 +285,20 @@ def study_list(
     typer.echo(f"{left} to do, about {left * declared.minutes / 60:.1f} hours of one core")
 
 
+@study_app.command("ship")
+def study_ship(
+    data: DataOption = "",
+    out: Annotated[Path, typer.Option(help="Folder for the network and its card.")] = Path("results/models"),
+) -> None:
+    """Train the final recipe on every patient and write the network that `predict` uses, with its model card."""
+    from histotransfer.datasets.roots import resolve_root
+    from histotransfer.study.release import ship
+    from histotransfer.study.verdicts import Study
+
+    for path in ship(Study("study", "results"), resolve_root("lite", data), out, report=typer.echo):
+        typer.echo(str(path))
+
+
 @study_app.command("coverage")
 def study_coverage(
     records: Annotated[Path, typer.Option(help="Folder of all experiments.")] = Path("results"),
@@ -366,6 +382,16 @@ def book_build(
     from histotransfer.bookbuild import build_book
 
     build_book(".", profile=profile, data_root=data, force=force)
+
+
+@course_app.command("export")
+def course_export(
+    out: Annotated[Path, typer.Option(help="Folder to make; it must be new or empty.")],
+) -> None:
+    """Write notebooks for students and instructors, slides, a syllabus and a marking rubric."""
+    from histotransfer.course import export_course
+
+    typer.echo(str(export_course(".", out, report=typer.echo)))
 
 
 def _pairs(settings: list[str]) -> dict[str, str]:

@@ -106,8 +106,9 @@ class LadderConfig(BaseModel):
         ge=0,
         description="stop a stage after this many epochs without a better validation loss; 0: never",
     )
-    split: Literal["patient", "image", "official"] = Field(
-        default="patient", description="what the last rung keeps apart; `image` and `official` leak"
+    split: Literal["patient", "image", "official", "none"] = Field(
+        default="patient",
+        description="what the last rung keeps apart; `image` and `official` leak; `none` trains on everything",
     )
     allow_leakage: bool = Field(
         default=False, description="train on a split that leaks all the same; the record says so"
@@ -184,6 +185,8 @@ class ChapterParameters(BaseModel):
     seed: int = Field(default=0, ge=0, le=2**31 - 1, description="seed of everything random in the chapter")
     device: Literal["cpu", "cuda", "mps"] = Field(default="cpu", description="where the network runs")
     weights: str = Field(default="", description="ImageNet weights: a file, `random`, or empty for cache then network")
+    images: str = Field(default="", description="your own images: a CSV, or a folder per class; empty: phantom images")
+    pattern: str = Field(default="", description="for a folder of images, how a file's path says whose image it is")
 
 
 def cache_dir() -> Path:

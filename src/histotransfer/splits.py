@@ -84,6 +84,8 @@ def make_split(table: pd.DataFrame, config: LadderConfig, root: Path) -> pd.Data
     Raises:
         HistotransferError: as the split itself; or an official fold beyond the fifth.
     """
+    if config.split == "none":
+        return table.assign(split="train")
     if config.split == "official":
         if config.fold >= OFFICIAL_FOLDS:
             raise HistotransferError(f"fold: there are {OFFICIAL_FOLDS} official folds, numbered from 0")

@@ -1,4 +1,5 @@
 import re
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -10,11 +11,16 @@ from histotransfer.config import ladder_config
 from histotransfer.datasets import breakhis
 from histotransfer.errors import HistotransferError
 from histotransfer.models import export, openvino
-from histotransfer.models.weights import Trunk, save_model
+from histotransfer.models.weights import Trunk, load_model, save_model
+from histotransfer.predict import Predictor
 from histotransfer.splits import grouped_split
 from histotransfer.study import release as module
-from histotransfer.study.release import release
+from histotransfer.study.execution import run_plan
+from histotransfer.study.plan import read_plan
+from histotransfer.study.release import release, ship
 from histotransfer.study.runner import last_rung, model_description, predictions_table
+from histotransfer.study.tables import number, with_intervals
+from histotransfer.study.verdicts import Study
 from histotransfer.transfer.training import predict_logits
 
 SMALL = {"num_classes": 2, "block_config": [2, 2, 2, 2], "growth_rate": 8, "stem_features": 16, "reduction": 4}
@@ -158,3 +164,51 @@ def test_other_images_than_it_was_trained_on_are_refused(weights, phantom_root, 
     target.write_bytes(next((phantom_root / "BreaKHis_v1").rglob("*.png")).read_bytes() + b"\0")
     with pytest.raises(HistotransferError, match=r"not the \d+ images of breakhis"):
         release(weights, "openvino", out, int8=True, data=other, report=silent)
+
+
+@pytest.fixture(scope="module")
+def shipped(phantom_root, trunk, tmp_path_factory):
+    """A study whose final recipe is tiny, done and shipped; and the files."""
+    tmp_path = tmp_path_factory.mktemp("shipped")
+    plans = tmp_path / "study"
+    plans.mkdir()
+    (plans / "claims.toml").write_text("[claims]\n")
+    (plans / "final.toml").write_text(
+        'experiment = "final"\nanswers = []\nprofile = "phantom"\nfolds = [0, 1]\nseeds = [2]\nminutes = 1\n'
+        '[settings]\nsize = 48\nfolds = 2\nsource = "none"\nbreakhis_schedule = "head:1"\nbatch_size = 8\n'
+        "[arms.final]\n"
+    )
+    run_plan(read_plan(plans / "final.toml"), phantom_root, tmp_path / "results", report=silent)
+    study = Study(plans, tmp_path / "results")
+    return study, ship(study, phantom_root, tmp_path / "models", report=silent)
+
+
+def test_the_network_that_ships_was_trained_on_everybody_and_is_small(shipped, phantom_root):
+    study, (path, card) = shipped
+    model, description = load_model(path)
+    assert description["config"]["split"] == "none"
+    assert description["data"]["images"] == len(breakhis.load(phantom_root))
+    assert path.stat().st_size < 16e6
+    assert next(model.parameters()).dtype == torch.float32
+    said = card.read_text()
+    assert "every patient was trained on" in said
+    found = with_intervals({"recipe": study.pooled("final", "final")})
+    row = found[(found["metric"] == "auroc") & (found["magnification"] == "all")].iloc[0]
+    assert number(row["value"], row["low"], row["high"]) in said
+    assert sorted(file.name for file in path.parent.iterdir()) == ["final.safetensors", "final.safetensors.md"]
+
+
+def test_the_network_that_ships_predicts(shipped, phantom_root):
+    _, (path, _) = shipped
+    table = breakhis.load(phantom_root)
+    found = list(Predictor(path).predict(table["path"][:4]))
+    assert [result.label in breakhis.LABELS for result in found] == [True] * 4
+
+
+def test_nothing_ships_before_its_recipe_was_tested(shipped, phantom_root, tmp_path):
+    study = Study(shipped[0].study, tmp_path / "results")
+    shutil.copytree(shipped[0].results, study.results)
+    shutil.rmtree(study.results / "final" / "final-s2-f1")
+    with pytest.raises(HistotransferError, match="final, arm final: 1 of 2 runs are not there yet"):
+        ship(study, phantom_root, tmp_path / "others", report=silent)
+    assert not (tmp_path / "others").exists()

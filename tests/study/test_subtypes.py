@@ -1,11 +1,14 @@
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.special import softmax
 from sklearn.metrics import recall_score, roc_auc_score
 
-from histotransfer.evaluation.metrics import probabilities
-from histotransfer.study.subtypes import FEWEST, one_against_rest, subtype_table
+from histotransfer.evaluation.metrics import class_names, probabilities
+from histotransfer.study.records import Run
+from histotransfer.study.subtypes import FEWEST, as_two_classes, one_against_rest, subtype_table
 
 NAMES = ("adenosis", "fibroadenoma", "lobular_carcinoma")
 
@@ -58,3 +61,12 @@ def test_values_are_scikit_learns_and_few_patients_are_not_judged(predictions):
         assert table.loc[name, "auroc"] == pytest.approx(np.mean(aurocs))
         assert table.loc[name, "recall"] == pytest.approx(np.mean(recalls))
         assert table.loc[name, "low"] < table.loc[name, "auroc"] < table.loc[name, "high"]
+
+
+def test_two_classes_have_the_sums_of_their_subtypes(predictions):
+    run = Run(Path("run"), {}, pd.DataFrame(), predictions, {})
+    two = as_two_classes(run).predictions
+    whole = softmax(predictions[[f"logit_{name}" for name in NAMES]].to_numpy(), axis=1)
+    assert class_names(two) == ["benign", "malignant"]
+    np.testing.assert_allclose(probabilities(two)[:, 0], whole[:, 0] + whole[:, 1])
+    assert ((two["truth"] == "malignant") == (predictions["truth"] == "lobular_carcinoma")).all()

@@ -141,6 +141,21 @@ def test_the_external_set_is_seen_by_all_networks_of_an_arm_together(tmp_path, m
     assert found[["value", "low", "high"]].tolist() == pytest.approx(expected.tolist())
 
 
+def test_a_rehearsal_is_ordered_by_validation_patients(tmp_path, make_predictions, write_made_run):
+    better = {"base": 0.0, "mixup": 1.0, "decay": -1.0}
+    for run in planned_runs(read_plan(STUDY / "rehearsal.toml")):
+        assert run.config.rehearsal
+        if run.arm in better:
+            table = make_predictions(patients=20, images=8, magnifications=MAGNIFICATIONS, part="validation", seed=3)
+            table["logit_malignant"] += better[run.arm] * (table["truth"] == "malignant").map({True: 1, False: -1})
+            write_made_run(tmp_path / "rehearsal" / run.name, predictions=table.assign(fold=run.config.fold))
+    table = Study(STUDY, tmp_path).rehearsal()
+    assert table.index.tolist() == ["mixup", "base", "decay"]
+    np.testing.assert_allclose(table["minus_base"], table["auroc"] - table.loc["base", "auroc"])
+    assert table.loc["mixup", "low"] > 0 > table.loc["decay", "high"]
+    assert pd.isna(table.loc["base", "low"])
+
+
 def test_an_unfinished_experiment_has_no_verdict_and_says_how_to_finish(tmp_path, results):
     study = Study(STUDY, tmp_path)
     assert set(study.differences(PRIMARY, correct=True)["verdict"]) == {NOT_RUN}

@@ -25,7 +25,7 @@ def answers(study: Study) -> pd.DataFrame:
     """
     rows = [*_accuracy(study), *_differences(study), *_convergence(study), *_overfitting(study), _size()]
     table = pd.DataFrame(rows).set_index("id").sort_index(kind="stable")
-    return table.reindex(columns=COLUMNS).fillna("–")
+    return table.reindex(columns=COLUMNS).astype(object).fillna("–")
 
 
 def _accuracy(study: Study) -> Iterator[dict]:

@@ -42,7 +42,7 @@ from histotransfer.transfer.training import check_device
 
 Method = Literal["ladder", "majority", "frozen-probe"]
 RUNS = ("majority", "frozen-probe", "lc25000", "ladder")
-SPLIT_KINDS = {"patient": "patient", "image": "image", "official": "slide id"}  # as a record names them
+SPLIT_KINDS = {"patient": "patient", "image": "image", "official": "slide id", "none": "none"}  # as a record names them
 LOWER_RUNGS = ("lc25000", "phantom")  # always split by original or patient
 NOT_OF_THE_LOWER_RUNG = {
     "profile", "breakhis_schedule", "train_magnifications", "split", "allow_leakage", "fold", "weights",
@@ -120,6 +120,28 @@ def run_arm(
         logits, chosen = BASELINES[method](last, recorder.trunk, config)
         recorder.write(name, last, logits, chosen=chosen)
     return Path(out) / name
+
+
+def train_on_everything(
+    config: LadderConfig, data_root: str | Path, out: str | Path, *, progress: bool = False, report: Report = print
+) -> tuple[SEDenseNet, dict]:
+    """A network climbed with every patient of the last rung in training, and its description.
+
+    Args:
+        config: with ``split="none"``: there is nobody left to test on, so nothing is recorded.
+        data_root: folder of the data sets.
+        out: where an unfinished climb is kept.
+        progress: show bars.
+        report: called with one line a step.
+    """
+    recorder = _Recorder(config, Path(out), report)
+    last = last_rung(config, data_root, progress=progress)
+    model, _, _ = _foot(recorder, data_root, len(last.classes), progress=progress)
+    settings = config.model_dump(mode="json", exclude={"weights"})
+    checkpoint = _checkpoint(recorder.out / ".unfinished", settings, recorder.trunk, last)
+    climb(model, last, config.breakhis_schedule, config, checkpoint, progress=progress, report=report)
+    checkpoint.clear()
+    return model, model_description(last, config, recorder.trunk)
 
 
 def _foot(

@@ -1,11 +1,15 @@
 """Eight tumour subtypes, one against the rest (open question Q1): descriptive, and only of enough patients."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 from scipy.special import logsumexp
 
+from histotransfer.datasets.breakhis import BENIGN_CODES, LABELS, SUBTYPES
 from histotransfer.evaluation.intervals import intervals
 from histotransfer.evaluation.metrics import MEAN_OVER, class_names
+from histotransfer.study.records import Run
 
 FEWEST = 5  # base numbers of a subtype, below which nothing is said of it
 REST = "rest"
@@ -20,6 +24,18 @@ def one_against_rest(predictions: pd.DataFrame, subtype: str) -> pd.DataFrame:
         logit_rest=logsumexp(others, axis=1),
         **{f"logit_{subtype}": predictions[f"logit_{subtype}"]},
     )
+
+
+def as_two_classes(run: Run) -> Run:
+    """A run on subtypes as one on benign and malignant: the probabilities of each side added up."""
+    names, table = class_names(run.predictions), run.predictions
+    label = {name: LABELS[code not in BENIGN_CODES] for code, name in SUBTYPES.items()}
+    sides = {
+        f"logit_{side}": logsumexp(table[[f"logit_{name}" for name in names if label[name] == side]], axis=1)
+        for side in LABELS
+    }
+    kept = table.drop(columns=[f"logit_{name}" for name in names]).assign(truth=table["truth"].map(label))
+    return replace(run, predictions=kept.assign(**sides))
 
 
 def subtype_table(predictions: pd.DataFrame) -> pd.DataFrame:

@@ -16,7 +16,7 @@ import pandas as pd
 from histotransfer.errors import HistotransferError
 from histotransfer.evaluation.comparisons import holm, permutation_test, resampled_interval, verdict
 from histotransfer.evaluation.failures import convergence, convergence_level, curve
-from histotransfer.evaluation.intervals import Pairs, differences, intervals
+from histotransfer.evaluation.intervals import Pairs, all_metrics, differences, intervals
 from histotransfer.evaluation.metrics import MEAN, MEAN_OVER
 from histotransfer.evaluation.pooling import pool
 from histotransfer.study.plan import planned_runs, read_plan
@@ -272,3 +272,31 @@ class Study:
             with contextlib.suppress(HistotransferError):
                 found[f"{experiment}: {arm}"] = self.pooled(experiment, arm, part="ucsb")
         return with_intervals(found, "ucsb")
+
+    def rehearsal(self, experiment: str = "rehearsal") -> pd.DataFrame:
+        """Every arm of a rehearsal on validation patients, best first, and its difference from the first arm.
+
+        Returns:
+            Index `arm`; `auroc` (mean over `MEAN_OVER`, the validation parts of all folds together), `minus_base` with
+            `low` and `high` (paired by patient), `log_loss`, `images`, `patients`. Arms not run yet are left out.
+
+        Raises:
+            HistotransferError: the first arm is not run yet.
+        """
+        base, *others = read_plan(self.study / f"{experiment}.toml").arms
+        tables = {base: self.predictions(experiment, base, part="validation")}
+        for arm in others:
+            with contextlib.suppress(HistotransferError):
+                tables[arm] = self.predictions(experiment, arm, part="validation")
+        rows = {}
+        for arm, table in tables.items():
+            found = all_metrics(table, "magnification")
+            gain = differences([(table, tables[base])], "magnification").loc["auroc"]
+            rows[arm] = {
+                "auroc": found["auroc"],
+                **gain[["value", "low", "high"]].rename({"value": "minus_base"}),
+                "log_loss": found["log_loss"],
+                "images": len(table),
+                "patients": patients_of(table),
+            }
+        return pd.DataFrame.from_dict(rows, orient="index").sort_values("auroc", ascending=False).rename_axis("arm")

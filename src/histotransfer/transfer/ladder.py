@@ -253,9 +253,10 @@ def climb(
         finished.append(StageResult(rung.name, stage, seconds, rows, logits))
         within = None
         keep(None)
+        part = "validation" if len(rung.rows("validation")) else "train"
         report(
-            f"{rung.name}, {stage}: {len(rows)} epochs in {seconds:.0f} s, validation log-loss"
-            f" {rows[-1]['validation_log_loss']:.3f}, accuracy {rows[-1]['validation_accuracy']:.3f}"
+            f"{rung.name}, {stage}: {len(rows)} epochs in {seconds:.0f} s, {part} log-loss"
+            f" {rows[-1][f'{part}_log_loss']:.3f}, accuracy {rows[-1][f'{part}_accuracy']:.3f}"
         )
     model.eval()
     return finished
@@ -289,6 +290,8 @@ def frozen_features(model: SEDenseNet, rung: Rung, config: LadderConfig) -> np.n
 
 
 def _predicted(model: SEDenseNet, source: Subset, config: LadderConfig, cut: int) -> np.ndarray:
+    if not len(source):
+        return np.empty((0, model.classifier.out_features), dtype=np.float32)
     views = source.views if config.average_views else 1
     return predict_logits(model, source, config.batch_size, config.device, start=cut, views=views)
 

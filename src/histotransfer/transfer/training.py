@@ -6,6 +6,7 @@ repeated, or continued elsewhere, without running the ones before it.
 
 import contextlib
 import copy
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -145,7 +146,8 @@ class StageProgress(Callback):
         # Each half starts with fastai's own loss: in training a running mean over epochs, which is not this epoch's.
         train, validation = values[1 : len(values) // 2], values[len(values) // 2 + 1 :]
         columns = [f"{part}_{name}" for part in ("train", "validation") for name in self.names]
-        self.rows.append(dict(zip(columns, map(float, train + validation), strict=True)))
+        numbers = [math.nan if value is None else float(value) for value in train + validation]  # None: nothing to see
+        self.rows.append(dict(zip(columns, numbers, strict=True)))
         losses = [row["validation_loss"] for row in self.rows]
         best = losses.index(min(losses))
         if self.patience and best == len(losses) - 1:

@@ -1,0 +1,108 @@
+"""Numbers with intervals, side by side."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from histotransfer.evaluation.pareto import pareto_front
+from histotransfer.figures.style import PALETTE, WIDTH, described, run_colours
+from histotransfer.study.tables import number
+
+
+def forest(table: pd.DataFrame, metric: str) -> Figure:
+    """One metric of every run at every magnification, with intervals.
+
+    Args:
+        table: as `study.tables.with_intervals` makes it, or `gap`: then with a line where there is no difference.
+        metric: accuracy, auroc, ...
+    """
+    rows = table[table["metric"] == metric]
+    magnifications, runs = list(dict.fromkeys(rows["magnification"])), list(dict.fromkeys(rows["run"]))
+    figure, axis = plt.subplots(figsize=(WIDTH, 0.9 + 0.28 * max(len(rows), 3)), layout="constrained")
+    spread = np.linspace(-0.25, 0.25, len(runs)) if len(runs) > 1 else [0]
+    for offset, (run, colour) in zip(spread, run_colours(runs).items(), strict=True):
+        own = rows[rows["run"] == run]
+        y = np.array([magnifications.index(m) for m in own["magnification"]]) + offset
+        axis.hlines(y, own["low"], own["high"], color=colour, lw=2)
+        axis.plot(own["value"], y, "o", color=colour, label=run)
+    about = rows.drop_duplicates("magnification")
+    names = [f"{m}x" if m.isdigit() else m for m in magnifications]
+    labels = [
+        f"{name}\n{images} images, {patients} patients"
+        for name, images, patients in zip(names, about["images"], about["patients"], strict=True)
+    ]
+    axis.set_yticks(range(len(magnifications)), labels, fontsize=8)
+    share = rows[["value", "low"]].min(axis=None) >= 0 and rows[["value", "high"]].max(axis=None) <= 1
+    if share:
+        axis.set_xlim(-0.02, 1.02)
+    else:
+        axis.axvline(0, color="0.6", lw=1)
+    name = metric.replace("_", " ").replace("auroc", "AUROC")
+    axis.set_xlabel(f"{name} with 95 % interval, clustered by patient")
+    axis.set_ylabel("magnification")
+    axis.invert_yaxis()
+    said = (
+        f"{m}, " + ", ".join(f"{r.run} {number(r.value, r.low, r.high)}" for r in own.itertuples())
+        for m, (_, own) in zip(names, rows.groupby("magnification", sort=False), strict=True)
+    )
+    described(figure, f"{name} with 95 % intervals. {'; '.join(said)}.")
+    axis.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
+
+
+def means_with_intervals(table: pd.DataFrame, label: str) -> Figure:
+    """A value a row with its interval, such as one metric of several arms or their differences; a line stands at 0.
+
+    Args:
+        table: indexed by name: `value`, `low`, `high`, `images`, `patients`.
+        label: of the axis, with its unit.
+    """
+    figure, axis = plt.subplots(figsize=(WIDTH, 0.9 + 0.3 * len(table)), layout="constrained")
+    y = np.arange(len(table))
+    axis.hlines(y, table["low"], table["high"], color=PALETTE["blue"], lw=2)
+    axis.plot(table["value"], y, "o", color=PALETTE["blue"])
+    axis.axvline(0, color="0.6", lw=1)
+    counts = [f"{row.images} images, {row.patients} patients" for row in table.itertuples()]
+    alike = len(set(counts)) == 1
+    axis.set_yticks(y, table.index if alike else [f"{name}\n{n}" for name, n in zip(table.index, counts, strict=True)])
+    axis.tick_params(axis="y", labelsize=10 if alike else 8)
+    if table[["value", "high"]].max(axis=None) <= 1:
+        axis.set_xlim(right=1.02)
+    values = [number(row.value, row.low, row.high) for row in table.itertuples()]
+    for place, text in zip(y, values, strict=True):
+        axis.text(1.02, place, text, transform=axis.get_yaxis_transform(), va="center", fontsize=8)
+    about = f"{counts[0]}; 95 % intervals by patient" if alike else "95 % intervals by patient"
+    axis.set_xlabel(f"{label}\n{about}")
+    axis.invert_yaxis()
+    said = "; ".join(f"{name} {value} ({n})" for name, value, n in zip(table.index, values, counts, strict=True))
+    return described(figure, f"{label} with 95 % intervals. {said}.")
+
+
+def pareto(table: pd.DataFrame, cost: str) -> Figure:
+    """AUROC against what a net costs, with intervals; what no other net beats at both is joined by a line.
+
+    Args:
+        table: as `study.complexity.complexity_table` makes it.
+        cost: its column: GFLOPs, MB, ms or parameters; drawn on a logarithmic axis.
+    """
+    rows = table.dropna(subset=[cost, "auroc"]).sort_values(cost, ignore_index=True)
+    figure, axis = plt.subplots(figsize=(WIDTH, 3.9), layout="constrained")
+    front = rows[pareto_front(rows[cost].to_numpy(), rows["auroc"].to_numpy())]
+    axis.plot(front[cost], front["auroc"], color="0.6", lw=1.5, zorder=0)
+    markers = dict(zip(sorted(rows["net"].unique()), "osD^vP*X<>", strict=False))
+    colours = dict(zip(sorted(rows["size"].unique()), PALETTE.values(), strict=False))
+    for (net, size), own in rows.groupby(["net", "size"]):
+        errors = np.abs(own[["low", "high"]].to_numpy().T - own["auroc"].to_numpy())
+        axis.errorbar(own[cost], own["auroc"], errors, fmt=markers[net], color=colours[size], ms=6, lw=1, alpha=0.85)
+    handles = [Line2D([], [], marker=marker, color="0.3", ls="", label=net) for net, marker in markers.items()]
+    handles += [Patch(color=colour, label=f"{size} pixels") for size, colour in colours.items()]
+    axis.legend(handles=handles, loc="upper left", bbox_to_anchor=(1, 1))
+    units = {"GFLOPs": "billion multiply-adds an image", "MB": "megabytes of weights", "ms": "milliseconds an image"}
+    axis.set(xscale="log", xlabel=units.get(cost, cost), ylabel="AUROC, mean over 40x, 100x, 200x")
+    axis.xaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), major_formatter="{x:g}", minor_formatter=NullFormatter())
+    names = ", ".join(f"{row.net} at {row.size} pixels ({row.auroc:.2f})" for row in front.itertuples())
+    return described(figure, f"AUROC against {units.get(cost, cost)}. From cheap to dear, beaten by none: {names}.")

@@ -1,0 +1,168 @@
+"""What networks predict: curves, confusion, patients, calibration."""
+
+from collections.abc import Callable, Mapping
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from sklearn.metrics import average_precision_score, confusion_matrix, roc_auc_score
+
+from histotransfer.evaluation.curves import precision_recall_band, roc_band
+from histotransfer.evaluation.metrics import THRESHOLD, class_names, positive_class, predicted, scores
+from histotransfer.figures.style import CLASS_COLOURS, PALETTE, WIDTH, described, run_colours
+from histotransfer.study.tables import number
+
+
+def roc(runs: Mapping[str, pd.DataFrame]) -> Figure:
+    """ROC curves of several runs on the same images, with pointwise 95 % bands clustered by patient.
+
+    Args:
+        runs: name to predictions of one part.
+    """
+    return _banded(
+        runs, roc_band, roc_auc_score, "AUROC", ("1 – specificity", "sensitivity"), lambda share: ([0, 1], [0, 1])
+    )
+
+
+def precision_recall(runs: Mapping[str, pd.DataFrame]) -> Figure:
+    """Precision-recall curves as `roc`; the grey line is the share of positive images, the precision of a guess."""
+    return _banded(
+        runs,
+        precision_recall_band,
+        average_precision_score,
+        "average precision",
+        ("recall (sensitivity)", "precision"),
+        lambda share: ([0, 1], [share, share]),
+    )
+
+
+def _banded(
+    runs: Mapping[str, pd.DataFrame],
+    band: Callable[[pd.DataFrame], pd.DataFrame],
+    area: Callable[[np.ndarray, np.ndarray], float],
+    name: str,
+    labels: tuple[str, str],
+    guess: Callable[[float], tuple[list[float], list[float]]],
+) -> Figure:
+    """One panel a run: its curve and band, and what guessing would give."""
+    figure, axes = plt.subplots(
+        1,
+        len(runs),
+        figsize=(WIDTH, 0.75 + WIDTH / max(len(runs), 2.2)),
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
+    )
+    said = []
+    colours = run_colours(runs)
+    for axis, (run, predictions) in zip(axes.flat, runs.items(), strict=True):
+        target, score, rows = (
+            predictions["truth"] == positive_class(predictions),
+            scores(predictions),
+            band(predictions),
+        )
+        axis.plot(*guess(target.mean()), color="0.6", lw=1)
+        axis.fill_between(rows["x"], rows["low"], rows["high"], color=colours[run], alpha=0.25, lw=0)
+        axis.plot(rows["x"], rows["value"], color=colours[run])
+        middle = rows.iloc[len(rows) // 2]
+        said.append(
+            f"{run} {area(target, score):.2f}, with {labels[1]}"
+            f" {number(middle['value'], middle['low'], middle['high'])} at {labels[0]} {middle['x']:.1f}"
+        )
+        axis.set(xlabel=labels[0], aspect="equal", xlim=(-0.01, 1.01), ylim=(-0.01, 1.02))
+        axis.set_title(f"{run}\n{_n(predictions)}", fontsize=10)
+    axes.flat[0].set_ylabel(labels[1])
+    return described(figure, f"Curves with 95 % bands, {_n(predictions)}. {name}: {'; '.join(said)}.")
+
+
+def _n(predictions: pd.DataFrame) -> str:
+    return f"{len(predictions)} images, {predictions['group'].nunique()} patients"
+
+
+def confusion(predictions: pd.DataFrame) -> Figure:
+    """Confusion matrix with counts and the rate within each true class."""
+    names = class_names(predictions)
+    counts = confusion_matrix(predictions["truth"], predicted(predictions), labels=names)
+    rates = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    text = np.array(
+        [[f"{n}\n{rate:.0%}" for n, rate in zip(*row, strict=True)] for row in zip(counts, rates, strict=True)]
+    )
+    figure, axis = plt.subplots(figsize=(3.6, 3.4), layout="constrained")
+    sns.heatmap(
+        rates, annot=text, fmt="", cmap="Blues", vmin=0, vmax=1, cbar=False, square=True, ax=axis,
+        xticklabels=names, yticklabels=names,
+    )  # fmt: skip
+    axis.set(xlabel="predicted", ylabel="truth")
+    axis.set_title(_n(predictions), fontsize=10)
+    said = "; ".join(
+        f"of {row.sum()} {name} images "
+        + ", ".join(f"{n} predicted {other}" for n, other in zip(row, names, strict=True))
+        for name, row in zip(names, counts, strict=True)
+    )
+    return described(figure, f"Confusion matrix, {_n(predictions)}: {said}.")
+
+
+def patients(predictions: pd.DataFrame) -> Figure:
+    """Each patient's images as dots: their probability of the positive class, and the share that is right."""
+    positive = positive_class(predictions)
+    right = predicted(predictions) == predictions["truth"]
+    rows = predictions.assign(score=scores(predictions), right=right)
+    about = rows.groupby("group").agg(truth=("truth", "first"), mean=("score", "mean"), right=("right", "mean"))
+    about = about.sort_values(["truth", "mean"])
+    figure, axis = plt.subplots(figsize=(WIDTH, 3.4), layout="constrained")
+    for place, (group, own) in enumerate(about.iterrows()):
+        images, colour = rows.loc[rows["group"] == group, "score"], CLASS_COLOURS.get(own["truth"], PALETTE["green"])
+        axis.plot(np.linspace(place - 0.25, place + 0.25, len(images)), images, ".", color=colour, alpha=0.5, ms=5)
+        axis.hlines(own["mean"], place - 0.35, place + 0.35, color=colour, lw=2.5)
+    axis.axhline(THRESHOLD, color="0.4", lw=1, ls="--")
+    shown = [f"{group}\n{own['right']:.0%}" for group, own in about.iterrows()]
+    axis.set_xticks(range(len(about)), shown, rotation=90 if len(about) > 12 else 0, fontsize=8)
+    axis.set(ylabel=f"probability of {positive}", ylim=(-0.03, 1.03), xlim=(-0.6, len(about) - 0.4))
+    axis.set_xlabel("patient, and share of its images that is right")
+    classes = dict.fromkeys(about["truth"])
+    axis.legend(
+        handles=[Patch(color=CLASS_COLOURS.get(name, PALETTE["green"]), label=name) for name in classes],
+        loc="lower left", bbox_to_anchor=(0, 1), ncols=len(classes),
+    )  # fmt: skip
+    said = "; ".join(
+        f"{group} ({own['truth']}) {own['right']:.0%} right, mean probability {own['mean']:.2f}"
+        for group, own in about.iterrows()
+    )
+    return described(figure, f"Images by patient, {_n(predictions)}. {said}.")
+
+
+def reliability_diagram(curves: Mapping[str, pd.DataFrame]) -> Figure:
+    """Observed share of the positive class against its predicted probability, with intervals clustered by patient.
+
+    Args:
+        curves: name of a run to what `evaluation.calibration.reliability` makes of it.
+    """
+    figure, axes = plt.subplots(
+        1,
+        len(curves),
+        figsize=(WIDTH, 0.75 + WIDTH / max(len(curves), 2.2)),
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
+    )
+    said = []
+    colours = run_colours(curves)
+    for axis, (name, bins) in zip(axes.flat, curves.items(), strict=True):
+        axis.plot([0, 1], [0, 1], color="0.6", lw=1)
+        axis.vlines(bins["predicted"], bins["low"], bins["high"], color=colours[name], lw=1.5, alpha=0.7)
+        axis.plot(bins["predicted"], bins["observed"], "o", color=colours[name], ms=5)
+        for row in bins.itertuples():
+            axis.text(row.predicted, -0.04, row.images, ha="center", va="top", fontsize=7, color="0.35")
+        axis.set(xlabel="predicted probability", aspect="equal", xlim=(-0.03, 1.03), ylim=(-0.12, 1.03))
+        axis.set_title(f"{name}\n{bins['images'].sum()} images", fontsize=10)
+        shown = (
+            f"{number(row.observed, row.low, row.high)} at {row.predicted:.2f} ({row.images} images,"
+            f" {row.patients} patients)"
+            for row in bins.itertuples()
+        )
+        said.append(f"{name}: {', '.join(shown)}")
+    axes.flat[0].set_ylabel("observed share")
+    return described(figure, f"Reliability: observed share at mean predicted probability. {'; '.join(said)}.")

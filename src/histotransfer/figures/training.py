@@ -1,0 +1,100 @@
+"""Histories of training."""
+
+from collections.abc import Mapping
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from histotransfer.figures.style import PALETTE, WIDTH, described
+
+
+def by_seed(history: pd.DataFrame, column: str) -> pd.DataFrame:
+    """A column of a history as epochs (index, from 1 over all its stages) by seeds; one without seeds is one run."""
+    seeds = history["seed"] if "seed" in history else pd.Series(0, index=history.index)
+    epochs = history.groupby(seeds).cumcount() + 1
+    return pd.DataFrame({"epoch": epochs, "seed": seeds, "value": history[column]}).pivot(
+        index="epoch", columns="seed", values="value"
+    )
+
+
+def _curve(axis: Axes, seeds: pd.DataFrame, label: str, colour: tuple, name: str) -> str:
+    """Draw the mean over seeds with a band from the lowest to the highest; say in words what was drawn."""
+    mean = seeds.mean(axis=1)
+    if several := seeds.shape[1] > 1:
+        axis.fill_between(seeds.index, seeds.min(axis=1), seeds.max(axis=1), color=colour, alpha=0.2, lw=0)
+    axis.plot(seeds.index, mean, "o-", ms=4 if len(seeds) < 20 else 2, color=colour, label=label)
+    last = f" ({seeds.iloc[-1].min():.2f} to {seeds.iloc[-1].max():.2f} over {seeds.shape[1]} seeds)" if several else ""
+    return (
+        f"{name} {mean.iloc[0]:.2f} in epoch {mean.index[0]}, lowest {mean.min():.2f} in epoch {mean.idxmin()},"
+        f" {mean.iloc[-1]:.2f}{last} in epoch {mean.index[-1]}"
+    )
+
+
+def learning_curves(history: pd.DataFrame, quantity: str = "log_loss") -> Figure:
+    """A quantity on training and validation images over the epochs of all stages; one panel a rung.
+
+    Args:
+        history: as a record has it: `rung, stage, epoch`, ``train_<quantity>``, ``validation_<quantity>``; of several
+            runs with a column `seed`: then the mean is drawn with a band from the lowest to the highest.
+        quantity: log_loss, accuracy or loss.
+    """
+    rungs, said = list(dict.fromkeys(history["rung"])), []
+    figure, axes = plt.subplots(1, len(rungs), figsize=(WIDTH, 3), sharey=True, squeeze=False, layout="constrained")
+    for axis, rung in zip(axes.flat, rungs, strict=True):
+        rows = history[history["rung"] == rung]
+        for part, colour in (("train", PALETTE["blue"]), ("validation", PALETTE["orange"])):
+            seeds = by_seed(rows, f"{part}_{quantity}")
+            said.append(_curve(axis, seeds, part, colour, f"{rung}, {part}:"))
+        stages = rows["stage"].iloc[: len(seeds)].reset_index(drop=True)
+        for start in np.flatnonzero(stages != stages.shift()):
+            axis.axvline(start + 0.5, color="0.8", lw=1, zorder=0)
+            axis.text(start + 0.6, 1.0, stages[start], fontsize=8, transform=axis.get_xaxis_transform(), va="bottom")
+        axis.set(xlabel="epoch", xlim=(0.5, len(seeds) + 0.5))
+        axis.set_title(rung, pad=18)
+    axes.flat[0].set_ylabel(quantity.replace("_", " ") + (" (nats)" if "loss" in quantity else ""))
+    axes.flat[-1].legend()
+    return described(figure, f"Learning curves, {quantity.replace('_', ' ')}. {'; '.join(said)}.")
+
+
+def compared_curves(panels: Mapping[str, Mapping[str, pd.DataFrame]]) -> Figure:
+    """Log-loss of arms over epochs, one panel a question: the mean over seeds, with a band from lowest to highest.
+
+    Args:
+        panels: title to the panel's curves: label to epochs by seeds, as `by_seed` makes it.
+    """
+    figure, axes = plt.subplots(1, len(panels), figsize=(WIDTH, 3.2), squeeze=False, layout="constrained")
+    said = []
+    for axis, (title, curves) in zip(axes.flat, panels.items(), strict=True):
+        for (label, seeds), colour in zip(curves.items(), PALETTE.values(), strict=False):
+            said.append(_curve(axis, seeds, label, colour, f"{title}, {label}:"))
+        axis.set(xlabel="epoch", title=title)
+        axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axis.legend(fontsize=8)
+    axes.flat[0].set_ylabel("log-loss (nats)")
+    return described(figure, f"Log-loss over epochs. {'; '.join(said)}.")
+
+
+def failure_signatures(histories: pd.DataFrame) -> Figure:
+    """Overfitting, negative transfer and slow convergence as provoked on phantom tissue.
+
+    Args:
+        histories: of the record of `study.failures`.
+    """
+
+    def losses(arm: str, part: str = "validation") -> pd.DataFrame:
+        return by_seed(histories[histories["arm"] == arm], f"{part}_log_loss")
+
+    panels = {
+        "F1 overfitting": {"training": losses("few images", "train"), "validation": losses("few images")},
+        "F2 negative transfer": {
+            "no transfer": losses("many images"),
+            "source labels right": losses("right labels"),
+            "source labels shuffled": losses("shuffled labels"),
+        },
+        "F3 slow convergence": {start: losses(f"DenseNet-121, {start}") for start in ("scratch", "ImageNet")},
+    }
+    return compared_curves(panels)

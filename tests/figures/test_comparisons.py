@@ -1,0 +1,77 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from histotransfer import figures
+
+
+def labelled(axis):
+    return bool(axis.get_xlabel() and axis.get_ylabel())
+
+
+def test_forest_draws_every_interval():
+    table = pd.DataFrame(
+        [
+            {"run": run, "magnification": m, "metric": metric, "value": v, "low": v - 0.1, "high": v + 0.1}
+            | {"images": 20, "patients": "2 + 3"}
+            for (run, m, v) in [
+                ("probe", "40", 0.6),
+                ("probe", "all", 0.7),
+                ("ladder", "40", 0.8),
+                ("ladder", "all", 0.5),
+            ]
+            for metric in ("accuracy", "auroc")
+        ]
+    )
+    figure = figures.forest(table, "auroc")
+    (axis,) = figure.axes
+    assert [line.get_label() for line in axis.lines] == ["probe", "ladder"]
+    assert [line.get_xdata().tolist() for line in axis.lines] == [[0.6, 0.7], [0.8, 0.5]]
+    spans = [segment[:, 0].tolist() for lines in axis.collections for segment in lines.get_segments()]
+    assert spans == [pytest.approx([v - 0.1, v + 0.1]) for v in (0.6, 0.7, 0.8, 0.5)]
+    n = "20 images, 2 + 3 patients"
+    assert [label.get_text() for label in axis.get_yticklabels()] == [f"40x\n{n}", f"all\n{n}"]
+    assert "AUROC" in axis.get_xlabel()
+    assert "all, probe 0.70 [0.60,\N{NO-BREAK SPACE}0.80], ladder 0.50" in figure.alt
+
+
+def test_a_forest_of_differences_has_a_line_at_none():
+    row = {"run": "b minus a", "magnification": "all", "metric": "auroc", "images": 20, "patients": "2 + 3"}
+    table = pd.DataFrame([{**row, "value": -0.2, "low": -0.5, "high": 0.1}])
+    (axis,) = figures.forest(table, "auroc").axes
+    assert any(line.get_xdata() == [0, 0] for line in axis.lines[1:]) and axis.get_xlim()[0] < -0.5
+
+
+def test_means_stand_under_their_names_with_their_intervals():
+    table = pd.DataFrame(
+        {"value": [0.5, -0.2], "low": [0.4, -0.4], "high": [0.6, 0.0], "images": 9, "patients": 3}, index=["a", "b"]
+    )
+    figure = figures.means_with_intervals(table, "share")
+    (axis,) = figure.axes
+    spans = [segment[:, 0].tolist() for segment in axis.collections[0].get_segments()]
+    assert spans == [[0.4, 0.6], [-0.4, 0.0]]
+    assert "9 images, 3 patients" in axis.get_xlabel()
+    assert [text.get_text() for text in axis.texts] == ["0.50 [0.40,\xa00.60]", "-0.20 [-0.40,\xa00.00]"]
+    said = "a 0.50 [0.40,\xa00.60] (9 images, 3 patients); b -0.20 [-0.40,\xa00.00] (9 images, 3 patients)"
+    assert figure.alt == f"share with 95 % intervals. {said}."
+    (axis,) = figures.means_with_intervals(table.assign(images=[9, 8]), "share").axes
+    assert [label.get_text() for label in axis.get_yticklabels()][1] == "b\n8 images, 3 patients"
+
+
+def test_pareto_joins_what_nothing_beats():
+    table = pd.DataFrame(
+        {
+            "net": ["a", "b", "c", "d"],
+            "size": [112, 112, 224, 224],
+            "GFLOPs": [1.0, 2.0, 3.0, 4.0],
+            "auroc": [0.6, 0.8, 0.7, np.nan],
+        }
+    )
+    table["low"], table["high"] = table["auroc"] - 0.1, table["auroc"] + 0.2
+    figure = figures.pareto(table, "GFLOPs")
+    (axis,) = figure.axes
+    assert axis.lines[0].get_xydata().tolist() == [[1.0, 0.6], [2.0, 0.8]]
+    points = {tuple(line.get_xydata()[0]) for line in axis.lines[1:] if len(line.get_xydata()) == 1}
+    assert {(1.0, 0.6), (2.0, 0.8), (3.0, 0.7)} <= points
+    assert "a at 112 pixels (0.60), b at 112 pixels (0.80)" in figure.alt
+    assert labelled(axis)

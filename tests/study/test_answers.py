@@ -1,0 +1,61 @@
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from histotransfer.study.answers import COLUMNS, answers
+from histotransfer.study.plan import planned_runs, read_plan
+from histotransfer.study.verdicts import NOT_RUN, PRIMARY, Study
+
+STUDY = Path(__file__).parents[2] / "study"
+CLAIMS = ["C1", "C2", "C3a", "C3b", "C4a", "C4b", "C5", "C6", "C7"]
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory, make_predictions, write_made_run):
+    """The primary experiment alone, never run: gates help, lung does not."""
+    folder = tmp_path_factory.mktemp("results")
+    shifts = {"plain": 0, "se": 1, "plain-lung": 0, "se-lung": 1}
+    for run in planned_runs(read_plan(STUDY / "primary.toml")):
+        if run.arm in shifts:
+            table = make_predictions(patients=20, images=8, magnifications=(40, 100, 200, 400), seed=3)
+            own = table[table["group"].str.removeprefix("14-").astype(int) % 5 == run.config.fold]
+            sign = (own["truth"] == "malignant").map({True: 1, False: -1})
+            own = own.assign(seed=run.config.seed, logit_malignant=own["logit_malignant"] + shifts[run.arm] * sign)
+            write_made_run(folder / "primary" / run.name, predictions=own)
+    return folder
+
+
+def test_every_claim_has_a_row_and_what_is_not_run_says_so(tmp_path):
+    table = answers(Study(STUDY, tmp_path))
+    assert table.index.unique().tolist() == CLAIMS
+    assert tuple(table.columns) == COLUMNS
+    assert set(table.drop(index="C7")["verdict"]) == {NOT_RUN}
+    assert table.loc["C7", "result"] == "4.3 MB, not 84.7"
+    assert table.loc["C7", "verdict"].startswith("contradicted here")
+
+
+def test_a_row_says_what_the_records_say(results):
+    study = Study(STUDY, results)
+    table, found = answers(study), study.differences(PRIMARY, correct=True)
+    row = table.loc["C2"]
+    assert row["result"].startswith(f"{found.loc['C2', 'value']:.2f} [{found.loc['C2', 'low']:.2f},")
+    assert row["result"].endswith(f"p = {found.loc['C2', 'p_holm']:.2g} after Holm")
+    assert row["verdict"] == found.loc["C2", "verdict"] == "supported here"
+    assert (row["n"], row["record"]) == ("120 images, 10 + 10 patients", "results/primary")
+    assert row["command"] == "histotransfer study run study/primary.toml --data DIR"
+    assert len(table.loc[["C1"]]) == 4 and set(table.loc["C1", "n"]) == {"40 images, 10 + 10 patients"}
+    assert "magnitude" in table.loc["C4b", "verdict"]
+    assert table.loc["C3b", "verdict"] == NOT_RUN
+
+
+def test_a_changed_record_changes_the_row(results, tmp_path, write_made_run):
+    shutil.copytree(results, tmp_path, dirs_exist_ok=True)
+    for folder in (tmp_path / "primary").glob("se-lung-*"):
+        predictions = pd.read_csv(folder / "predictions.csv", dtype={"patient": str, "group": str})
+        write_made_run(folder, predictions=predictions.assign(logit_malignant=-predictions["logit_malignant"]))
+    before, after = (answers(Study(STUDY, folder)) for folder in (results, tmp_path))
+    for claim in ("C2", "C4b"):
+        assert before.loc[claim, "result"] != after.loc[claim, "result"]
+    assert after.loc["C4b", "verdict"].startswith("contradicted here")
