@@ -11,12 +11,13 @@ from histotransfer.study import complexity
 from histotransfer.study.complexity import (
     complexity_table,
     cost,
+    exit_gaps,
     measure_times,
     read_nets,
     run_probes,
     run_scratch,
 )
-from histotransfer.study.records import read_run
+from histotransfer.study.records import image_paths, read_run
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,7 @@ def experiment(phantom_root, trunk, tmp_path_factory):
     lines = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(baselines, "PROBE_C", (1e-3,))  # nothing to choose between: quicker
-        run_probes(config, phantom_root, out, sizes=(32,), report=lines.append)
+        run_probes(config, phantom_root, out, sizes=(32,), precisions=("float32", "float16"), report=lines.append)
     assert len(lines) == 8
     return out
 
@@ -39,7 +40,7 @@ def test_every_exit_predicts_every_image_out_of_fold(experiment, phantom_root):
     assert names == [f"{leave}-32-{precision}" for leave in exits for precision in ("float16", "float32")]
     for name in names:
         run = read_run(experiment / name)
-        assert {str(phantom_root / image) for image in run.predictions["image"]} == set(table["path"])
+        assert set(image_paths(run.predictions["image"], phantom_root)) == set(table["path"])
         assert run.predictions.groupby("group")["fold"].nunique().max() == 1
         assert name == "{net}-{size}-{precision}".format(**run.record["config"])
 
@@ -48,6 +49,25 @@ def test_rounding_the_trunk_changes_a_little_but_something(experiment):
     whole, rounded = (read_run(experiment / f"block4-32-{p}").predictions for p in ("float32", "float16"))
     difference = (whole["logit_malignant"] - rounded["logit_malignant"]).abs()
     assert 0 < difference.max() < 0.5
+
+
+@pytest.mark.slow
+def test_int8_is_calibrated_in_each_fold_and_stays_near_float32(experiment, phantom_root, tmp_path, monkeypatch):
+    calibrated = []
+    quantise = complexity.openvino.quantise
+    monkeypatch.setattr(
+        complexity.openvino, "quantise", lambda net, images: calibrated.append(len(images)) or quantise(net, images)
+    )
+    monkeypatch.setattr(complexity, "CALIBRATION", 20)
+    monkeypatch.setattr(baselines, "PROBE_C", (1e-3,))
+    config = ladder_config("phantom", {"normaliser": "none", "seed": 1, "folds": 2})
+    run_probes(config, phantom_root, tmp_path, sizes=(32,), precisions=("int8",), report=lambda line: None)
+    assert calibrated == [20, 20]
+    small, whole = (
+        read_run(path).predictions for path in (tmp_path / "block4-32-int8", experiment / "block4-32-float32")
+    )
+    assert np.corrcoef(small["logit_malignant"], whole["logit_malignant"])[0, 1] > 0.9
+    assert not np.allclose(small["logit_malignant"], whole["logit_malignant"], atol=1e-4)
 
 
 def test_a_table_has_costs_and_intervals_of_every_record(experiment):
@@ -70,19 +90,27 @@ def test_a_table_has_costs_and_intervals_of_every_record(experiment):
     assert complexity_table(nets)["ms"].isna().all()
 
 
+def test_gaps_are_those_of_the_two_values(experiment):
+    gaps = exit_gaps(experiment, 32)
+    assert len(gaps) == 3
+    table = complexity_table(read_nets(experiment.parent)).query("precision == 'float32'").set_index("net")["auroc"]
+    for run, text in gaps["auroc"].items():
+        assert float(text.split(" ")[0]) == pytest.approx(table[run.split("-")[0]] - table["block4"], abs=0.0051)
+
+
 def test_arms_of_the_study_are_taken_in_once_they_are_there(experiment, make_predictions, write_made_run):
     results = experiment.parent
     for fold, patients in enumerate((range(4), range(4, 8))):
         predictions = make_predictions(patients=8)
         own = predictions["group"].isin([f"14-{patient}" for patient in patients])
         record = {"experiment": "primary", "run": "x", "profile": "lite", "seed": 0, "data": {}, "split": {}}
-        record |= {"config": {"size": 224}, "metrics": {}}
+        record |= {"config": {"size": 224, "normaliser": "macenko"}, "metrics": {}}
         chosen = predictions[own].assign(fold=fold)
         write_made_run(results / "primary" / f"se-s0-f{fold}", predictions=chosen, record=record)
     nets = read_nets(results)
-    found = nets["block4-se", 224, "float32", "trained"]
+    found = nets["block4-se", 224, "float32", "trained", "macenko"]
     assert found["group"].nunique() == 8
-    assert ("block4", 224, "float32", "trained") not in nets
+    assert not any(net.net == "block4" and net.training == "trained" for net in nets)
 
 
 def test_operations_grow_with_the_picture_and_gates_hardly_cost_any():
@@ -107,7 +135,7 @@ def test_the_small_net_learns_from_scratch_in_every_fold(phantom_root, tmp_path,
     assert len(run.predictions) == len(breakhis.load(phantom_root)) == run.predictions["image"].nunique()
     assert run.history["fold"].tolist() == [0, 1]
     assert run.record["config"]["start"] == "scratch"
-    assert ("small-k12", 32, "float32", "scratch") in read_nets(tmp_path)
+    assert ("small-k12", 32, "float32", "scratch", "none") in read_nets(tmp_path)
 
 
 def test_times_are_of_every_net_and_precision(tmp_path, monkeypatch):

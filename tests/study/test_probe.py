@@ -42,3 +42,18 @@ def test_each_image_is_predicted_once_in_the_order_of_the_table(patients):
     assert frame["image"].tolist() == [f"{i:04d}.png" for i in range(96)]
     assert np.isfinite(frame[["logit_benign", "logit_malignant"]]).all(axis=None)
     assert frame.groupby("group")["fold"].nunique().max() == 1
+
+
+def test_features_of_a_fold_are_made_from_its_training_images_alone(patients):
+    table, features = patients
+    masks = []
+
+    def made(train):
+        masks.append(train)
+        return features
+
+    frame, *_ = predictions(table, made, table["group"])
+    assert len(masks) == 3
+    for fold, train in enumerate(masks):
+        assert ((frame["fold"] == fold) == ~train).all()
+    assert frame.equals(predictions(table, features, table["group"])[0])

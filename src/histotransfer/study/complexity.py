@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -23,21 +23,21 @@ from histotransfer.evaluation.intervals import intervals
 from histotransfer.evaluation.metrics import MEAN, evaluate, scopes
 from histotransfer.evaluation.pooling import pool
 from histotransfer.models import openvino
-from histotransfer.models.exits import EXITS, EarlyExit, exit_features
+from histotransfer.models.exits import EXITS, EarlyExit, Exit, exit_features
 from histotransfer.models.se_densenet import CONFIGURATIONS, SEDenseNet, parameter_count
 from histotransfer.models.size import multiply_adds
 from histotransfer.stain import normaliser
-from histotransfer.study.probe import ProbeStudy
+from histotransfer.study.probe import FoldFeatures, ProbeStudy
 from histotransfer.study.records import environment, fingerprint, read_run, write_json, write_run
 from histotransfer.study.runner import last_rung, predictions_table
-from histotransfer.study.tables import patients_of
+from histotransfer.study.tables import formatted, gap, patients_of
 from histotransfer.tiles import TileSource, load_tiles
 from histotransfer.transfer.ladder import Report, climb, history
 
 Precision = Literal["float32", "float16", "int8"]
 BYTES: dict[Precision, int] = {"float32": 4, "float16": 2, "int8": 1}
 SIZES = (224, 160, 112)
-WHOLE, SMALL, SMALL_SIZE, EPOCHS = "block4", "small-k12", 112, 20
+SMALL, SMALL_SIZE, EPOCHS = "small-k12", 112, 20
 NETS: dict[str, dict[str, Any]] = {
     **{leave: {"positions": ()} for leave in EXITS},
     "block4-se": {"positions": ("block", "transition")},
@@ -54,6 +54,7 @@ TRAINED = {  # nets that the study trains at 224 pixels: experiment and arm
 }
 TIMES = "times.csv"
 TIMED_IMAGES, TIMED_REPEATS = 8, 5
+CALIBRATION = 300  # training images that int8 is calibrated on
 
 
 def build(name: str) -> nn.Module:
@@ -80,13 +81,14 @@ def run_probes(
     out: str | Path,
     *,
     sizes: Sequence[int] = SIZES,
-    precisions: Sequence[Precision] = ("float32", "float16"),
+    precisions: Sequence[Precision] = ("float32", "float16", "int8"),
     progress: bool = False,
     report: Report = print,
 ) -> Path:
     """Probe every exit of the frozen trunk at every picture size: runs ``<exit>-<size>-<precision>``.
 
-    In float16 the trunk's weights are rounded to it; the arithmetic stays float32, as on a CPU.
+    In float16 the trunk's weights are rounded to it; the arithmetic stays float32, as on a CPU. In int8 the whole trunk
+    is quantised anew in each fold, calibrated on training images of that fold; its earlier exits are left out.
 
     Args:
         config: normaliser, folds, seed, weights.
@@ -106,10 +108,15 @@ def run_probes(
         colours = normaliser(config.normaliser)
         tiles, fallbacks = load_tiles(table["path"].tolist(), size, colours, progress=progress)
         for precision in precisions:
-            model = copy.deepcopy(study.model)
+            model, source = copy.deepcopy(study.model).eval(), TileSource(tiles)
             if precision == "float16":
                 model.half().float()
-            for leave, features in exit_features(model, TileSource(tiles), config.batch_size).items():
+            found: Mapping[Exit, np.ndarray | FoldFeatures] = (
+                {"block4": _quantised_features(model, source, size, config.seed)}
+                if precision == "int8"
+                else exit_features(model, source, config.batch_size)
+            )
+            for leave, features in found.items():
                 run = f"{leave}-{size}-{precision}"
                 settings = {
                     "normaliser": config.normaliser, "net": leave, "precision": precision, "training": "frozen"
@@ -119,6 +126,20 @@ def run_probes(
                 )
                 report(f"{run}: AUROC {metrics['auroc']:.3f}, {len(table)} images")
     return Path(out)
+
+
+def _quantised_features(model: SEDenseNet, source: TileSource, size: int, seed: int) -> FoldFeatures:
+    trunk = EarlyExit(model, "block4").eval()
+    trunk.classifier = nn.Identity()
+    converted = openvino.convert(trunk, size, {})
+
+    def features(train: np.ndarray) -> np.ndarray:
+        rows = np.random.default_rng(seed).permutation(np.flatnonzero(train))[:CALIBRATION]
+        network = openvino.OpenVINONetwork(openvino.quantise(converted, source.batch(rows, np.zeros_like(rows))))
+        batches = np.array_split(np.arange(len(source)), -(-len(source) // 32))
+        return torch.cat([network(source.batch(own, np.zeros_like(own))) for own in batches]).numpy()
+
+    return features
 
 
 def run_scratch(config: LadderConfig, data_root: str | Path, out: str | Path, *, report: Report = print) -> Path:
@@ -211,8 +232,18 @@ def _seconds(network: openvino.OpenVINONetwork, images: torch.Tensor) -> float:
     return float(np.median(taken[1:]))
 
 
-def read_nets(results: str | Path) -> dict[tuple[str, int, Precision, str], pd.DataFrame]:
-    """Predictions of every net that there is a record of, by name, size, precision and training.
+class Net(NamedTuple):
+    """What tells one evaluated net from another; `colours` is the normaliser it saw its images through."""
+
+    net: str
+    size: int
+    precision: Precision
+    training: Literal["frozen", "scratch", "trained"]
+    colours: str
+
+
+def read_nets(results: str | Path) -> dict[Net, pd.DataFrame]:
+    """Predictions of every net that there is a record of.
 
     Args:
         results: folder of all experiments: its `complexity`, and the arms of `TRAINED` as far as they are there.
@@ -221,18 +252,18 @@ def read_nets(results: str | Path) -> dict[tuple[str, int, Precision, str], pd.D
     for path in sorted((Path(results) / "complexity").glob("*/record.json")):
         run = read_run(path.parent)
         config = run.record["config"]
-        found[config["net"], config["size"], config["precision"], config["training"]] = run.predictions
+        net = Net(config["net"], config["size"], config["precision"], config["training"], config["normaliser"])
+        found[net] = run.predictions
     for name, (experiment, arm) in TRAINED.items():
         runs = [read_run(path.parent) for path in sorted((Path(results) / experiment).glob(f"{arm}-s*-f*/record.json"))]
         if runs:
-            size = runs[0].record["config"]["size"]
-            found[name, size, "float32", "trained"] = pool(run.predictions for run in runs)
+            config = runs[0].record["config"]
+            net = Net(name, config["size"], "float32", "trained", config["normaliser"])
+            found[net] = pool(run.predictions for run in runs)
     return found
 
 
-def complexity_table(
-    nets: Mapping[tuple[str, int, Precision, str], pd.DataFrame], times: pd.DataFrame | None = None
-) -> pd.DataFrame:
+def complexity_table(nets: Mapping[Net, pd.DataFrame], times: pd.DataFrame | None = None) -> pd.DataFrame:
     """What each net costs and how well it tells malignant from benign, by increasing operations.
 
     Args:
@@ -240,18 +271,18 @@ def complexity_table(
         times: as `measure_times` writes them; without them `ms` is missing.
 
     Returns:
-        Columns `net, size, precision, training, parameters, MB, GFLOPs, ms, auroc, low, high, images, patients`; AUROC
-        is the mean over 40x, 100x and 200x (over all images where one of these is missing), with its 95 % interval.
+        Columns `net, size, precision, training, colours, parameters, MB, GFLOPs, ms, auroc, low, high, images,
+        patients`; AUROC is the mean over 40x, 100x and 200x (over all images where one of these is missing), with its
+        95 % interval.
     """
     rows = []
-    for (name, size, precision, training), predictions in nets.items():
+    for net, predictions in nets.items():
         found = {scope: (rows, by) for scope, rows, by in scopes(predictions)}
         used, by = found.get(MEAN, found["all"])
         auroc = intervals(used, by).loc["auroc"]
-        about = {"net": name, "size": size, "precision": precision, "training": training}
         rows.append(
-            about
-            | cost(name, size, precision)
+            net._asdict()
+            | cost(net.net, net.size, net.precision)
             | {"auroc": auroc["value"], "low": auroc["low"], "high": auroc["high"]}
             | {"images": len(used), "patients": patients_of(used)}
         )
@@ -259,6 +290,17 @@ def complexity_table(
     timed = times if times is not None else pd.DataFrame(columns=["net", "size", "precision", "ms"])
     stored = timed[timed["precision"] == "float32"].assign(precision="float16")
     table = table.merge(pd.concat([timed, stored]), on=["net", "size", "precision"], how="left")
-    columns = ["net", "size", "precision", "training", "parameters", "MB", "GFLOPs", "ms"]
+    columns = [*Net._fields, "parameters", "MB", "GFLOPs", "ms"]
     columns += ["auroc", "low", "high", "images", "patients"]
     return table[columns].sort_values(["GFLOPs", "MB", "training"], ignore_index=True)
+
+
+def exit_gaps(experiment: str | Path, size: int = 224) -> pd.DataFrame:
+    """AUROC of each earlier exit minus that of the whole frozen trunk, paired by patient, as people read it.
+
+    Raises:
+        HistotransferError: a run is missing or damaged.
+    """
+    *early, last = (read_run(Path(experiment) / f"{leave}-{size}-float32") for leave in EXITS)
+    gaps = pd.concat([gap(last, run) for run in early])
+    return formatted(gaps[gaps["magnification"] == MEAN], ["auroc"]).droplevel("magnification")

@@ -5,7 +5,7 @@ compares splits by it, `normalisation` colours.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,9 @@ from histotransfer.study.records import environment, fingerprint, write_run
 from histotransfer.tiles import TileSource
 from histotransfer.transfer.ladder import history, initial_model
 from histotransfer.transfer.training import check_device, pooled_features
+
+FoldFeatures = Callable[[np.ndarray], np.ndarray]
+"""From a mask of training images ``(N,)`` to features of all images ``(N, C)``: of a network fitted to these alone."""
 
 
 class ProbeStudy:
@@ -53,7 +56,7 @@ class ProbeStudy:
         name: str,
         table: pd.DataFrame,
         classes: tuple[str, ...],
-        features: np.ndarray,
+        features: np.ndarray | FoldFeatures,
         fallbacks: Sequence[Fallback],
         units: pd.Series,
         kind: str,
@@ -66,7 +69,7 @@ class ProbeStudy:
             name: of the data set.
             table: N images.
             classes: labels in the order of the logits.
-            features: ``(N, C)``.
+            features: ``(N, C)``, or a function that gives them for each fold.
             fallbacks: the images that could not be normalised.
             units: ``(N,)`` what a fold keeps together.
             kind: what to call that.
@@ -109,7 +112,7 @@ class ProbeStudy:
 def out_of_fold(
     table: pd.DataFrame,
     images: pd.Series,
-    features: np.ndarray,
+    features: np.ndarray | FoldFeatures,
     units: pd.Series,
     classes: tuple[str, ...],
     config: LadderConfig,
@@ -119,7 +122,7 @@ def out_of_fold(
     Args:
         table: N images.
         images: their portable names.
-        features: ``(N, C)``.
+        features: ``(N, C)``, or a function that gives them for each fold.
         units: ``(N,)`` what is kept together: patients, or single images. C is chosen the same way inside training.
         classes: labels in the order of the logits.
         config: folds and seed.
@@ -131,8 +134,9 @@ def out_of_fold(
     logits, fold_of = np.empty((len(table), len(classes))), np.empty(len(table), dtype=int)
     chosen, shared = [], {}
     for fold, test in enumerate(group_folds(table["label"], units, config.folds, config.seed)):
-        probe = frozen_probe(features[~test], targets[~test], units[~test].to_numpy(), config.seed)
-        logits[test], fold_of[test] = probe_logits(probe, features[test]), fold
+        own = features(~test) if callable(features) else features
+        probe = frozen_probe(own[~test], targets[~test], units[~test].to_numpy(), config.seed)
+        logits[test], fold_of[test] = probe_logits(probe, own[test]), fold
         chosen.append(float(probe.best_params_["logisticregression__C"]))
         groups = [set(table.loc[side, "group"]) for side in (test, ~test)]
         shared[f"fold {fold}"] = {"groups": len(groups[0] & groups[1]), "of": len(groups[0])}
