@@ -6,6 +6,8 @@ checkpoint. A worker that dies takes nothing with it: Dask gives its run to anot
 """
 
 import contextlib
+import ctypes
+import gc
 import time
 import traceback
 from collections.abc import Iterator
@@ -77,7 +79,15 @@ def _do(run: PlannedRun, data_root: Path, folder: Path) -> Outcome:
         trouble = str(error)
     except Exception:  # whatever it is, the other runs go on and the whole story is told at the end
         trouble = traceback.format_exc().strip()
+    _hand_memory_back()
     return Outcome(run.name, time.monotonic() - started, trouble)
+
+
+def _hand_memory_back() -> None:
+    """What a run has freed, to the system: between runs only, see `KEEP_MEMORY`."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # not glibc
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 @contextlib.contextmanager
@@ -104,11 +114,11 @@ def _executor(scheduler: str, workers: int) -> Iterator:
         try:
             if not scheduler:
                 # Dask has its workers hand freed memory back at once; training, which asks for it again with every
-                # batch, then spends half its time on page faults.
+                # batch, then spends half its time on page faults. Nor may it stop a worker for what its files map.
                 stack.enter_context(dask.config.set({"distributed.nanny.pre-spawn-environ": KEEP_MEMORY}))
                 # One thread a worker: two runs side by side are nearly twice as fast as one with two threads.
                 scheduler = stack.enter_context(
-                    LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None)
+                    LocalCluster(n_workers=workers, threads_per_worker=1, memory_limit=0, dashboard_address=None)
                 )
             client = stack.enter_context(Client(scheduler))
         except (OSError, ValueError) as error:
