@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,8 +18,11 @@ from histotransfer.study.complexity import (
     read_nets,
     run_probes,
     run_scratch,
+    trained_nets,
 )
+from histotransfer.study.plan import planned_runs, read_plan
 from histotransfer.study.records import image_paths, read_run
+from histotransfer.study.verdicts import Study
 
 
 @pytest.fixture(scope="module")
@@ -98,19 +103,19 @@ def test_gaps_are_those_of_the_two_values(experiment):
         assert float(text.split(" ")[0]) == pytest.approx(table[run.split("-")[0]] - table["block4"], abs=0.0051)
 
 
-def test_arms_of_the_study_are_taken_in_once_they_are_there(experiment, make_predictions, write_made_run):
-    results = experiment.parent
-    for fold, patients in enumerate((range(4), range(4, 8))):
-        predictions = make_predictions(patients=8)
-        own = predictions["group"].isin([f"14-{patient}" for patient in patients])
-        record = {"experiment": "primary", "run": "x", "profile": "lite", "seed": 0, "data": {}, "split": {}}
-        record |= {"config": {"size": 224, "normaliser": "macenko"}, "metrics": {}}
-        chosen = predictions[own].assign(fold=fold)
-        write_made_run(results / "primary" / f"se-s0-f{fold}", predictions=chosen, record=record)
-    nets = read_nets(results)
-    found = nets["block4-se", 224, "float32", "trained", "macenko"]
-    assert found["group"].nunique() == 8
-    assert not any(net.net == "block4" and net.training == "trained" for net in nets)
+def test_arms_of_the_study_are_taken_in_once_they_are_there(tmp_path, make_predictions, write_made_run):
+    study = Study(Path(__file__).parents[2] / "study", tmp_path)
+    for run in planned_runs(read_plan(study.study / "primary.toml")):
+        if run.arm == "se" or run.name == "plain-s0-f0":
+            table = make_predictions(patients=10).assign(seed=run.config.seed)
+            own = table[table["group"].str.removeprefix("14-").astype(int) % 5 == run.config.fold]
+            record = {"experiment": "primary", "run": run.name, "profile": "lite", "seed": 0, "data": {}, "split": {}}
+            record |= {"config": {"size": 224, "normaliser": "macenko"}, "metrics": {}}
+            for stage in ("", "-after-head"):
+                write_made_run(tmp_path / "primary" / f"{run.name}{stage}", predictions=own, record=record)
+    ((net, found),) = trained_nets(study).items()
+    assert net == ("block4-se", 224, "float32", "trained", "macenko")
+    assert found["group"].nunique() == 10 and set(found["seeds"]) == {3}
 
 
 def test_operations_grow_with_the_picture_and_gates_hardly_cost_any():

@@ -5,6 +5,7 @@ from scratch in each fold (`run_scratch`); nets that the study trains are read f
 `complexity_table` puts accuracy and cost side by side. Nothing is chosen from it, so nothing is tuned on test patients.
 """
 
+import contextlib
 import copy
 import os
 import time
@@ -19,9 +20,9 @@ from torch import nn
 
 from histotransfer.config import LadderConfig
 from histotransfer.datasets import breakhis
+from histotransfer.errors import HistotransferError
 from histotransfer.evaluation.intervals import intervals
 from histotransfer.evaluation.metrics import MEAN, evaluate, scopes
-from histotransfer.evaluation.pooling import pool
 from histotransfer.models import openvino
 from histotransfer.models.exits import EXITS, EarlyExit, Exit, exit_features
 from histotransfer.models.se_densenet import CONFIGURATIONS, SEDenseNet, parameter_count
@@ -31,6 +32,7 @@ from histotransfer.study.probe import FoldFeatures, ProbeStudy
 from histotransfer.study.records import environment, fingerprint, read_run, write_json, write_run
 from histotransfer.study.runner import last_rung, predictions_table
 from histotransfer.study.tables import formatted, gap, patients_of
+from histotransfer.study.verdicts import Study
 from histotransfer.tiles import TileSource, load_tiles
 from histotransfer.transfer.ladder import Report, climb, history
 
@@ -243,23 +245,24 @@ class Net(NamedTuple):
 
 
 def read_nets(results: str | Path) -> dict[Net, pd.DataFrame]:
-    """Predictions of every net that there is a record of.
-
-    Args:
-        results: folder of all experiments: its `complexity`, and the arms of `TRAINED` as far as they are there.
-    """
+    """Predictions of every net that ``<results>/complexity`` holds a record of."""
     found = {}
     for path in sorted((Path(results) / "complexity").glob("*/record.json")):
         run = read_run(path.parent)
         config = run.record["config"]
         net = Net(config["net"], config["size"], config["precision"], config["training"], config["normaliser"])
         found[net] = run.predictions
+    return found
+
+
+def trained_nets(study: Study) -> dict[Net, pd.DataFrame]:
+    """Predictions of the arms of `TRAINED` that are finished, averaged over their seeds."""
+    found = {}
     for name, (experiment, arm) in TRAINED.items():
-        runs = [read_run(path.parent) for path in sorted((Path(results) / experiment).glob(f"{arm}-s*-f*/record.json"))]
-        if runs:
-            config = runs[0].record["config"]
+        with contextlib.suppress(HistotransferError):
+            config = study.runs(experiment, arm)[0].record["config"]
             net = Net(name, config["size"], "float32", "trained", config["normaliser"])
-            found[net] = pool(run.predictions for run in runs)
+            found[net] = study.predictions(experiment, arm)
     return found
 
 
@@ -267,7 +270,7 @@ def complexity_table(nets: Mapping[Net, pd.DataFrame], times: pd.DataFrame | Non
     """What each net costs and how well it tells malignant from benign, by increasing operations.
 
     Args:
-        nets: as `read_nets` returns them.
+        nets: as `read_nets` and `trained_nets` return them.
         times: as `measure_times` writes them; without them `ms` is missing.
 
     Returns:

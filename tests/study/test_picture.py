@@ -1,0 +1,48 @@
+from pathlib import Path
+
+import pytest
+
+from histotransfer.study.answers import answers
+from histotransfer.study.picture import SHOWN, picture, verdicts, write_summary
+from histotransfer.study.plan import planned_runs, read_plan
+from histotransfer.study.verdicts import Study
+
+STUDY = Path(__file__).parents[2] / "study"
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory, make_predictions, write_made_run):
+    folder = tmp_path_factory.mktemp("results")
+    for run in planned_runs(read_plan(STUDY / "primary.toml")):
+        if run.arm in SHOWN:
+            table = make_predictions(patients=20, images=8, magnifications=(40, 100, 200, 400), seed=3)
+            own = table[table["group"].str.removeprefix("14-").astype(int) % 5 == run.config.fold]
+            write_made_run(folder / "primary" / run.name, predictions=own.assign(seed=run.config.seed))
+    return Study(STUDY, folder)
+
+
+def test_the_table_has_a_line_an_answer(study):
+    head, _, *lines = verdicts(study).splitlines()
+    table = answers(study)
+    assert head.count("|") == 6 and all(line.count("|") == 6 for line in lines)
+    assert len(lines) == len(table)
+    for line, (claim, row) in zip(lines, table.iterrows(), strict=True):
+        assert line.startswith(f"| {claim}: ")
+        assert row["verdict"] in line and row["result"] in line
+
+
+def test_the_figure_shows_the_proposed_model_beside_what_it_must_beat(study):
+    figure = picture(study)
+    labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert labels == list(SHOWN)
+    assert "frozen-probe" in figure.alt
+
+
+def test_the_summary_shows_what_there_is(study, tmp_path):
+    write_summary(study, tmp_path / "whole")
+    write_summary(Study(STUDY, tmp_path), tmp_path / "nothing")
+    whole, nothing = ((tmp_path / name / "summary.md").read_text() for name in ("whole", "nothing"))
+    assert (tmp_path / "whole" / "study.png").is_file() and "{figure} whole/study.png" in whole
+    assert verdicts(study) in whole
+    assert [path.name for path in (tmp_path / "nothing").iterdir()] == ["summary.md"]
+    assert "not run yet" in nothing and "figure" not in nothing
