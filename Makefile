@@ -6,11 +6,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help venv book test test-slow lint format pairs picture lock clean
+.PHONY: help venv book test browser test-slow lint format pairs picture lock clean
 
 help:
 	@echo "make book [PROFILE=phantom|lite|paper] [DATA=folder]   execute every chapter, build _build/html"
 	@echo "make test | test-slow                                  fast tests | the slower ones"
+	@echo "make browser                                           Chromium and axe-core, for the slower tests of pages"
 	@echo "make lint | format | pairs | picture | lock | clean"
 
 venv: $(READY)
@@ -29,6 +30,11 @@ book: venv
 
 test: venv
 	$(BIN)/python -m pytest -m "not slow"
+
+# What the browser tests need: a Chromium, and the rules of accessibility that axe-core checks.
+browser: venv
+	command -v chromium >/dev/null || $(BIN)/playwright install --with-deps chromium
+	npm install --prefix $(VENV)/axe --no-save --no-audit --no-fund --ignore-scripts axe-core@4.14.1
 
 test-slow: venv
 	$(BIN)/python -m pytest -m slow

@@ -7,6 +7,9 @@
 # - say why the *patient*, not the image, is the unit that counts;
 # - make a split that keeps patients apart, and prove that it does.
 #
+# **Takes** about 12 minutes to read, 1 to run (phantom tissue, two cores), 50 for the exercises.
+# **Needs** a little pandas; no chapter before this one.
+#
 # The public pages of this book show **phantom** tissue: synthetic H&E with a known truth, written to disk under the exact
 # names and folders of the real data sets, so that the same loaders read both. Render the chapter on real tissue with
 # `profile="lite"` and `data_root` set to the folder that holds the data sets.
@@ -178,6 +181,131 @@ copies = lung[lung["group"] == group].head(4)
 figure = gallery(
     [decode(path) for path in copies["path"]], [group] * len(copies)
 )
+
+
+# %% [markdown]
+# ## Check yourself
+#
+# <details>
+# <summary>A colleague has 2,000 images of 20 patients. How large is the sample?</summary>
+#
+# 20, where the question is what will happen to a new patient. The images say how well each of the 20 is known.
+#
+# </details>
+#
+# <details>
+# <summary>Why is <code>group</code> stricter than <code>patient</code> here?</summary>
+#
+# Slide ids that differ in their letters only may be of one person. Nobody has said so, and nobody has said the
+# opposite; kept together they cannot leak.
+#
+# </details>
+#
+# <details>
+# <summary>Accuracy is 0.70 and 70 % of the test images are malignant. What has been learned?</summary>
+#
+# Perhaps nothing: always saying "malignant" gives 0.70. Look at the share of the larger class before any accuracy.
+#
+# </details>
+
+# %% [markdown]
+# ## Exercises
+#
+# ```{exercise} Count the people
+# :label: ex-data-people
+#
+# *Easy.* How many independent people does an image table hold of each label? Return a Series or a dictionary, label to number.
+# ```
+
+# %% tags=["exercise"]
+from histotransfer.exercises.data import check_people
+
+
+def people(table): ...
+
+
+check_people(people)
+
+# %% [markdown] tags=["solution"]
+# ````{solution} ex-data-people
+# :label: sol-data-people
+# :class: dropdown
+#
+# Rows are images and `patient` is a slide id; `group` is the strictest reading of who a person is.
+#
+# ```python
+# def people(table):
+#     return table.groupby("label")["group"].nunique()
+# ```
+# ````
+
+# %% [markdown]
+# ```{exercise} Find the leak
+# :label: ex-data-leak
+#
+# *Medium.* A split is an image table whose column `split` holds train, validation or test. Return the set of base numbers that
+# stand in more than one part. The check hides a leak that a count by slide id does not see.
+# ```
+
+# %% tags=["exercise"]
+from histotransfer.exercises.data import check_leaking
+
+
+def leaking(split): ...
+
+
+check_leaking(leaking)
+
+# %% [markdown] tags=["solution"]
+# ````{solution} ex-data-leak
+# :label: sol-data-leak
+# :class: dropdown
+#
+# `audit` counts the same for every pair of parts, and identical files besides.
+#
+# ```python
+# def leaking(split):
+#     parts = split.groupby("group")["split"].nunique()
+#     return set(parts.index[parts > 1])
+# ```
+# ````
+
+# %% [markdown]
+# ```{exercise} Split by patient
+# :label: ex-data-split
+#
+# *Hard.* Choose about a fifth of the patients as a test part: return a boolean array, one value a row, True for test. No base number
+# may stand on both sides, both labels must be tested, and another seed must give another choice. scikit-learn has what is needed.
+# ```
+
+# %% tags=["exercise"]
+from histotransfer.exercises.data import check_test_mask
+
+
+def test_mask(table, seed): ...
+
+
+check_test_mask(test_mask)
+
+# %% [markdown] tags=["solution"]
+# ````{solution} ex-data-split
+# :label: sol-data-split
+# :class: dropdown
+#
+# `StratifiedGroupKFold` balances images over folds; `grouped_split` balances patients, whoever has many images.
+#
+# ```python
+# import numpy as np
+# from sklearn.model_selection import StratifiedGroupKFold
+#
+#
+# def test_mask(table, seed):
+#     folds = StratifiedGroupKFold(5, shuffle=True, random_state=seed)
+#     rows = folds.split(table, table["label"], groups=table["group"])
+#     _, test = next(rows)
+#     return np.isin(np.arange(len(table)), test)
+# ```
+# ````
 
 # %% [markdown]
 # ## Take home

@@ -6,6 +6,9 @@
 # - write down what a dense layer, a transition and an SE gate compute, and their shapes;
 # - add attention to a network with published weights without changing what it computes;
 # - count its parameters, and say what the paper's 1,068,993 and 84.7 MB can and cannot mean.
+#
+# **Takes** about 17 minutes to read, 1 to run (phantom tissue, two cores), 50 for the exercises.
+# **Needs** convolutions, PyTorch at the level of its tutorials; no chapter before this one.
 
 # %% tags=["parameters"]
 profile = "phantom"
@@ -284,7 +287,137 @@ pd.Series(sides).quantile([0, 0.25, 0.5, 0.75, 1]).round().astype(int)
 # **Verdict on C7: not a description of one float32 network.** By arithmetic the two numbers exclude each other as count and
 # size of the same weights. They fit together if one of them means something else (trained parameters only, or memory with
 # activations), which the paper does not state; and no search can settle which.
+
+# %% [markdown]
+# ## Check yourself
 #
+# <details>
+# <summary>How does the SE module recalibrate feature maps, and what is that said to give a classifier?</summary>
+#
+# It takes the mean of each channel over the picture, sends the means through two small layers, and multiplies each
+# channel by the number between 0 and 2 (here) that comes out. So a channel can be amplified or muted by what the whole
+# picture shows. Whether that helps is claim C2, and to be measured.
+#
+# </details>
+#
+# <details>
+# <summary>Why must the gate start at exactly 1 for a clean comparison?</summary>
+#
+# Then both arms start from the same function, and what differs in the end was learned by the gates.
+#
+# </details>
+#
+# <details>
+# <summary>A network has exactly 1,068,993 parameters. Is it the paper's?</summary>
+#
+# Nothing follows: the chapter shows many unrelated nets with that count, and with every count near it.
+#
+# </details>
+
+# %% [markdown]
+# ## Exercises
+#
+# ```{exercise} Channels
+# :label: ex-densenet-channels
+#
+# *Easy.* 64 channels enter a dense block of 6 layers with growth rate 32; a transition with compression ½ follows. How many channels
+# leave the transition?
+# ```
+
+# %% tags=["exercise"]
+from histotransfer.exercises.se_densenet import check_channels
+
+channels = ...
+
+check_channels(channels)
+
+# %% [markdown] tags=["solution"]
+# ````{solution} ex-densenet-channels
+# :label: sol-densenet-channels
+# :class: dropdown
+#
+# It is the row `transition1` of the table above.
+#
+# ```python
+# channels = (64 + 6 * 32) // 2
+# ```
+# ````
+
+# %% [markdown]
+# ```{exercise} What a gate costs
+# :label: ex-densenet-gate
+#
+# *Medium.* Return the number of parameters of one SE gate for $C$ channels and reduction $r$, as this book builds it: two layers with
+# biases, hidden width $\max(4, \lfloor C/r \rfloor)$.
+# ```
+
+# %% tags=["exercise"]
+from histotransfer.exercises.se_densenet import check_gate_parameters
+
+
+def gate_parameters(channels, reduction): ...
+
+
+check_gate_parameters(gate_parameters)
+
+# %% [markdown] tags=["solution"]
+# ````{solution} ex-densenet-gate
+# :label: sol-densenet-gate
+# :class: dropdown
+#
+# Two matrices of $C \times h$ numbers, $h$ biases and $C$ biases.
+#
+# ```python
+# def gate_parameters(channels, reduction):
+#     hidden = max(4, channels // reduction)
+#     return 2 * channels * hidden + hidden + channels
+# ```
+# ````
+
+# %% [markdown]
+# ```{exercise} Fold BatchNorm into a convolution
+# :label: ex-densenet-fold
+#
+# *Hard.* In eval mode BatchNorm is a fixed scale and shift of each channel,
+# $y = \gamma\,(x - \mu) / \sqrt{\sigma^2 + \epsilon} + \beta$. Return one new convolution that computes a given convolution and the
+# BatchNorm behind it. Inside a dense layer `norm2` can be folded into `conv1` like this; `norm1` cannot, for a ReLU stands
+# between it and any convolution.
+# ```
+
+# %% tags=["exercise"]
+from histotransfer.exercises.se_densenet import check_fold
+
+
+def fold(conv, norm): ...
+
+
+check_fold(fold)
+
+# %% [markdown] tags=["solution"]
+# ````{solution} ex-densenet-fold
+# :label: sol-densenet-fold
+# :class: dropdown
+#
+# The scale goes into the kernels of its output channel, everything else into the bias.
+#
+# ```python
+# import copy
+#
+# import torch
+#
+#
+# def fold(conv, norm):
+#     scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+#     old = 0 if conv.bias is None else conv.bias
+#     bias = (old - norm.running_mean) * scale + norm.bias
+#     folded = copy.deepcopy(conv)
+#     folded.weight = torch.nn.Parameter(conv.weight * scale[:, None, None, None])
+#     folded.bias = torch.nn.Parameter(bias)
+#     return folded
+# ```
+# ````
+
+# %% [markdown]
 # ## Take home
 #
 # - Dense layers add $k$ channels each; transitions halve them.

@@ -6,6 +6,9 @@
 # - say what freezing a layer must include for it to be truly frozen;
 # - read learning curves stage by stage;
 # - climb the ladder of the paper yourself, with one call.
+#
+# **Takes** about 9 minutes to read, 1 to run (phantom tissue, two cores), 50 for the exercises.
+# **Needs** chapter {doc}`SE-DenseNet <03_se_densenet>`, and what a learning rate is.
 
 # %% tags=["parameters"]
 profile = "phantom"
@@ -134,7 +137,176 @@ shown = ("experiment", "run", "profile", "data", "split", "seed")
 # %% [markdown]
 # Two runs are compared file by file with `histotransfer runs diff A B`. The stages on the way have records of their own
 # (`ladder-after-head`, ...), so what each thaw adds can be read without training anything twice.
+
+# %% [markdown]
+# ## What the cache saves
 #
+# A race on real images, side by side in one sitting (`benchmarks/unfreezing.py`): stock fastai, which decodes, squeezes, flips and
+# rotates on the fly and computes the frozen blocks in every epoch, against this book's ladder. Same images, folds, epochs and
+# batches; ours fills its cache within the time it is given. Seconds, and how many times as fast:
+
+# %%
+import json
+
+race = json.loads(Path("results/bench/unfreezing.json").read_text())
+pd.DataFrame(race["seconds"]).assign(times=race["ratios"]).round(2)
+
+# %% [markdown]
+# Nothing is learnt differently: AUROC on validation patients, both sides and their difference.
+
+# %%
+aurocs = race["validation_auroc"] | {
+    "ours minus stock": race["validation_auroc_ours_minus_stock"]
+}
+pd.DataFrame(aurocs).T.round(2)
+
+# %% [markdown]
+# And the cache against tiles within the ladder itself (`study/cache-check.toml`, real images): two runs that differ in that setting
+# alone. `histotransfer runs diff` says how far apart they end:
+
+# %%
+from histotransfer.study.records import difference
+
+lines, _ = difference(
+    Path("results/cache-check/cached-s0-f0"),
+    Path("results/cache-check/tiles-s0-f0"),
+)
+[line for line in lines if line.startswith(("history", "predictions"))]
+
+# %% [markdown]
+# ## Check yourself
+#
+# <details>
+# <summary>What are the two main steps of transfer in this study, and why one after the other?</summary>
+#
+# From ImageNet to lung tissue (LC25000), then from lung to breast (BreakHis). Each step starts where the one before
+# ended, on data that are nearer to the goal: many everyday photographs teach edges and colours, some tissue of another
+# organ teaches tissue, few images of the organ itself teach the task. Whether the middle rung adds anything is claim
+# C3.
+#
+# </details>
+#
+# <details>
+# <summary>Weights of a block get no gradient, and yet its output for an image changes during training. How?</summary>
+#
+# Its BatchNorm layers are in train mode: they normalise by the batch, and their running statistics go on counting.
+#
+# </details>
+#
+# <details>
+# <summary>When is the test part predicted, and what is decided by it?</summary>
+#
+# Once at the end of each stage, and nothing. Epochs and rates were fixed before.
+#
+# </details>
+
+# %% [markdown]
+# ## Exercises
+#
+# ```{exercise} All views of a picture
+# :label: ex-transfer-views
+#
+# *Easy.* Return the list of all different views of a picture $(H, W, 3)$ by turns of 90° and mirrors that have the same shape: eight of
+# a square one, four of another.
+# ```
+
+# %% tags=["exercise"]
+from histotransfer.exercises.transfer import check_views
+
+
+def views(image): ...
+
+
+check_views(views)
+
+# %% [markdown] tags=["solution"]
+# ````{solution} ex-transfer-views
+# :label: sol-transfer-views
+# :class: dropdown
+#
+# These are the groups that a cache of frozen activations can list; BreakHis' fields are wider than high, LC25000's are square.
+#
+# ```python
+# import numpy as np
+#
+#
+# def views(image):
+#     both = (image, image[:, ::-1])
+#     turned = [np.rot90(one, k) for one in both for k in range(4)]
+#     return [one for one in turned if one.shape == image.shape]
+# ```
+# ````
+
+# %% [markdown]
+# ```{exercise} Predict the cost of one more block
+# :label: ex-transfer-cost
+#
+# *Medium.* A stage that trains from the cache computes only what it has thawed. At 224 pixels block 4 has 16 layers at 7 × 7 with
+# 512 channels at its entry; block 3 has 24 layers at 14 × 14 with 256, and transition 3 after it turns 1024 channels into 512.
+# How many times the multiply-adds of thawing block 4 does thawing blocks 3 and 4 take? 20 % off is near enough. A layer is a
+# 1 × 1 convolution to 128 channels and a 3 × 3 convolution to 32.
+# ```
+
+# %% tags=["exercise"]
+from histotransfer.exercises.transfer import check_cost
+
+times = ...
+
+check_cost(times)
+
+# %% [markdown] tags=["solution"]
+# ````{solution} ex-transfer-cost
+# :label: sol-transfer-cost
+# :class: dropdown
+#
+# Block 3 has not many more weights, but each works at four times as many places.
+#
+# ```python
+# def block(channels, layers, side):
+#     entering = range(channels, channels + 32 * layers, 32)
+#     return sum(c * 128 + 9 * 128 * 32 for c in entering) * side**2
+#
+#
+# block4 = block(512, 16, side=7)
+# block3 = block(256, 24, side=14) + 1024 * 512 * 14**2
+# times = (block3 + block4) / block4
+# ```
+# ````
+
+# %% [markdown]
+# ```{exercise} Freeze for good
+# :label: ex-transfer-freeze
+#
+# *Hard.* `prepare(model, frozen)` is called before every epoch, whatever mode the network is in. Return the model in train mode with
+# its part `frozen` truly frozen: it gets no gradient, and computes in training what it computes in eval mode.
+# ```
+
+# %% tags=["exercise"]
+from histotransfer.exercises.transfer import check_prepare
+
+
+def prepare(model, frozen): ...
+
+
+check_prepare(prepare)
+
+# %% [markdown] tags=["solution"]
+# ````{solution} ex-transfer-freeze
+# :label: sol-transfer-freeze
+# :class: dropdown
+#
+# The order counts: `model.train()` reaches every part, so `frozen.eval()` must come after it, in every epoch.
+#
+# ```python
+# def prepare(model, frozen):
+#     model.train()
+#     frozen.eval()
+#     frozen.requires_grad_(False)
+#     return model
+# ```
+# ````
+
+# %% [markdown]
 # ## Take home
 #
 # - Thaw from the head down; a frozen BatchNorm must also stop counting.

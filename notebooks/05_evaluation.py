@@ -7,6 +7,9 @@
 # - judge a trained network against the two baselines it must beat, and say what difference could have been seen at all;
 # - ask where a network looks, and first whether its heat maps can be believed;
 # - recognise overfitting, negative transfer and slow convergence in a history, and say how often the detector is wrong.
+#
+# **Takes** about 22 minutes to read, 1 to run (phantom tissue, two cores), 50 for the exercises.
+# **Needs** chapters {doc}`Data <01_data>` and {doc}`Transfer <04_transfer>`; means, quantiles, what a confidence interval is.
 
 # %% tags=["parameters"]
 profile = "phantom"
@@ -323,6 +326,130 @@ real_sanity = pd.read_csv(
     "results/explanations/sanity.csv", index_col="step"
 )
 figure = figures.means_with_intervals(real_sanity, label)
+
+
+# %% [markdown]
+# ## Check yourself
+#
+# <details>
+# <summary>Method A has accuracy 0.82 [0.71, 0.90], method B 0.86 [0.76, 0.93]. The intervals overlap. Are the methods alike?</summary>
+#
+# That cannot be read from here. Both intervals hold the luck of the same patients; the interval of the paired
+# difference says what the design can tell.
+#
+# </details>
+#
+# <details>
+# <summary>Accuracy is 0.84, balanced accuracy 0.60. What happened?</summary>
+#
+# The network mostly says what the larger class is: it finds nearly all of one class and little of the other.
+#
+# </details>
+#
+# <details>
+# <summary>Training log-loss falls, validation log-loss rises. What is it called, and what would be the wrong remedy?</summary>
+#
+# Overfitting (F1). The wrong remedy is to stop where the *test* part looks best.
+#
+# </details>
+
+# %% [markdown]
+# ## Exercises
+#
+# ```{exercise} Read an interval
+# :label: ex-evaluation-interval
+#
+# *Easy.* On the same 42 patients the AUROC of B minus that of A is +0.03, with a 95 % interval from −0.02 to 0.08. The smallest
+# difference this design would have shown with a power of 0.8 is 0.07. Which statements follow?
+# (a) A and B are equally good. (b) A true difference of 0 is compatible with the data. (c) So is a true difference of 0.05.
+# (d) For 95 % of patients B is between 0.02 worse and 0.08 better. (e) If B is truly 0.03 better, this design would probably
+# not have shown it.
+# ```
+
+# %% tags=["exercise"]
+from histotransfer.exercises.evaluation import check_statements
+
+statements = ...  # for example {"a", "b"}
+
+check_statements(statements)
+
+# %% [markdown] tags=["solution"]
+# ````{solution} ex-evaluation-interval
+# :label: sol-evaluation-interval
+# :class: dropdown
+#
+# An interval is a list of true values that the data do not rule out. It neither chooses 0 among them nor speaks of single patients.
+#
+# ```python
+# statements = {"b", "c", "e"}
+# ```
+# ````
+
+# %% [markdown]
+# ```{exercise} The patient's score
+# :label: ex-evaluation-prr
+#
+# *Medium.* `predictions` has one row an image with the columns `group` (the patient) and `right` (True or False). Return the patient
+# recognition rate.
+# ```
+
+# %% tags=["exercise"]
+from histotransfer.exercises.evaluation import check_recognition_rate
+
+
+def recognition_rate(predictions): ...
+
+
+check_recognition_rate(recognition_rate)
+
+# %% [markdown] tags=["solution"]
+# ````{solution} ex-evaluation-prr
+# :label: sol-evaluation-prr
+# :class: dropdown
+#
+# The inner mean is the patient's share of right images, the outer one treats patients alike.
+#
+# ```python
+# def recognition_rate(predictions):
+#     return predictions.groupby("group")["right"].mean().mean()
+# ```
+# ````
+
+# %% [markdown]
+# ```{exercise} Redraw patients
+# :label: ex-evaluation-redraw
+#
+# *Hard.* A bootstrap asks how a metric would move with other patients. Return one redraw of a table with the columns `group` and
+# `image`: as many patients as there are, drawn with replacement by `generator`, each with all of their images (twice, if drawn twice).
+# ```
+
+# %% tags=["exercise"]
+from histotransfer.exercises.evaluation import check_redraw
+
+
+def redraw(table, generator): ...
+
+
+check_redraw(redraw)
+
+# %% [markdown] tags=["solution"]
+# ````{solution} ex-evaluation-redraw
+# :label: sol-evaluation-redraw
+# :class: dropdown
+#
+# The metric of a thousand redraws spreads as it would over studies, as far as the patients at hand stand for all.
+#
+# ```python
+# import pandas as pd
+#
+#
+# def redraw(table, generator):
+#     patients = table["group"].unique()
+#     drawn = generator.choice(patients, len(patients))
+#     rows = dict(list(table.groupby("group")))
+#     return pd.concat([rows[patient] for patient in drawn])
+# ```
+# ````
 
 # %% [markdown]
 # ## Take home

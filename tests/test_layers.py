@@ -14,7 +14,7 @@ import histotransfer
 SOURCE = Path(histotransfer.__file__).parent
 LAYERS = [
     {"cli"},
-    {"bookbuild", "chapters", "study", "predict", "figures"},
+    {"bookbuild", "chapters", "course", "exercises", "study", "predict", "figures"},
     {"transfer", "evaluation"},
     {"models", "tiles"},
     {"datasets", "splits", "stain"},

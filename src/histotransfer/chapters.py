@@ -1,5 +1,6 @@
 """What every chapter does first."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,9 @@ from histotransfer.figures import use_style
 
 def begin(**parameters: Any) -> Path:
     """Check a chapter's parameters, set the style of its figures, and find its images.
+
+    A notebook that is opened in a folder below the repository's root goes on in that root: chapters name records from
+    there.
 
     Args:
         parameters: the names of the chapter's `parameters` cell with their values.
@@ -22,4 +26,6 @@ def begin(**parameters: Any) -> Path:
     """
     checked = validated(ChapterParameters, parameters)
     use_style()
+    here = Path.cwd()
+    os.chdir(next((folder for folder in (here, *here.parents) if (folder / "_toc.yml").is_file()), here))
     return resolve_root(checked.profile, checked.data_root, seed=checked.seed)

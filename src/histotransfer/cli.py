@@ -1,12 +1,14 @@
 """The command line: thin, and light to start (everything that computes is imported when a command runs)."""
 
+import itertools
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal, TextIO
+from typing import Annotated, Any, Literal, TextIO
 
 import typer
+from typer.core import TyperCommand
 
 from histotransfer.errors import HistotransferError
 
@@ -384,6 +386,52 @@ def book_build(
     build_book(".", profile=profile, data_root=data, force=force)
 
 
+class _TwoWords(TyperCommand):
+    """A command whose option -p takes two words, as papermill's does; Typer repeats options of one word only."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        words, joined = iter(args), []
+        for word in words:
+            joined.append(word)
+            if word == "-p":
+                joined.append("=".join(itertools.islice(words, 2)))
+        return super().parse_args(ctx, joined)
+
+
+@book_app.command("run", cls=_TwoWords)
+def book_run(
+    chapter: Annotated[str, typer.Argument(help="A chapter: its name, its number, or a file.")],
+    parameters: Annotated[
+        list[str] | None, typer.Option("-p", metavar="NAME VALUE", help="Set a parameter; repeatable.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Notebook to write, executed; whole or not at all.")] = None,
+    list_parameters: Annotated[
+        bool, typer.Option("--list-parameters", help="Say what the chapter takes, and run nothing.")
+    ] = False,
+) -> None:
+    """Execute one chapter with papermill, with your own parameters."""
+    from histotransfer.bookbuild import (
+        ChapterError,
+        described_parameters,
+        execute_chapter,
+        find_chapter,
+        typed_parameters,
+    )
+
+    source = find_chapter(chapter)
+    if list_parameters:
+        typer.echo("\n".join(described_parameters(source)))
+        return
+    if out is None:
+        raise HistotransferError("--out: name the notebook to write")
+    try:
+        execute_chapter(source, out, typed_parameters(source, _pairs(parameters or [], "-p", "-p name value")))
+    except ChapterError as error:
+        typer.echo(error.cell, err=True)
+        raise
+    typer.echo(str(out))
+
+
 @course_app.command("export")
 def course_export(
     out: Annotated[Path, typer.Option(help="Folder to make; it must be new or empty.")],
@@ -394,13 +442,13 @@ def course_export(
     typer.echo(str(export_course(".", out, report=typer.echo)))
 
 
-def _pairs(settings: list[str]) -> dict[str, str]:
+def _pairs(settings: list[str], option: str = "--set", form: str = "key=value") -> dict[str, str]:
     """`["key=value", ...]` as a mapping."""
     pairs = {}
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals:
-            raise HistotransferError(f"--set {setting}: write it as key=value")
+            raise HistotransferError(f"{option} {setting}: write it as {form}")
         pairs[key] = value
     return pairs
 

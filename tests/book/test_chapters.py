@@ -8,7 +8,11 @@ from pathlib import Path
 import pytest
 
 from histotransfer import figures
-from histotransfer.bookbuild import chapter_sources, check_parameters, read_source, stale_pairs
+from histotransfer.bookbuild import chapter_sources, check_parameters, execute_chapter, read_source, stale_pairs
+from histotransfer.course import LEVELS, read_chapter, reading_minutes
+from histotransfer.datasets import breakhis
+from histotransfer.datasets.own import write_csv
+from histotransfer.study.records import read_run
 
 ROOT = Path(__file__).parent.parent.parent
 SOURCES = sorted((ROOT / "notebooks").glob("*.py"))
@@ -37,8 +41,9 @@ def test_parameters_have_known_names_and_good_defaults(source):
 
 @every_chapter
 def test_cells_and_chapters_are_small(source):
-    code = [cell.source for cell in read_source(source).cells if cell.cell_type == "code"]
-    assert len(code) <= 30
+    cells = [cell for cell in read_source(source).cells if cell.cell_type == "code"]
+    code = [cell.source for cell in cells]
+    assert sum("exercise" not in cell.metadata.get("tags", []) for cell in cells) <= 30
     long = [cell.splitlines()[0] for cell in code if len([line for line in cell.splitlines() if line]) > 12]
     assert not long, f"more than 12 lines of code in the cells that begin with {long}"
 
@@ -52,10 +57,37 @@ def test_a_chapter_opens_with_goals_and_ends_with_what_to_take_home(source):
     assert "Further reading" in prose[-1]
 
 
+every_chapter_of_the_book = pytest.mark.parametrize("source", chapter_sources(ROOT), ids=lambda path: path.stem)
+
+
+@every_chapter_of_the_book
+def test_a_chapter_can_be_taught(source):
+    chapter, notebook = read_chapter(source), read_source(source)
+    assert len(chapter.goals) >= 3
+    assert 3 <= len(chapter.exercises) <= 5
+    assert {exercise.level for exercise in chapter.exercises} == set(LEVELS)
+    assert [exercise.minutes for exercise in chapter.exercises] == sorted(e.minutes for e in chapter.exercises)
+    questions = [cell.source for cell in notebook.cells if "## Check yourself" in cell.source]
+    assert len(questions) == 1 and questions[0].count("<summary>") == questions[0].count("</details>") >= 3
+
+
+@every_chapter_of_the_book
+def test_the_times_of_a_chapter_are_those_of_its_words_and_exercises(source):
+    chapter = read_chapter(source)
+    assert chapter.reading == pytest.approx(reading_minutes(read_source(source)), rel=0.2)
+    assert chapter.exercising == sum(exercise.minutes for exercise in chapter.exercises)
+
+
+def test_labels_of_exercises_are_unique():
+    labels = [exercise.label for source in chapter_sources(ROOT) for exercise in read_chapter(source).exercises]
+    assert len(labels) == len(set(labels)) >= 24
+
+
 def describes_itself(function):
     """Whether a figure's alt text comes from its numbers, given by the function or by one that it calls."""
     called = set(re.findall(r"\b(\w+)\(", inspect.getsource(function))) - {function.__name__}
-    others = [getattr(figures, name) for name in called if inspect.isfunction(getattr(figures, name, None))]
+    beside = vars(inspect.getmodule(function))
+    others = [beside[name] for name in called if inspect.isfunction(beside.get(name))]
     return "described" in called or any(map(describes_itself, others))
 
 
@@ -69,3 +101,17 @@ def test_every_figure_has_a_caption_and_a_description(source):
             drawn_by = re.search(r"^figure = (?:figures\.)?(\w+)\(", cell.source, re.M)[1]
             described = describes_itself(getattr(figures, drawn_by))
             assert described or look.get("image", {}).get("alt"), cell.source
+
+
+@pytest.mark.slow
+def test_the_last_chapter_takes_a_readers_own_images(phantom_root, tmp_path, monkeypatch):
+    table = breakhis.load(phantom_root)
+    table = table[table["magnification"] == 100].assign(label=lambda rows: rows["label"].str.upper())
+    images = write_csv(table, tmp_path / "mine.csv")
+    root = tmp_path / "repository"
+    root.mkdir()
+    output = tmp_path / "executed.ipynb"
+    execute_chapter(ROOT / "notebooks/13_your_own_data.py", output, {"images": str(images)}, root=root)
+    record = read_run(root / "_build/experiments/phantom-own/ladder").record
+    assert record["data"]["name"] == "own" and record["data"]["images"] == len(table)
+    assert "MALIGNANT" in output.read_text()

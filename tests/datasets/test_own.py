@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from histotransfer.datasets.own import load, load_csv, load_folders
+from histotransfer.datasets import breakhis
+from histotransfer.datasets.own import load, load_csv, load_folders, write_csv
 from histotransfer.errors import HistotransferError
 
 PATTERN = r"(?P<patient>P\d+)_\d+\.png"
@@ -233,3 +234,9 @@ def test_a_file_and_a_folder_are_told_apart(tmp_path):
     assert load(tmp_path / "mine.csv")["patient"].tolist() == ["P1"]
     with pytest.raises(HistotransferError, match="a pattern is for a folder"):
         load(tmp_path / "mine.csv", "(?P<patient>.*)")
+
+
+def test_a_table_that_is_written_is_read_again(phantom_root, tmp_path):
+    table = breakhis.load(phantom_root)
+    again = load_csv(write_csv(table, tmp_path / "own.csv"), dataset="breakhis")
+    assert again.equals(table.assign(subtype=table["label"]))

@@ -15,6 +15,7 @@ from histotransfer.study.complexity import (
     cost,
     exit_gaps,
     measure_times,
+    precision_gaps,
     read_nets,
     run_probes,
     run_scratch,
@@ -101,6 +102,19 @@ def test_gaps_are_those_of_the_two_values(experiment):
     table = complexity_table(read_nets(experiment.parent)).query("precision == 'float32'").set_index("net")["auroc"]
     for run, text in gaps["auroc"].items():
         assert float(text.split(" ")[0]) == pytest.approx(table[run.split("-")[0]] - table["block4"], abs=0.0051)
+
+
+def test_gaps_of_precisions_are_minus_float32(tmp_path, make_predictions, write_made_run):
+    for bits, shift in {"float32": 0.0, "float16": 0.0, "int8": -2.0}.items():
+        table = make_predictions(patients=20, images=8, magnifications=(40, 100, 200, 400))
+        table["logit_malignant"] += shift * (table["truth"] == "malignant").map({True: 1, False: -1})
+        write_made_run(tmp_path / f"block4-32-{bits}", predictions=table)
+    gaps = precision_gaps(tmp_path, [32])
+    assert gaps.index.tolist() == [
+        "block4-32-float16 minus block4-32-float32",
+        "block4-32-int8 minus block4-32-float32",
+    ]
+    assert gaps["auroc"].iloc[0] == "0.00" and gaps["auroc"].iloc[1].startswith("-0.")
 
 
 def test_arms_of_the_study_are_taken_in_once_they_are_there(tmp_path, make_predictions, write_made_run):

@@ -77,6 +77,13 @@ def load_csv(path: str | Path, *, dataset: str = "own") -> pd.DataFrame:
     return _table(rows, path)
 
 
+def write_csv(table: pd.DataFrame, path: str | Path) -> Path:
+    """Write an image table as `load_csv` reads it, with absolute paths; returns `path`."""
+    columns = [*REQUIRED, *OPTIONAL]
+    table[columns].to_csv(path, index=False, encoding="utf-8", lineterminator="\n")
+    return Path(path)
+
+
 def load_folders(root: str | Path, pattern: str, *, dataset: str = "own") -> pd.DataFrame:
     r"""The image table of a folder that holds one folder a class.
 

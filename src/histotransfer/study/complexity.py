@@ -9,7 +9,7 @@ import contextlib
 import copy
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -29,7 +29,7 @@ from histotransfer.models.se_densenet import CONFIGURATIONS, SEDenseNet, paramet
 from histotransfer.models.size import multiply_adds
 from histotransfer.stain import normaliser
 from histotransfer.study.probe import FoldFeatures, ProbeStudy
-from histotransfer.study.records import environment, fingerprint, read_run, write_json, write_run
+from histotransfer.study.records import Run, environment, fingerprint, read_run, write_json, write_run
 from histotransfer.study.runner import last_rung, predictions_table
 from histotransfer.study.tables import formatted, gap, patients_of
 from histotransfer.study.verdicts import Study
@@ -305,5 +305,20 @@ def exit_gaps(experiment: str | Path, size: int = 224) -> pd.DataFrame:
         HistotransferError: a run is missing or damaged.
     """
     *early, last = (read_run(Path(experiment) / f"{leave}-{size}-float32") for leave in EXITS)
-    gaps = pd.concat([gap(last, run) for run in early])
+    return _mean_gaps((last, run) for run in early)
+
+
+def precision_gaps(experiment: str | Path, sizes: Sequence[int] = SIZES) -> pd.DataFrame:
+    """AUROC of the whole trunk in fewer bits minus that in float32, as `exit_gaps`."""
+    folder = Path(experiment)
+    runs = {
+        (size, bits): read_run(folder / f"block4-{size}-{bits}")
+        for size in sizes
+        for bits in ("float32", "float16", "int8")
+    }
+    return _mean_gaps((runs[size, "float32"], run) for (size, bits), run in runs.items() if bits != "float32")
+
+
+def _mean_gaps(pairs: Iterable[tuple[Run, Run]]) -> pd.DataFrame:
+    gaps = pd.concat([gap(reference, other) for reference, other in pairs])
     return formatted(gaps[gaps["magnification"] == MEAN], ["auroc"]).droplevel("magnification")

@@ -1,0 +1,304 @@
+# %% [markdown]
+# # Complexity against accuracy
+#
+# **After this chapter you can**
+#
+# - say what a network costs: parameters, bytes, operations, milliseconds, and which of them a change of picture size, gates or
+#   precision moves;
+# - cut a network off early and measure what its later layers add;
+# - read a Pareto plot with intervals, and resist choosing from it.
+#
+# **Takes** about 10 minutes to read, 6 to run (phantom tissue, two cores), 50 for the exercises.
+# **Needs** chapters {doc}`SE-DenseNet <03_se_densenet>` and {doc}`Evaluation <05_evaluation>`.
+#
+# The paper asks for a balance of complexity and accuracy (open question Q2) and does not measure one.
+
+# %% tags=["parameters"]
+profile = "phantom"
+data_root = ""
+seed = 0
+device = "cpu"
+weights = ""
+
+# %%
+from histotransfer.chapters import begin
+from histotransfer.config import ladder_config
+
+chosen = {"seed": seed, "device": device, "weights": weights}
+root = begin(profile=profile, data_root=data_root, **chosen)
+config = ladder_config(profile, chosen)
+
+# %% [markdown]
+# ## What a network costs
+#
+# Four costs that do not move together. For a convolution from $C$ to $C'$ channels with a $q \times q$ kernel on an
+# $H \times W$ map:
+#
+# | cost | a convolution's share | grows with the picture? |
+# |---|---|---|
+# | parameters | $q^2\,C\,C'$ | no |
+# | bytes of weights | parameters × bytes of a number | no |
+# | operations (multiply-adds) | $q^2\,C\,C'\,H\,W$ | with its area |
+# | milliseconds | depends on the machine | about with its area |
+#
+# The three published depths, with and without gates. DenseNet-169 and -201 are **sized, not judged**: no ImageNet weights
+# for them can be had where this book was made, so nothing is said of their accuracy.
+
+# %%
+import pandas as pd
+
+from histotransfer.models.se_densenet import CONFIGURATIONS
+from histotransfer.models.size import size_of
+
+depths = ("densenet121", "densenet169", "densenet201")
+gates = {"": (), " + SE": ("block", "transition")}
+rows = {
+    name + more: size_of(224, positions=where, **CONFIGURATIONS[name])
+    for name in depths
+    for more, where in gates.items()
+}
+pd.DataFrame(rows).T.astype({"parameters": int}).round(2)
+
+# %% [markdown]
+# Gates cost parameters (two small layers for every gated stack of channels) and next to no operations, since they work on
+# means. A smaller picture costs fewer operations and not one parameter less:
+
+# %%
+from histotransfer.study.complexity import SIZES, cost
+
+names = ("transition2", "block4", "block4-se", "small-k12")
+sizes = {
+    (name, size): cost(name, size, "float32")
+    for name in names
+    for size in SIZES
+}
+pd.DataFrame(sizes).T.round(2)
+
+# %% [markdown]
+# ## Leaving early
+#
+# A DenseNet can be left after each transition: pool what is there, put a linear classifier on it. Shallow features are
+# general, deep ones are made for the thousand classes of ImageNet, so it is not said that the last exit is the best for
+# tissue. Here every exit of the **frozen** trunk is probed out of fold, split by patient, on this chapter's own images:
+
+# %%
+from pathlib import Path
+
+from histotransfer.study.complexity import run_probes
+
+out = Path("_build/experiments") / f"{profile}-exits" / "complexity"
+run_probes(
+    config,
+    root,
+    out,
+    sizes=(112,),
+    precisions=("float32",),
+    report=lambda line: None,
+)
+sorted(path.name for path in out.iterdir())
+
+# %%
+from histotransfer.study.complexity import complexity_table, read_nets
+
+live = complexity_table(read_nets(out.parent))
+live[["net", "parameters", "GFLOPs", "auroc", "low", "high"]].round(2)
+
+# %% [markdown]
+# ## On real tissue
+#
+# The same on the real subset, profile `lite`, colours as they are, at three picture sizes, with the trunk's weights in float32,
+# rounded to float16, and in int8 (the whole trunk, quantised in each fold on training images of that fold); and a small net
+# (three blocks of twelve layers, $k = 12$) trained from scratch in every fold. Nets that the study trains are added as soon
+# as their records are there; `colours` says through which normaliser each saw its images. `ms` is measured with OpenVINO on
+# the machine that `results/complexity/times.json` describes.
+#
+# ```sh
+# histotransfer study complexity probes --profile lite --data DIR --set normaliser=none
+# histotransfer study complexity scratch --profile lite --data DIR --set normaliser=none
+# histotransfer study complexity times
+# ```
+
+# %%
+from histotransfer.study.complexity import trained_nets
+from histotransfer.study.verdicts import Study
+
+times = pd.read_csv("results/complexity/times.csv")
+nets = read_nets("results") | trained_nets(Study("study", "results"))
+table = complexity_table(nets, times)
+whole = table[table["precision"] == "float32"].drop(columns="precision")
+whole.set_index(["net", "size", "training", "colours"]).round(2)
+
+# %% mystnb={"figure": {"name": "fig-pareto-operations", "caption": "AUROC (mean over 40x, 100x and 200x, out of fold, split by patient, 95 % intervals) against operations. The grey line joins nets that no other beats at both."}, "image": {"alt": "Points with vertical intervals over a logarithmic axis of operations, one marker a net and one colour a picture size; the intervals of most nets overlap."}}
+from histotransfer.figures import pareto
+
+figure = pareto(whole, "GFLOPs")
+
+# %% mystnb={"figure": {"name": "fig-pareto-time", "caption": "The same against milliseconds an image on two cores."}, "image": {"alt": "Points with vertical intervals over a logarithmic axis of milliseconds an image."}}
+figure = pareto(whole, "ms")
+
+# %% [markdown]
+# Each earlier exit against the whole frozen trunk, at 224 pixels: differences of AUROC on the same images, paired by patient.
+# Exploratory: nobody announced these comparisons, so intervals and no p-values.
+
+# %%
+from histotransfer.study.complexity import exit_gaps
+
+exit_gaps("results/complexity")
+
+# %% [markdown]
+# The same once each tile's colour has been normalised by Macenko's method, which takes accuracy from the last exit (chapter
+# {doc}`02_normalization`):
+
+# %%
+exit_gaps("results/complexity-macenko")
+
+# %% [markdown]
+# With colours as they are, the last exits are best and the second transition is not far off. Under Macenko the order turns: the
+# second transition beats the whole trunk. So "how deep must features be" has no answer by itself; it depends on what was
+# done to the picture before.
+#
+# What fewer bits change in the AUROC of the whole trunk, again paired by patient: half the bytes in float16, a quarter in int8,
+# which also is faster.
+
+# %%
+from histotransfer.study.complexity import precision_gaps
+
+precision_gaps("results/complexity")
+
+# %% [markdown]
+# ## How far to trust the plot
+#
+# Each point is an estimate with its interval, from the same few patients; where intervals overlap, a line through the best
+# estimates is a line through noise as well. The Pareto front is drawn to show what *could* be cheap enough, not to choose:
+# a net picked here for its score would have been tuned on test patients. To choose, probe inside training patients, then
+# test once.
+
+# %% [markdown]
+# ## Check yourself
+#
+# <details>
+# <summary>Two nets have the same number of parameters. Are they equally fast?</summary>
+#
+# No. A parameter of an early layer works at many more places than one of a late layer.
+#
+# </details>
+#
+# <details>
+# <summary>Why is a net picked from the Pareto plot for its score no longer fairly judged by it?</summary>
+#
+# Its score was looked at on the test patients; the best of many estimates is partly luck.
+#
+# </details>
+#
+# <details>
+# <summary>Which of the four costs does half precision move?</summary>
+#
+# Bytes. Parameters and operations stay; milliseconds depend on the machine.
+#
+# </details>
+
+# %% [markdown]
+# ## Exercises
+#
+# ```{exercise} Half the side
+# :label: ex-complexity-scaling
+#
+# *Easy.* A fully convolutional trunk sees pictures of 224 pixels instead of 112. How many times as many parameters and operations is that?
+# ```
+
+# %% tags=["exercise"]
+from histotransfer.exercises.complexity import check_scaling
+
+times = {"parameters": ..., "operations": ...}
+
+check_scaling(times)
+
+# %% [markdown] tags=["solution"]
+# ````{solution} ex-complexity-scaling
+# :label: sol-complexity-scaling
+# :class: dropdown
+#
+# A kernel slides over four times as many places and stays the same kernel.
+#
+# ```python
+# times = {"parameters": 1, "operations": 4}
+# ```
+# ````
+
+# %% [markdown]
+# ```{exercise} What a convolution costs
+# :label: ex-complexity-convolution
+#
+# *Medium.* Return the multiply-adds of a $q \times q$ convolution on a square map of `side`, with an odd `kernel`, padding
+# $(q - 1)/2$ and a `stride` that divides the side.
+# ```
+
+# %% tags=["exercise"]
+from histotransfer.exercises.complexity import check_multiply_adds
+
+
+def multiply_adds(inputs, outputs, kernel, side, stride): ...
+
+
+check_multiply_adds(multiply_adds)
+
+# %% [markdown] tags=["solution"]
+# ````{solution} ex-complexity-convolution
+# :label: sol-complexity-convolution
+# :class: dropdown
+#
+# Operations are counted where the output is: a stride of 2 saves three quarters.
+#
+# ```python
+# def multiply_adds(inputs, outputs, kernel, side, stride):
+#     places = (side // stride) ** 2
+#     return kernel**2 * inputs * outputs * places
+# ```
+# ````
+
+# %% [markdown]
+# ```{exercise} Beaten by none
+# :label: ex-complexity-front
+#
+# *Hard.* Given the cost and the score of each net, return a boolean array: True where no other net is as cheap and as good, and better
+# in one of the two.
+# ```
+
+# %% tags=["exercise"]
+from histotransfer.exercises.complexity import check_front
+
+
+def front(cost, score): ...
+
+
+check_front(front)
+
+# %% [markdown] tags=["solution"]
+# ````{solution} ex-complexity-front
+# :label: sol-complexity-front
+# :class: dropdown
+#
+# Two nets with equal cost and score do not beat each other: both stay.
+#
+# ```python
+# import numpy as np
+#
+#
+# def front(cost, score):
+#     kept = []
+#     for c, s in zip(cost, score, strict=True):
+#         as_good = (cost <= c) & (score >= s)
+#         kept.append(not np.any(as_good & ((cost < c) | (score > s))))
+#     return np.array(kept)
+# ```
+# ````
+
+# %% [markdown]
+# ## Take home
+#
+# - Picture size moves operations, depth moves parameters, gates move parameters only, precision moves bytes.
+# - A picture of half the side costs a quarter of the operations, and here little of the AUROC.
+# - Which exit is best depends on the colours it sees: measure every exit before paying for the last one.
+# - Size without accuracy is a number; accuracy without an interval is another.
+#
+# **Further reading:** {cite}`huang2017`; chapter {doc}`03_se_densenet` on what the paper's own size can mean.

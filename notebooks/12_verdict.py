@@ -1,0 +1,228 @@
+# %% [markdown]
+# # Verdict: what holds
+#
+# **After this chapter you can**
+#
+# - say of each claim of the paper what was run, what came out, and what the rule makes of it;
+# - tell "undecided" from "refuted", and say what this design could have shown;
+# - repeat any line with the command that stands in it.
+#
+# **Takes** about 6 minutes to read, 1 to run (phantom tissue, two cores), 50 for the exercises.
+# **Needs** chapter {doc}`Evaluation <05_evaluation>`, and the rules in {doc}`/book/claims`.
+#
+# The rule was fixed in `study/claims.toml` before the study's first test prediction. Everything below is drawn from the
+# records in `results/` when the book is built; a claim whose runs are not there yet says so.
+
+# %% tags=["parameters"]
+profile = "phantom"
+data_root = ""
+seed = 0
+device = "cpu"
+weights = ""
+
+# %%
+import pandas as pd
+
+from histotransfer.chapters import begin
+
+begin(
+    profile=profile,
+    data_root=data_root,
+    seed=seed,
+    device=device,
+    weights=weights,
+)
+pd.set_option("display.max_colwidth", None)
+
+# %% [markdown]
+# ## The rule
+#
+# | verdict | when |
+# |---|---|
+# | supported here | the lower end of the 95 % interval is at or above the threshold (above 0 where a difference is claimed) |
+# | contradicted here | its upper end is below the threshold |
+# | undecided | otherwise |
+#
+# "Here" is a subset of BreakHis: five folds that keep patients (base numbers) apart, three seeds whose logits are averaged,
+# intervals clustered by patient. With the whole of BreakHis the same commands give the paper's data the same chance.
+# **None of these verdicts says "reproduced"**: the paper leaves out too much for that.
+
+# %%
+from histotransfer.study.answers import answers
+from histotransfer.study.verdicts import Study
+
+study = Study("study", "results")
+table = answers(study)
+table[["claim", "compared", "result", "n", "verdict"]]
+
+# %% [markdown]
+# ## How, and what could have been seen
+#
+# `smallest` is the smallest true difference that this design would have shown with a power of 0.8. Where it is larger than
+# what the paper claims, "undecided" speaks of the design, not of the method.
+
+# %%
+table[["compared", "metric", "smallest", "command", "record"]]
+
+# %% mystnb={"figure": {"name": "fig-verdict-differences", "caption": "The claims of a difference: mean differences with 95 % intervals, paired and clustered by patient; the line is no difference."}}
+from histotransfer import figures
+from histotransfer.study.verdicts import EXPLORATORY, NOT_RUN, PRIMARY
+
+found = study.differences([*PRIMARY, *EXPLORATORY])
+found = found[found["verdict"] != NOT_RUN]
+names = found.index + ": " + found["compared"].str.replace("; ", ",\n")
+figure = figures.means_with_intervals(
+    found.set_axis(names).astype({"images": int}),
+    "difference (AUROC; C4 accuracy)",
+)
+
+# %% [markdown]
+# ## Beside the headline (claim C1)
+#
+# An accuracy means little alone: here it stands beside the share of the larger class in the same test images and the mean
+# of sensitivity and specificity. 400x is only tested, never trained on (N2).
+
+# %%
+accuracy = study.accuracy()
+shown = ["value", "low", "high", "majority", "balanced_accuracy"]
+accuracy.reindex(columns=[*shown, "images", "patients", "verdict"]).round(2)
+
+# %% [markdown]
+# ## Open questions and further checks
+#
+# | id | question | where it is answered |
+# |---|---|---|
+# | Q2 | complexity against accuracy | chapter {doc}`09_complexity` |
+# | N2 | each magnification | above, and chapter {doc}`05_evaluation` |
+# | F1 to F3 | failures provoked on purpose | chapter {doc}`05_evaluation` |
+# | leakage | what a split by image is worth | chapter {doc}`06_leakage` |
+
+# %% [markdown]
+# ## Check yourself
+#
+# <details>
+# <summary>A claim is "undecided". Is it refuted?</summary>
+#
+# No. Values on both sides of the threshold are compatible with these patients.
+#
+# </details>
+#
+# <details>
+# <summary>Why was the rule written down before the first test prediction?</summary>
+#
+# A rule that is made afterwards can be made to fit.
+#
+# </details>
+#
+# <details>
+# <summary>All claims of a paper come out "supported here". Has it been reproduced?</summary>
+#
+# Not by that: data, split and settings that it does not state were ours.
+#
+# </details>
+
+# %% [markdown]
+# ## Exercises
+#
+# ```{exercise} The rule
+# :label: ex-verdict-rule
+#
+# *Easy.* Return `"supported here"`, `"contradicted here"` or `"undecided"` for an interval and a threshold.
+# ```
+
+# %% tags=["exercise"]
+from histotransfer.exercises.verdict import check_rule
+
+
+def rule(low, high, threshold): ...
+
+
+check_rule(rule)
+
+# %% [markdown] tags=["solution"]
+# ````{solution} ex-verdict-rule
+# :label: sol-verdict-rule
+# :class: dropdown
+#
+# Only the ends of the interval count.
+#
+# ```python
+# def rule(low, high, threshold):
+#     if low >= threshold:
+#         return "supported here"
+#     return "contradicted here" if high < threshold else "undecided"
+# ```
+# ````
+
+# %% [markdown]
+# ```{exercise} What could have been seen
+# :label: ex-verdict-power
+#
+# *Medium.* An estimate of a difference is normal with a known standard error; it is shown when its 95 % interval leaves out 0. Return
+# the smallest true difference that is shown with a probability of 0.8.
+# ```
+
+# %% tags=["exercise"]
+from histotransfer.exercises.verdict import check_smallest
+
+
+def smallest(standard_error): ...
+
+
+check_smallest(smallest)
+
+# %% [markdown] tags=["solution"]
+# ````{solution} ex-verdict-power
+# :label: sol-verdict-power
+# :class: dropdown
+#
+# The estimate must be 1.96 standard errors above 0, and it falls more than 0.84 below the truth once in five times.
+#
+# ```python
+# from scipy.stats import norm
+#
+#
+# def smallest(standard_error):
+#     return (norm.ppf(0.975) + norm.ppf(0.8)) * standard_error
+# ```
+# ````
+
+# %% [markdown]
+# ```{exercise} How many patients?
+# :label: ex-verdict-patients
+#
+# *Hard.* With `now` patients a design shows differences from `shown` upwards. How many patients would show differences from `wanted`
+# upwards, all else equal?
+# ```
+
+# %% tags=["exercise"]
+from histotransfer.exercises.verdict import check_patients
+
+
+def patients(now, shown, wanted): ...
+
+
+check_patients(patients)
+
+# %% [markdown] tags=["solution"]
+# ````{solution} ex-verdict-patients
+# :label: sol-verdict-patients
+# :class: dropdown
+#
+# A standard error falls with the square root of the number of patients.
+#
+# ```python
+# def patients(now, shown, wanted):
+#     return now * (shown / wanted) ** 2
+# ```
+# ````
+
+# %% [markdown]
+# ## Take home
+#
+# - A verdict is a rule applied to an interval; change the rule afterwards and it is an opinion.
+# - "Undecided" is what few patients can honestly say. The way to a verdict is more patients, not more seeds.
+# - An accuracy above a threshold can be the majority class in disguise: look beside it.
+#
+# **Further reading:** the rule and every claim, {doc}`../book/claims`; {cite}`bussola2021` on how results in histology fall when
+# patients are kept apart.

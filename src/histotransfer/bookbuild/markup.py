@@ -1,0 +1,26 @@
+"""What of the theme's markup weighs on a phone, or trips a reader by ear, put right in the built pages."""
+
+import re
+from pathlib import Path
+
+REPAIRS = (
+    # One and a half megabytes that draw as pictures the icons which the theme's style draws as letters anyway.
+    (re.compile(r'\s*<script src="[^"]*/scripts/fontawesome\.js[^"]*"></script>'), ""),
+    # The name of the button then is what it shows, its shortcut too.
+    (re.compile(r'(<button class="[^"]*\bsearch-button-field\b[^>]*) aria-label="Search"'), r"\1"),
+    # A role that WAI-ARIA gave up: the entries of a bibliography are the items of a list.
+    (re.compile(r'\brole="doc-biblioentry"'), 'role="listitem"'),
+)
+
+
+def repaired(html: str) -> str:
+    """`html` with `REPAIRS` made."""
+    for pattern, replacement in REPAIRS:
+        html = pattern.sub(replacement, html)
+    return html
+
+
+def repair_pages(site: Path) -> None:
+    """Repair every page of a site, in place."""
+    for page in site.rglob("*.html"):
+        page.write_text(repaired(page.read_text(encoding="utf-8")), encoding="utf-8")

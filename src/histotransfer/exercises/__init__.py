@@ -1,0 +1,63 @@
+"""The self-checks of the chapters' exercises, one module a chapter.
+
+An exercise in a chapter is three cells: the task (`{exercise}`), a scaffold tagged `exercise` that ends in a call of
+its check, and the solution (`{solution}`) tagged `solution`. A check does not raise, whatever the answer is: it returns
+a `Verdict` that says what is missing. So a chapter runs to its end before anyone has solved anything.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from inspect import isroutine
+from typing import Any
+
+UNANSWERED = "put your answer in place of the dots, then run the cell again"
+
+
+class NotYet(Exception):
+    """What an answer lacks; the message is for the student and should teach."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a check makes of an answer; printed as one line."""
+
+    solved: bool
+    message: str
+
+    def __repr__(self) -> str:
+        return f"{'Solved' if self.solved else 'Not yet'}: {self.message}"
+
+
+def self_check(check: Callable[[Any], str]) -> Callable[[Any], Verdict]:
+    """Make a function that takes an answer, raises `NotYet` or returns a closing remark, into one that never raises."""
+
+    @wraps(check)
+    def checked(answer: Any) -> Verdict:
+        try:
+            return Verdict(True, check(_watched(answer)))
+        except NotYet as lack:
+            return Verdict(False, str(lack))
+        except Exception as error:  # whatever a student's code may raise
+            return Verdict(False, f"the answer cannot be used ({type(error).__name__}: {error})")
+
+    return checked
+
+
+def require(condition: Any, lack: str) -> None:
+    """Raise `NotYet(lack)` unless `condition` holds."""
+    if not condition:
+        raise NotYet(lack)
+
+
+def _watched(answer: Any) -> Any:
+    """The answer, or the function that computes it; dots and a function that returns nothing are no answer."""
+    if not isroutine(answer):
+        require(answer is not None and answer is not ..., UNANSWERED)
+        return answer
+
+    @wraps(answer)
+    def call(*arguments: Any, **named: Any) -> Any:
+        return _watched(answer(*arguments, **named))
+
+    return call
