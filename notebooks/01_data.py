@@ -45,7 +45,7 @@ table = breakhis.load(root)
 table.drop(columns="path").head()
 
 # %% [markdown]
-# `patient` is the slide id as published. `group` is its base number without the letters: whether 14-22549AB and 14-22549CD
+# `patient` is the slide id as published. `group` is its {term}`base number` without the letters: whether 14-22549AB and 14-22549CD
 # are one person is documented nowhere, so the stricter reading is used whenever images are kept apart.
 
 # %%

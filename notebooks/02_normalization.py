@@ -32,7 +32,8 @@ root = begin(profile=profile, data_root=data_root, **chosen)
 # ## The answer first
 #
 # Normalisation did not help. One probe on frozen features was given one set of real images in different colours, split by
-# patient: no way to normalise raises its AUROC by more than the interval leaves open, and most lower it. The table holds the
+# patient: no way to normalise raises its {term}`AUROC` by more than the interval leaves open, and most lower it. The table
+# holds the
 # difference to the images as scanned, averaged over 40x, 100x and 200x, with 95 % intervals clustered by patient; the end of the
 # chapter shows each magnification. `by-slide` will be explained on the way.
 
@@ -86,7 +87,8 @@ levels = np.array([239, 120, 60, 30, 15], dtype=np.uint8)
 pd.Series(optical_density(levels).round(2), index=levels, name="OD")
 
 # %% [markdown]
-# Colours multiply, densities add. On phantom tissue, whose amounts are known, the law gives back every pixel of the image up
+# Colours multiply, densities add. On {term}`phantom tissue <phantom>`, whose amounts are known, the law gives back every pixel
+# of the image up
 # to the rounding to whole grey levels:
 
 # %%

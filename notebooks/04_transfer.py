@@ -152,7 +152,7 @@ race = json.loads(Path("results/bench/unfreezing.json").read_text())
 pd.DataFrame(race["seconds"]).assign(times=race["ratios"]).round(2)
 
 # %% [markdown]
-# Nothing is learnt differently: AUROC on validation patients, both sides and their difference.
+# Nothing is learnt differently: {term}`AUROC` on validation patients, both sides and their difference.
 
 # %%
 aurocs = race["validation_auroc"] | {

@@ -58,9 +58,11 @@ formatted(table, ["accuracy", "balanced_accuracy", "auroc"])
 # %% [markdown]
 # ## Metrics
 #
-# With malignant as the positive class, sensitivity is the share of malignant images found, specificity the share of benign
-# images left alone; balanced accuracy is their mean. AUROC is the chance that a malignant image scores above a benign one.
-# The **patient recognition rate** of BreakHis {cite}`spanhol2016` is not a vote: for each patient $p$ the share of its
+# With malignant as the positive class, {term}`sensitivity` is the share of malignant images found, {term}`specificity` the
+# share of benign
+# images left alone; {term}`balanced accuracy` is their mean. {term}`AUROC` is the chance that a malignant image scores above a
+# benign one.
+# The {term}`patient recognition rate` of BreakHis {cite}`spanhol2016` is not a vote: for each patient $p$ the share of its
 # $N_p$ images that are right, then the mean over patients,
 #
 # $$ \mathrm{PRR} = \frac{1}{|P|}\sum_{p \in P} \frac{N_p^{\text{right}}}{N_p}. $$
@@ -121,7 +123,7 @@ figure = figures.patients(tests["ladder"])
 # ## Calibration
 #
 # A probability of 0.8 should be right eight times in ten. Log-loss and Brier score punish confident errors; the expected
-# calibration error is the mean gap between the dots below and the diagonal. It grows with few images even where a model is
+# {term}`calibration` error is the mean gap between the dots below and the diagonal. It grows with few images even where a model is
 # calibrated: compare it on the same images only.
 
 # %%
@@ -155,8 +157,9 @@ shown.join(smallest.set_index("magnification")["smallest"].round(2))
 # %% [markdown]
 # ## Where it looks
 #
-# **Grad-CAM** {cite}`selvaraju2017` weighs the activations of block 4 by how much they matter for a class's logit. The images
-# are of patients that the network never saw; on phantom tissue these are new patients, one field a magnification. There the
+# {term}`Grad-CAM` {cite}`selvaraju2017` weighs the activations of block 4 by how much they matter for a class's logit. The images
+# are of patients that the network never saw; on {term}`phantom tissue <phantom>` these are new patients, one field a
+# magnification. There the
 # diagnostic regions are known: above, what lies outside is grey.
 
 # %% mystnb={"figure": {"name": "fig-grad-cam", "caption": "Fields with their diagnostic regions (above), and the evidence for the predicted class by Grad-CAM (below); cross: hottest cell."}}
@@ -173,7 +176,7 @@ regions = None if masks is None else masks[few]
 figure = figures.overlays(seen.tiles[few], maps[few], titles, regions)
 
 # %% [markdown]
-# The **pointing game** {cite}`zhang2018` asks how often the hottest cell lies in the region. Fields beside the lesion have
+# The {term}`pointing game` {cite}`zhang2018` asks how often the hottest cell lies in the region. Fields beside the lesion have
 # no region, so there is nothing to point at: they are left out. A pointer must beat two that know nothing: a random pixel
 # hits as often as the region is large, and the middle of the image may hit more often, because fields are aimed at the
 # lesion. Where the difference from the middle may be 0, the map has not been shown to know more than "look in the middle".

@@ -48,7 +48,8 @@ figure = colour_clusters(table, patients=8)
 # ## The measurement
 #
 # Frozen ImageNet features, a logistic regression, five folds, every image predicted once by a probe that did not train on its
-# fold. `by-patient` keeps base numbers together, `by-image` does not. The audit counts how many patients of each test fold
+# fold. `by-patient` keeps {term}`base numbers <base number>` together, `by-image` does not. The audit counts how many patients
+# of each test fold
 # also stand in training.
 
 # %%

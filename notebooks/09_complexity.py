@@ -137,7 +137,8 @@ figure = pareto(whole, "GFLOPs")
 figure = pareto(whole, "ms")
 
 # %% [markdown]
-# Each earlier exit against the whole frozen trunk, at 224 pixels: differences of AUROC on the same images, paired by patient.
+# Each earlier exit against the whole frozen trunk, at 224 pixels: differences of {term}`AUROC` on the same images, paired by
+# patient.
 # Exploratory: nobody announced these comparisons, so intervals and no p-values.
 
 # %%

@@ -43,7 +43,8 @@ pd.set_option("display.max_colwidth", None)
 # | contradicted here | its upper end is below the threshold |
 # | undecided | otherwise |
 #
-# "Here" is a subset of BreakHis: five folds that keep patients (base numbers) apart, three seeds whose logits are averaged,
+# "Here" is a subset of BreakHis: five folds that keep patients ({term}`base numbers <base number>`) apart, three seeds whose
+# logits are averaged,
 # intervals clustered by patient. With the whole of BreakHis the same commands give the paper's data the same chance.
 # **None of these verdicts says "reproduced"**: the paper leaves out too much for that.
 
@@ -80,7 +81,7 @@ figure = figures.means_with_intervals(
 # ## Beside the headline (claim C1)
 #
 # An accuracy means little alone: here it stands beside the share of the larger class in the same test images and the mean
-# of sensitivity and specificity. 400x is only tested, never trained on (N2).
+# of {term}`sensitivity` and {term}`specificity`. 400x is only tested, never trained on (N2).
 
 # %%
 accuracy = study.accuracy()

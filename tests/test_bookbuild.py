@@ -22,6 +22,7 @@ from histotransfer.bookbuild import (
     stage,
     stale_pairs,
 )
+from histotransfer.bookbuild.markup import repaired
 from histotransfer.errors import HistotransferError
 
 ROOT = Path(__file__).parent.parent
@@ -262,6 +263,34 @@ def test_a_pair_is_deterministic_and_output_free(write_chapter):
     assert read_source(source).cells[1].metadata["tags"] == ["parameters"]
 
 
+REPOSITORY = "https://github.com/someone/histology"
+
+
+def set_repository(root, url):
+    config = yaml.safe_load((ROOT / "_config.yml").read_text())
+    config["repository"]["url"] = url
+    (root / "_config.yml").write_text(yaml.safe_dump(config))
+
+
+def test_with_a_repository_a_pair_opens_with_a_cell_that_fetches_what_is_missing(write_chapter, tmp_path):
+    source = write_chapter()
+    set_repository(tmp_path, "")
+    without = pair_text(source)
+    set_repository(tmp_path, REPOSITORY)
+    assert stale_pairs(tmp_path)
+    (target,) = pair(tmp_path)
+    notebook = nbformat.read(target, as_version=4)
+    nbformat.validate(notebook)
+    setup = notebook.cells.pop(0)
+    assert f"--branch main {REPOSITORY} " in setup.source and setup.metadata["tags"] == ["remove-cell"]
+    assert json.loads(without)["cells"] == json.loads(nbformat.writes(notebook))["cells"]
+
+    # Where the module is installed the cell does nothing.
+    output = tmp_path / "out.ipynb"
+    execute_chapter(target, output, root=tmp_path)
+    assert nbformat.read(output, as_version=4).cells[0].outputs == []
+
+
 def test_what_is_not_a_chapter_is_refused(tmp_path):
     with pytest.raises(HistotransferError, match="no such chapter"):
         read_source(tmp_path / "01_none.py")
@@ -277,7 +306,8 @@ def test_what_is_not_a_chapter_is_refused(tmp_path):
 def made_book(tmp_path, write_chapter):
     """A book of one made chapter with the real configuration, pages and style."""
     write_chapter(CHAPTER.replace("print(sys.executable)\n", ""))
-    shutil.copyfile(ROOT / "_config.yml", tmp_path / "_config.yml")
+    for name in ("_config.yml", "CHANGELOG.md"):
+        shutil.copyfile(ROOT / name, tmp_path / name)
     shutil.copytree(ROOT / "book" / "_static", tmp_path / "book" / "_static")
     shutil.copyfile(ROOT / "book" / "references.bib", tmp_path / "book" / "references.bib")
     shutil.copyfile(ROOT / "book" / "bibliography.md", tmp_path / "book" / "bibliography.md")
@@ -308,15 +338,25 @@ def test_chapters_come_in_the_order_of_the_book(made_book):
 
 def test_only_what_the_book_needs_is_staged(made_book):
     staged = stage(made_book, [])
-    assert {path.name for path in staged.iterdir()} == {"_config.yml", "_toc.yml", "book"}
+    assert {path.name for path in staged.iterdir()} == {"_config.yml", "_toc.yml", "CHANGELOG.md", "book"}
     assert not list(staged.rglob("STRAY.md"))
 
 
-@pytest.mark.parametrize("url", ["", "https://example.org/some/repository"])
+def test_markup_of_the_theme_is_repaired_and_nothing_else():
+    html = """<script src="../_static/scripts/fontawesome.js?digest=1"></script><script src="../_static/a.js"></script>
+<button class="btn search-button-field" title="Search" aria-label="Search">Search <kbd>K</kbd></button>
+<button class="btn search-button" aria-label="Search"></button><div role="doc-biblioentry">a</div>"""
+    assert (
+        repaired(html)
+        == """<script src="../_static/a.js"></script>
+<button class="btn search-button-field" title="Search">Search <kbd>K</kbd></button>
+<button class="btn search-button" aria-label="Search"></button><div role="listitem">a</div>"""
+    )
+
+
+@pytest.mark.parametrize("url", ["", REPOSITORY])
 def test_launch_buttons_need_the_address_of_a_repository(made_book, url):
-    config = yaml.safe_load((made_book / "_config.yml").read_text())
-    config["repository"]["url"] = url
-    (made_book / "_config.yml").write_text(yaml.safe_dump(config))
+    set_repository(made_book, url)
     staged = yaml.safe_load((stage(made_book, []) / "_config.yml").read_text())
     assert bool(staged.get("launch_buttons", {}).get("binderhub_url")) == bool(url)
     assert staged["html"]["use_repository_button"] == bool(url)
@@ -343,9 +383,20 @@ def test_a_book_is_built_offline_and_rebuilt_only_where_needed(made_book):
     assert "thebe" not in page.lower()
     assert not list(site.rglob("STRAY*"))
 
+    # The page offers the notebook as it was executed, and no button that leads nowhere.
+    assert 'href="../_sources/notebooks/01_made.ipynb"' in page
+    executed = made_book / "_build" / "executed" / "01_made.ipynb"
+    assert (site / "_sources/notebooks/01_made.ipynb").read_bytes() == executed.read_bytes()
+    assert "mybinder" not in page and "colab" not in page
+
     lines.clear()
+    set_repository(made_book, REPOSITORY)
     build_book(made_book, parameters={"seed": 2}, report=lines.append)
     assert "unchanged" in lines[0]
+    linked = (site / "notebooks" / "01_made.html").read_text(encoding="utf-8")
+    assert "https://mybinder.org/v2/gh/someone/histology/main?urlpath=lab/tree/notebooks/01_made.ipynb" in linked
+    assert "https://colab.research.google.com/github/someone/histology/blob/main/notebooks/01_made.ipynb" in linked
+    set_repository(made_book, "")
 
     # A broken link is an error, and the site that was there stays.
     (made_book / "book" / "index.md").write_text("# Made\n\n{doc}`nowhere`\n")

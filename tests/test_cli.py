@@ -220,3 +220,69 @@ def test_explain_refuses_a_folder_that_holds_no_run(run, tmp_path):
 def test_failures_needs_its_weights(run, tmp_path):
     status, _, errors = run("failures", "--out", tmp_path / "out", "--weights", tmp_path / "none.pth")
     assert status == 2 and len(errors) == 1 and "no such weights file" in errors[0]
+
+
+CHAPTER = """\
+# %% tags=["parameters"]
+profile = "phantom"
+seed = 0
+
+# %%
+assert seed != 13, f"{seed} is an unlucky number"
+print(profile, seed)
+"""
+
+
+@pytest.fixture
+def chapter(tmp_path, monkeypatch):
+    """The folder of a repository with one chapter, made the current one."""
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks/01_made.py").write_text(CHAPTER)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["01", "01_made", "notebooks/01_made.py"])
+def test_book_run_lists_parameters_and_runs_nothing(run, chapter, name):
+    status, out, err = run("book", "run", name, "--list-parameters")
+    assert (status, err) == (0, [])
+    assert out == [
+        'profile  phantom|lite|paper        default "phantom"  phantom, lite or paper',
+        "seed     integer, 0 to 2147483647  default 0          seed of everything random in the chapter",
+    ]
+    assert not (chapter / "_build").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "trouble"),
+    [
+        (["02", "--out", "out.ipynb"], "error: 02: no such chapter; there are 01_made"),
+        (["01"], "error: --out: name the notebook to write"),
+        (["01", "--out", "notebooks"], "is a folder; name the notebook to write"),
+        (["01", "--out", "out.ipynb", "-p", "seed"], "error: -p seed: write it as -p name value"),
+        (["01", "--out", "out.ipynb", "-p", "seed", "x"], "error: chapter 01_made: parameter seed: 'x' refused"),
+        (["01", "--out", "out.ipynb", "-p", "seed", "1.5"], "error: chapter 01_made: parameter seed: '1.5' refused"),
+        (["01", "--out", "out.ipynb", "-p", "seed", "-1"], "error: chapter 01_made: parameter seed: -1 refused"),
+        (["01", "--out", "out.ipynb", "-p", "sede", "1"], "no parameter 'sede'; it takes profile, seed"),
+        (["01", "--out", "out.ipynb", "-p", "profile", "huge"], "parameter profile: 'huge' refused"),
+    ],
+)
+def test_book_run_refuses_in_one_line_before_anything_runs(run, chapter, arguments, trouble):
+    status, out, err = run("book", "run", *arguments)
+    assert (status, out, len(err)) == (2, [], 1)
+    assert trouble in err[0]
+    assert {path.name for path in chapter.iterdir()} == {"notebooks"}
+
+
+def test_book_run_writes_the_executed_notebook_and_keeps_it_when_the_next_run_breaks(run, chapter):
+    status, out, err = run("book", "run", "01", "-p", "seed", "7", "-p", "profile", "lite", "--out", "made/out.ipynb")
+    assert (status, out, err) == (0, ["made/out.ipynb"], [])
+    written = (chapter / "made/out.ipynb").read_text()
+    assert json.loads(written)["cells"][1]["outputs"][0]["text"] == ["lite 7\n"]
+
+    status, out, err = run("book", "run", "01", "-p", "seed", "13", "--out", "made/out.ipynb")
+    assert (status, out) == (2, [])
+    assert err[:2] == ['assert seed != 13, f"{seed} is an unlucky number"', "print(profile, seed)"]
+    assert err[2].startswith("error: chapter 01_made failed in code cell 2 of 2: AssertionError: 13 is an unlucky")
+    assert [path.name for path in (chapter / "made").iterdir()] == ["out.ipynb"]
+    assert (chapter / "made/out.ipynb").read_text() == written

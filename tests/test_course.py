@@ -169,6 +169,7 @@ def test_instructors_get_a_solution_that_runs(chapter):
         ("see {doc}`/book/cluster`.", "see `cluster`."),
         ("the {doc}`leakage chapter <06_leakage>`,", "the `06_leakage`,"),
         ("{cite:p}`a2020,b2021` and {cite}`c`", "[a2020,b2021] and [c]"),
+        ("{term}`AUROC` of {term}`phantom tissue <phantom>`", "AUROC of phantom tissue"),
         ("no `{code}` is lost", "no `{code}` is lost"),
     ],
 )

@@ -153,6 +153,7 @@ def instructor(notebook: NotebookNode) -> NotebookNode:
 def plain(text: str) -> str:
     """Markdown that Jupyter shows as it is meant: directives and roles of the book's pages written out."""
     text = _DIRECTIVE.sub(lambda found: f"### {found['title']}\n\n{found['body']}", text)
+    text = re.sub(r"\{term\}`([^`<]+?)(?: <[^`]+>)?`", r"\1", text)
     text = re.sub(r"\{doc\}`(?:[^`<]*<)?(?:[^`>]*/)?([^`>/]+)>?`", r"`\1`", text)
     return re.sub(r"\{cite(?::\w+)?\}`([^`]+)`", r"[\1]", text)
 

@@ -17,10 +17,35 @@ STATIC = ROOT / "book" / "_static"
 
 def test_every_page_of_prose_is_in_the_table_of_contents():
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
-    assert {Path(name).name for name in toc_files(toc) if name.startswith("book/")} == {
-        path.stem for path in (ROOT / "book").glob("*.md")
+    assert {f"{name}.md" for name in toc_files(toc) if name.startswith("book/")} == {
+        path.relative_to(ROOT).as_posix() for path in (ROOT / "book").rglob("*.md")
     }
     assert all("numbered" in part for part in toc["parts"])  # at the top level it numbers nothing
+
+
+def test_the_reference_holds_every_module():
+    package = ROOT / "src" / "histotransfer"
+    pages = [page.read_text() for page in (ROOT / "book" / "api").glob("*.md")]
+    named = {module for page in pages for module in re.findall(r"automodule:: histotransfer\.(\S+)", page)}
+    gathered = {
+        path.parent.name
+        for path in package.glob("*/__init__.py")
+        if re.search(r"^(__all__|def|class)\b", path.read_text(), re.M)
+    }
+    modules = {".".join(path.relative_to(package).with_suffix("").parts) for path in package.rglob("[a-z]*.py")}
+    assert named == {name for name in modules if name.split(".")[0] not in gathered} - {"cli"} | gathered
+
+
+def test_every_symbol_of_a_chapter_is_in_the_notation():
+    notation = (STATIC.parent / "notation.md").read_text(encoding="utf-8")
+    symbols = set()
+    for source in (ROOT / "notebooks").glob("*.py"):
+        for table in re.findall(
+            r"^# \| symbol .*\n# \|[-|]+\n((?:# \|.*\n)+)", source.read_text(encoding="utf-8"), re.M
+        ):
+            symbols |= {symbol for row in table.splitlines() for symbol in re.findall(r"\$.+?\$", row.split("|")[1])}
+    assert len(symbols) > 12
+    assert {symbol for symbol in symbols if symbol not in notation} == set()
 
 
 def test_every_citation_has_an_entry_and_every_entry_says_where_it_is():

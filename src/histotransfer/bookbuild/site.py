@@ -118,7 +118,8 @@ def stage(root: Path, notebooks: Iterable[Path]) -> Path:
     staged = root / "_build" / "book-src"
     shutil.rmtree(staged, ignore_errors=True)
     shutil.copytree(root / "book", staged / "book")
-    shutil.copyfile(root / "_toc.yml", staged / "_toc.yml")
+    for name in ("_toc.yml", "CHANGELOG.md"):
+        shutil.copyfile(root / name, staged / name)
     if (root / "study").is_dir():
         write_summary(Study(root / "study", root / "results"), staged / "book" / "_generated")
     config = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))

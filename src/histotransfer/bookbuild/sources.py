@@ -19,6 +19,17 @@ LANGUAGE = {
     "pygments_lexer": "ipython3",
 }
 
+# A notebook that was opened alone, as on Colab, needs the module and the records beside it.
+SETUP = """\
+import importlib.util
+from pathlib import Path
+
+if importlib.util.find_spec("histotransfer") is None:
+    !git clone --quiet --depth 1 --branch {branch} {url} histotransfer-book
+    %pip install --quiet ./histotransfer-book
+if Path("histotransfer-book").is_dir():
+    %cd histotransfer-book"""
+
 
 def read_source(source: Path) -> NotebookNode:
     """Read a chapter, py:percent or ipynb, as a notebook without outputs and with cell ids fixed by position.
@@ -45,9 +56,18 @@ def read_source(source: Path) -> NotebookNode:
 
 
 def pair_text(source: Path) -> str:
-    """The exact text of the output-free notebook that belongs beside a py:percent `source`."""
+    """The exact text of the output-free notebook that belongs beside a py:percent `source`.
+
+    It opens with a cell that fetches the repository if `repository: url` in `_config.yml` says from where.
+    """
     notebook = read_source(source)
     notebook.metadata["jupytext"] = {"formats": "ipynb,py:percent"}
+    config = source.absolute().parent.parent / "_config.yml"
+    repository = yaml.safe_load(config.read_text(encoding="utf-8"))["repository"] if config.is_file() else {}
+    if repository.get("url"):
+        setup = nbformat.v4.new_code_cell(SETUP.format(**repository), metadata={"tags": ["remove-cell"]})
+        setup["id"] = "setup"
+        notebook.cells.insert(0, setup)
     return notebook_text(notebook)
 
 

@@ -1,0 +1,60 @@
+"""The workflows run the Makefile's own targets with pinned actions, and publish from main alone."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+FILES = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+TARGETS = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.M))
+
+
+def read(path):
+    # YAML 1.1 reads the key `on` as True.
+    return {"on" if key is True else key: value for key, value in yaml.safe_load(path.read_text()).items()}
+
+
+WORKFLOWS = {path.stem: read(path) for path in FILES}
+every_workflow = pytest.mark.parametrize("workflow", WORKFLOWS.values(), ids=WORKFLOWS)
+
+
+def steps(workflow):
+    return [step for job in workflow["jobs"].values() for step in job["steps"]]
+
+
+def commands(workflow):
+    return [step["run"] for step in steps(workflow) if "run" in step]
+
+
+@every_workflow
+def test_every_command_is_a_target_of_the_makefile(workflow):
+    assert commands(workflow)
+    for command in commands(workflow):
+        make, target = command.split()
+        assert make == "make" and target in TARGETS, command
+
+
+@every_workflow
+def test_actions_are_pinned_and_rights_are_few(workflow):
+    assert all(re.fullmatch(r"actions/[a-z-]+@v\d+", step["uses"]) for step in steps(workflow) if "uses" in step)
+    assert workflow["permissions"] == {"contents": "read"}
+    assert set(workflow["on"]) == {"push", "pull_request"} and workflow["on"]["push"] == {"branches": ["main"]}
+
+
+def test_together_they_do_what_ci_does():
+    wanted = re.findall(r"^step make ([a-z-]+)$", (ROOT / ".ci" / "run").read_text(), re.M)
+    assert set(wanted) == {command.split()[1] for workflow in WORKFLOWS.values() for command in commands(workflow)}
+    book = [command.split()[1] for command in commands(WORKFLOWS["book"])]
+    assert book.index("book") < book.index("test-slow") and book.index("browser") < book.index("test-slow")
+
+
+def test_the_site_is_kept_for_every_change_and_published_from_main_alone():
+    build, publish = (WORKFLOWS["book"]["jobs"][name] for name in ("build", "publish"))
+    kept = {step["uses"].split("@")[0]: step for step in build["steps"] if "uses" in step}
+    assert "_build/html" in kept["actions/upload-artifact"]["with"]["path"].split()
+    assert kept["actions/upload-artifact"]["if"] == "always()"
+    assert kept["actions/upload-pages-artifact"]["with"]["path"] == "_build/html"
+    assert publish["needs"] == "build" and publish["permissions"] == {"pages": "write", "id-token": "write"}
+    assert publish["if"] == "github.event_name == 'push' && github.ref == 'refs/heads/main'"
