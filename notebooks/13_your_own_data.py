@@ -167,7 +167,7 @@ new = [*tested["path"].head(5), "nowhere.png"]
 pd.DataFrame([
     vars(found) | {"file": Path(found.file).name}
     for found in predictor.predict(new)
-]).round(2).fillna("")  # fmt: skip
+]).round(2).astype(object).fillna("")  # fmt: skip
 
 # %% [markdown]
 # `histotransfer predict` does this for files and folders. The probability says how sure this network is, on pictures like those it
