@@ -402,4 +402,4 @@ def test_a_book_is_built_offline_and_rebuilt_only_where_needed(made_book):
     (made_book / "book" / "index.md").write_text("# Made\n\n{doc}`nowhere`\n")
     with pytest.raises(HistotransferError, match=r"nowhere"):
         build_book(made_book, parameters={"seed": 2}, report=lines.append)
-    assert (site / "notebooks" / "01_made.html").read_text(encoding="utf-8") == page
+    assert (site / "notebooks" / "01_made.html").read_text(encoding="utf-8") == linked
