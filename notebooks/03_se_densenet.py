@@ -52,6 +52,7 @@ print(getsource(DenseLayer.forward))
 # %%
 import torch
 
+torch.manual_seed(seed)
 layer = DenseLayer(channels=64, growth_rate=32, bottleneck=4, se=None)
 features = [torch.randn(1, 64, 28, 28)]
 layer(features).shape

@@ -345,12 +345,14 @@ def test_only_what_the_book_needs_is_staged(made_book):
 def test_markup_of_the_theme_is_repaired_and_nothing_else():
     html = """<script src="../_static/scripts/fontawesome.js?digest=1"></script><script src="../_static/a.js"></script>
 <button class="btn search-button-field" title="Search" aria-label="Search">Search <kbd>K</kbd></button>
-<button class="btn search-button" aria-label="Search"></button><div role="doc-biblioentry">a</div>"""
+<button class="btn search-button" aria-label="Search"></button><div role="doc-biblioentry">a</div>
+<summary><span class="toctree-toggle"></span></summary><summary>Solution</summary>"""
     assert (
         repaired(html)
         == """<script src="../_static/a.js"></script>
 <button class="btn search-button-field" title="Search">Search <kbd>K</kbd></button>
-<button class="btn search-button" aria-label="Search"></button><div role="listitem">a</div>"""
+<button class="btn search-button" aria-label="Search"></button><div role="listitem">a</div>
+<summary aria-label="Pages of this part"><span class="toctree-toggle"></span></summary><summary>Solution</summary>"""
     )
 
 

@@ -219,11 +219,12 @@ def test_search_finds_a_word(page):
 
 
 FOCUS = """() => {
-    const one = document.activeElement, look = getComputedStyle(one), box = one.getBoundingClientRect();
+    const one = document.activeElement, box = one.getBoundingClientRect();
+    const looks = [one, ...one.children].map(each => getComputedStyle(each));  // the theme may frame what is inside
     return {
         tag: one.tagName,
         name: (one.innerText || one.ariaLabel || one.title || '').trim() || one.outerHTML,
-        shown: look.outlineStyle != 'none' || look.boxShadow != 'none',
+        shown: looks.some(look => look.outlineStyle != 'none' || look.boxShadow != 'none'),
         inside: box.bottom > 0 && box.top < innerHeight && box.right > 0 && box.left < innerWidth,
     };
 }"""

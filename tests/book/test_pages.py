@@ -23,6 +23,19 @@ def test_every_page_of_prose_is_in_the_table_of_contents():
     assert all("numbered" in part for part in toc["parts"])  # at the top level it numbers nothing
 
 
+def test_the_reference_holds_every_module():
+    package = ROOT / "src" / "histotransfer"
+    pages = [page.read_text() for page in (ROOT / "book" / "api").glob("*.md")]
+    named = {module for page in pages for module in re.findall(r"automodule:: histotransfer\.(\S+)", page)}
+    gathered = {
+        path.parent.name
+        for path in package.glob("*/__init__.py")
+        if re.search(r"^(__all__|def|class)\b", path.read_text(), re.M)
+    }
+    modules = {".".join(path.relative_to(package).with_suffix("").parts) for path in package.rglob("[a-z]*.py")}
+    assert named == {name for name in modules if name.split(".")[0] not in gathered} - {"cli"} | gathered
+
+
 def test_every_symbol_of_a_chapter_is_in_the_notation():
     notation = (STATIC.parent / "notation.md").read_text(encoding="utf-8")
     symbols = set()

@@ -8,6 +8,8 @@ REPAIRS = (
     (re.compile(r'\s*<script src="[^"]*/scripts/fontawesome\.js[^"]*"></script>'), ""),
     # The name of the button then is what it shows, its shortcut too.
     (re.compile(r'(<button class="[^"]*\bsearch-button-field\b[^>]*) aria-label="Search"'), r"\1"),
+    # An arrow beside an entry of the table of contents has no text that could be its name.
+    (re.compile(r'<summary>(?=<span class="toctree-toggle")'), '<summary aria-label="Pages of this part">'),
     # A role that WAI-ARIA gave up: the entries of a bibliography are the items of a list.
     (re.compile(r'\brole="doc-biblioentry"'), 'role="listitem"'),
 )
