@@ -65,6 +65,11 @@ def test_bad_setting_is_one_line_that_names_it(key, value):
     assert "\n" not in str(error.value)
 
 
+def test_training_colours_belong_to_one_rung():
+    with pytest.raises(HistotransferError, match=r"^normaliser_reference: .* source=none"):
+        ladder_config("lite", {"normaliser_reference": "training"})
+
+
 def test_unknown_profile_is_named():
     with pytest.raises(HistotransferError, match="profile: 'full' is not one of phantom, lite, paper"):
         ladder_config("full")

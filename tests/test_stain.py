@@ -1,5 +1,6 @@
 """Stain normalisation: truth on synthetic tissue, agreement with torchstain, guards on what breaks the formulas."""
 
+import json
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -467,6 +468,8 @@ def test_fit_takes_the_median_of_images_and_skips_hopeless_ones(name):
     assert method.fingerprint() == normaliser(name).fit(np.stack(images)).fingerprint()
     fits = [normaliser(name).fit(image).reference for image in images]
     assert np.allclose(method.reference[1], np.median([fit[1] for fit in fits], axis=0))
+    written = json.loads(json.dumps(method.reference_parts()))  # as it travels beside weights
+    assert np.array_equal(normaliser(name, written).transform(images[0]), method.transform(images[0]))
     with pytest.raises(HistotransferError, match="no target to fit"):
         normaliser(name).fit([white])
 

@@ -81,7 +81,11 @@ class LadderConfig(BaseModel):
     )
     se_reduction: int = Field(default=16, ge=1, le=256, description="r of the SE gates (not stated in the paper)")
     normaliser: Literal["none", "macenko", "reinhard", "vahadane"] = Field(
-        default="macenko", description="colour normalisation to the published reference (method not stated)"
+        default="macenko", description="colour normalisation (method not stated in the paper)"
+    )
+    normaliser_reference: Literal["published", "training"] = Field(
+        default="published",
+        description="colours to normalise to: published ones, or the median of the training images (source=none only)",
     )
     augmentation: Literal["none", "views", "views+stain"] = Field(
         default="views",
@@ -168,6 +172,10 @@ def ladder_config(profile: ProfileName, overrides: Mapping[str, Any] | None = No
     if "profile" in (overrides or {}):
         raise HistotransferError("profile: choose it with --profile, not with --set")
     config = validated(LadderConfig, {**_PROFILES[profile], **(overrides or {})})
+    if config.normaliser_reference == "training" and config.source != "none":
+        raise HistotransferError(
+            "normaliser_reference: `training` needs source=none; the rung below would be seen in other colours"
+        )
     if config.fold >= config.folds:
         raise HistotransferError(
             f"fold: {config.fold} is too large; with folds={config.folds} they are numbered from 0"

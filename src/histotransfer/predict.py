@@ -98,7 +98,7 @@ class Predictor:
             self.classes: list[str] = description["classes"]
             self.size: int = description["size"]
             self.profile: str = description["profile"]
-            self.normaliser = normaliser(description["normaliser"])
+            self.normaliser = normaliser(description["normaliser"], description.get("reference", ()))
         except KeyError as error:
             raise HistotransferError(f"{weights}: its description lacks {error}; train it with `ladder`") from error
         if runtime == "torch":

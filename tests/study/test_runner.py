@@ -10,10 +10,12 @@ from scipy.special import softmax
 from histotransfer.config import ladder_config
 from histotransfer.datasets import breakhis, lc25000
 from histotransfer.errors import HistotransferError
+from histotransfer.models.weights import imagenet_trunk
 from histotransfer.predict import Predictor
 from histotransfer.splits import grouped_split
+from histotransfer.stain import normaliser
 from histotransfer.study.records import RECORD_KEYS, image_paths, read_run
-from histotransfer.study.runner import RUNS, run_arm, run_ladder
+from histotransfer.study.runner import RUNS, external_rung, last_rung, model_description, run_arm, run_ladder
 from histotransfer.study.tables import read_experiment
 
 SETTINGS = {"size": 48, "lc25000_schedule": "head:1,block4:1", "breakhis_schedule": "head:1,block4:1", "seed": 1}
@@ -256,6 +258,17 @@ def test_an_arm_predicts_an_external_set_that_nothing_was_chosen_on(with_ucsb, t
     first = read_run(tmp_path / "arms" / "arm-after-head")
     assert len(first.history) == 1
     assert set(first.predictions["part"]) == {"validation", "test"}
+
+
+def test_colours_of_the_training_images_are_those_of_every_other_part_too(with_ucsb, trunk, tmp_path):
+    settings = {"normaliser": "reinhard", "normaliser_reference": "training", "source": "none"}
+    config = ladder_config("phantom", SETTINGS | settings)
+    last = last_rung(config, with_ucsb)
+    assert external_rung(last, config, with_ucsb).colours is last.colours
+    described = model_description(last, config, imagenet_trunk(config.weights))
+    assert normaliser("reinhard", described["reference"]).fingerprint() == last.colours.fingerprint()
+    published = ladder_config("phantom", SETTINGS | {"normaliser": "reinhard", "source": "none"})
+    assert last_rung(published, with_ucsb).colours.fingerprint() == normaliser("reinhard").fingerprint()
 
 
 def test_the_training_part_is_predicted_when_overfitting_is_to_be_measured(with_ucsb, trunk, tmp_path):

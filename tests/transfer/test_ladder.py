@@ -9,7 +9,8 @@ from histotransfer.config import ladder_config
 from histotransfer.errors import HistotransferError
 from histotransfer.models.weights import Trunk, content_hash
 from histotransfer.splits import grouped_split
-from histotransfer.tiles import Subset
+from histotransfer.stain import Reinhard
+from histotransfer.tiles import Subset, decode, resize
 from histotransfer.transfer.ladder import Rung, climb, history, initial_model, keep_copies, next_rung
 from histotransfer.transfer.training import predict_logits
 
@@ -47,6 +48,21 @@ def test_a_prepared_rung_is_split_audited_and_decoded(pictures):
     assert rung.source.batch(picked, np.zeros(2, dtype=int)).shape == (2, 3, 32, 32)
     assert rung.unchanged == {}
     assert rung.images[0] == Path(rung.table["path"][0]).name
+
+
+def test_colours_can_be_those_of_the_training_images_and_of_no_others(pictures):
+    settings = config(normaliser="reinhard", normaliser_reference="training", source="none")
+    before = prepared(pictures, settings)
+    training = [decode(before.table["path"][row]) for row in before.rows("train")]
+    fitted = Reinhard().fit(resize(image, 32) for image in training)
+    assert before.colours.fingerprint() == fitted.fingerprint() != Reinhard().fingerprint()
+    for row in before.rows("validation", "test"):
+        Image.fromarray(255 - decode(before.table["path"][row])).save(before.table["path"][row])
+    after = prepared(pictures, settings)
+    assert after.hashes.tolist() != before.hashes.tolist()
+    assert after.colours.fingerprint() == fitted.fingerprint()
+    row = before.rows("train")[0]
+    assert np.array_equal(after.source.tiles[row], fitted.transform(resize(training[0], 32)))
 
 
 def test_identical_pictures_in_two_groups_stop_the_rung_when_parts_share_them(pictures):

@@ -176,6 +176,10 @@ class Identity:
             return self.name
         return f"{self.name}-{hashlib.sha256(f'v{VERSION} {numbers}'.encode()).hexdigest()[:12]}"
 
+    def reference_parts(self) -> list[list]:
+        """A fitted reference in plain lists, to be written down beside weights; `normaliser` takes it back."""
+        return [part.tolist() for part in self._reference()]
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.fingerprint()}>"
 
@@ -379,15 +383,22 @@ VERSION = 3  # part of every fingerprint: raise it when an output changes
 NORMALISERS = {kind.name: kind for kind in (Identity, Macenko, Reinhard, Vahadane)}
 
 
-def normaliser(name: str) -> Identity:
-    """The normaliser of that name (a key of `NORMALISERS`) with its published reference.
+def normaliser(name: str, reference: Sequence[Sequence] = ()) -> Identity:
+    """The normaliser of that name (a key of `NORMALISERS`).
+
+    Args:
+        name: of the method.
+        reference: as `Identity.reference_parts` wrote it down; the published one, if empty.
 
     Raises:
         HistotransferError: an unknown name.
     """
     if name not in NORMALISERS:
         raise HistotransferError(f"stain normaliser {name!r} is not known; choose one of {', '.join(NORMALISERS)}")
-    return NORMALISERS[name]()
+    method = NORMALISERS[name]()
+    if reference:
+        method._adopt([np.array(part) for part in reference])
+    return method
 
 
 def count_reasons(fallbacks: Iterable[Fallback]) -> dict[str, int]:

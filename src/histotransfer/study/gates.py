@@ -71,7 +71,9 @@ def write_gates(run: str | Path, data_root: str | Path, out: str | Path = TARGET
         raise HistotransferError(f"{found.folder / WEIGHTS}: is not the file that record.json names; run it again")
     images = found.predictions.loc[found.predictions["part"] == "validation", "image"]
     tiles, _ = load_tiles(
-        image_paths(images, data_root).tolist(), description["size"], normaliser(description["normaliser"])
+        image_paths(images, data_root).tolist(),
+        description["size"],
+        normaliser(description["normaliser"], description.get("reference", ())),
     )
     record = {
         **{key: found.record[key] for key in ("experiment", "run", "profile", "seed")},

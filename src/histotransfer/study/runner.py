@@ -46,7 +46,7 @@ SPLIT_KINDS = {"patient": "patient", "image": "image", "official": "slide id", "
 LOWER_RUNGS = ("lc25000", "phantom")  # always split by original or patient
 NOT_OF_THE_LOWER_RUNG = {
     "profile", "breakhis_schedule", "train_magnifications", "split", "allow_leakage", "fold", "weights",
-    "target", "external", "record_stages", "record_training",
+    "target", "external", "record_stages", "record_training", "normaliser_reference",
 }  # fmt: skip
 
 
@@ -265,7 +265,7 @@ def external_rung(last: Rung, config: LadderConfig, data_root: str | Path | None
     if data_root is None or last.classes != breakhis.LABELS:
         raise HistotransferError("external: UCSB is predicted by networks that tell benign from malignant, with --data")
     table = ucsb.load(data_root).assign(split="ucsb")
-    return Rung(table, last.classes, ucsb.VIEWS, Path(data_root).resolve(), config)
+    return Rung(table, last.classes, ucsb.VIEWS, Path(data_root).resolve(), config, colours=last.colours)
 
 
 def _majority(rung: Rung, trunk: Trunk, config: LadderConfig) -> tuple[np.ndarray, dict]:
@@ -363,6 +363,7 @@ def model_description(rung: Rung, config: LadderConfig, trunk: Trunk) -> dict:
         "classes": list(rung.classes),
         "size": config.size,
         "normaliser": config.normaliser,
+        "reference": rung.colours.reference_parts() if config.normaliser_reference == "training" else [],
         "profile": config.profile,
         "imagenet": trunk.source,
         "config": config.model_dump(mode="json", exclude={"weights", "device", "threads", "cache"}),

@@ -20,8 +20,8 @@ from histotransfer.errors import HistotransferError
 from histotransfer.models.se_densenet import SEDenseNet
 from histotransfer.models.weights import Trunk, load_trunk
 from histotransfer.splits import audit, content_hashes, leaks
-from histotransfer.stain import Fallback, StainJitter, count_reasons, normaliser
-from histotransfer.tiles import JitteredSource, KeyedSource, Subset, TileSource, load_tiles
+from histotransfer.stain import Fallback, Identity, StainJitter, count_reasons, normaliser
+from histotransfer.tiles import JitteredSource, KeyedSource, Subset, TileSource, decode, load_tiles, resize
 from histotransfer.transfer.checkpoint import Checkpoint
 from histotransfer.transfer.prefix_cache import CachedSource, cached_source
 from histotransfer.transfer.training import Batches, State, pooled_features, predict_logits, train_stage
@@ -39,6 +39,7 @@ class Rung:
         views: symmetric views of its images: 8 for square pixels, 4 for fields that are squeezed to a square.
         root: folder of the data.
         config: size, normaliser, augmentation, leave to leak.
+        colours: a normaliser that is ready, of another rung; else the one that the configuration names.
         progress: show a bar while decoding.
 
     Attributes:
@@ -59,8 +60,10 @@ class Rung:
         root: Path,
         config: LadderConfig,
         *,
+        colours: Identity | None = None,
         progress: bool = False,
     ):
+        self._given_colours = colours
         self.name, self.table, self.classes, self.config = table["dataset"].iloc[0], table, classes, config
         self.views, self.progress = views, progress
         self.images = table["path"].map(lambda path: Path(os.path.relpath(path, root)).as_posix())
@@ -74,9 +77,19 @@ class Rung:
             )
 
     @cached_property
+    def colours(self) -> Identity:
+        """Its normaliser, which has seen training images or none at all."""
+        if self._given_colours is not None:
+            return self._given_colours
+        method, size = normaliser(self.config.normaliser), self.config.size
+        if self.config.normaliser_reference == "published":
+            return method
+        training = self.table["path"].iloc[self.rows("train")]
+        return method.fit(resize(decode(path), size) for path in training)
+
+    @cached_property
     def _decoded(self) -> tuple[np.ndarray, list[Fallback]]:
-        paths, colours = self.table["path"].tolist(), normaliser(self.config.normaliser)
-        return load_tiles(paths, self.config.size, colours, progress=self.progress)
+        return load_tiles(self.table["path"].tolist(), self.config.size, self.colours, progress=self.progress)
 
     @cached_property
     def source(self) -> KeyedSource:
