@@ -7,8 +7,9 @@ import pytest
 
 from histotransfer.errors import HistotransferError
 from histotransfer.evaluation.intervals import differences, intervals
-from histotransfer.evaluation.metrics import image_metrics
+from histotransfer.evaluation.metrics import MEAN_OVER, image_metrics
 from histotransfer.study.plan import planned_runs, read_plan
+from histotransfer.study.tables import gap
 from histotransfer.study.verdicts import EXPLORATORY, NOT_RUN, PRIMARY, Study, read_claims
 
 STUDY = Path(__file__).parents[2] / "study"
@@ -139,6 +140,35 @@ def test_the_external_set_is_seen_by_all_networks_of_an_arm_together(tmp_path, m
     expected = intervals(outside).loc["auroc"]
     found = table[table["metric"] == "auroc"].iloc[0]
     assert found[["value", "low", "high"]].tolist() == pytest.approx(expected.tolist())
+
+
+def test_a_split_by_image_is_compared_within_each_magnification(tmp_path, make_predictions, write_made_run):
+    arms = {f"{name}-{at}": shift * at / 100 for name, shift in (("patient", 0), ("image", 2)) for at in MEAN_OVER}
+    run_all(tmp_path, "leakage-trained", arms, make_predictions, write_made_run)
+    study = Study(STUDY, tmp_path)
+    leaking = study.within("leakage-trained", "image")
+    assert leaking.predictions["image"].is_unique
+    assert set(leaking.predictions["magnification"]) == set(MEAN_OVER)
+    for at in MEAN_OVER:
+        own = study.predictions("leakage-trained", f"image-{at}")
+        expected = image_metrics(own[own["magnification"] == at])["auroc"]
+        found = leaking.predictions[leaking.predictions["magnification"] == at]
+        assert image_metrics(found)["auroc"] == expected
+    flattered = gap(study.within("leakage-trained", "patient"), leaking).set_index(["magnification", "metric"])
+    assert flattered.loc[("mean", "auroc"), "low"] > 0
+
+
+def test_folds_that_overlap_are_not_averaged(tmp_path, make_predictions, write_made_run):
+    table = make_predictions(patients=10, images=4, magnifications=MAGNIFICATIONS)
+    for run in planned_runs(read_plan(STUDY / "leakage-trained.toml")):
+        if run.arm == "official":
+            own = table[table["group"].str.removeprefix("14-").astype(int) % 5 != run.config.fold]
+            write_made_run(tmp_path / "leakage-trained" / run.name, predictions=own.assign(fold=run.config.fold))
+    study = Study(STUDY, tmp_path)
+    found = study.each("leakage-trained", "official").predictions
+    assert (found["image"].value_counts() == 4).all()  # five folds, each image left out of one
+    with pytest.raises(HistotransferError, match="more than once tested"):
+        study.predictions("leakage-trained", "official")
 
 
 def test_a_rehearsal_is_ordered_by_validation_patients(tmp_path, make_predictions, write_made_run):

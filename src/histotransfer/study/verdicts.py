@@ -125,6 +125,25 @@ class Study:
         name = f"{arm} after {stage}" if stage else arm
         return Run(Path(name), {}, pd.DataFrame(), self.predictions(experiment, arm, stage, part, seeds), {})
 
+    def within(self, experiment: str, name: str, stage: str = "") -> Run:
+        """Arms that each know one magnification (`<name>-40`, `<name>-100`, ...), each tested on its own, as one run.
+
+        Raises:
+            HistotransferError: runs of the plan are missing.
+        """
+        own = {at: self.predictions(experiment, f"{name}-{at}", stage) for at in MEAN_OVER}
+        tables = [table[table["magnification"] == at] for at, table in own.items()]
+        return Run(Path(name), {}, pd.DataFrame(), pd.concat(tables, ignore_index=True), {})
+
+    def each(self, experiment: str, arm: str, stage: str = "") -> Run:
+        """Test predictions of an arm whose folds overlap: an image stands once for each fold that tested it.
+
+        Raises:
+            HistotransferError: runs of the plan are missing.
+        """
+        tables = [run.predictions for run in self.runs(experiment, arm, stage)]
+        return Run(Path(arm), {}, pd.DataFrame(), pd.concat(tables, ignore_index=True), {})
+
     def pairs(self, comparison: Comparison) -> Pairs:
         """The predictions that a comparison is about."""
         tables = {}
