@@ -148,7 +148,16 @@ def test_the_small_net_learns_from_scratch_in_every_fold(phantom_root, tmp_path,
     small = {"positions": (), "block_config": (1, 1), "growth_rate": 4, "stem_features": 8}
     monkeypatch.setitem(complexity.NETS, "small-k12", small)
     config = ladder_config("phantom", {"folds": 2, "normaliser": "none"})
-    folder = run_scratch(config, phantom_root, tmp_path / "complexity", report=lambda line: None)
+
+    def pull_the_plug(line):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):  # when the first fold is done
+        run_scratch(config, phantom_root, tmp_path / "complexity", report=pull_the_plug)
+    lines = []
+    folder = run_scratch(config, phantom_root, tmp_path / "complexity", report=lines.append)
+    assert [line for line in lines if "were trained before" in line] == ["breakhis: 1 of 1 stages were trained before"]
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
     run = read_run(folder)
     assert folder.name == "small-k12-32-float32"
     assert len(run.predictions) == len(breakhis.load(phantom_root)) == run.predictions["image"].nunique()

@@ -30,7 +30,7 @@ from histotransfer.models.size import multiply_adds
 from histotransfer.stain import normaliser
 from histotransfer.study.probe import FoldFeatures, ProbeStudy
 from histotransfer.study.records import Run, environment, fingerprint, read_run, write_json, write_run
-from histotransfer.study.runner import last_rung, predictions_table
+from histotransfer.study.runner import UNFINISHED, checkpoint_of, last_rung, predictions_table
 from histotransfer.study.tables import formatted, gap, patients_of
 from histotransfer.study.verdicts import Study
 from histotransfer.tiles import TileSource, load_tiles
@@ -148,6 +148,7 @@ def run_scratch(config: LadderConfig, data_root: str | Path, out: str | Path, *,
     """Train the small net from random weights in every fold and predict each image once: ``small-k12-112-float32``.
 
     `EPOCHS` epochs, every layer at the same rate, as in the study's comparison from scratch (`study/scratch.toml`).
+    Folds that were trained before a run was broken off are not trained again.
 
     Args:
         config: as for the ladder; size, gates, rates by depth and cache are set here.
@@ -160,13 +161,15 @@ def run_scratch(config: LadderConfig, data_root: str | Path, out: str | Path, *,
     """
     started, around = time.perf_counter(), environment()
     changes = {"size": SMALL_SIZE, "start": "scratch", "se_positions": (), "rate_decay": 1.0, "cache": False}
-    predictions, histories = [], []
+    predictions, histories, checkpoints = [], [], []
     for fold in range(config.folds):
         own = config.model_copy(update=changes | {"fold": fold})
         rung = last_rung(own, data_root)
         torch.manual_seed(own.seed)
         model = build(SMALL).to(own.device, memory_format=torch.channels_last)
-        stages = climb(model, rung, (("all", EPOCHS),), own, report=report)
+        settings = own.model_dump(mode="json", exclude={"weights"}) | {"net": SMALL, "epochs": EPOCHS}
+        checkpoints.append(checkpoint_of(Path(out) / UNFINISHED, settings, "random", rung))
+        stages = climb(model, rung, (("all", EPOCHS),), own, checkpoints[-1], report=report)
         table = predictions_table(rung, rung.evaluated, stages[-1].logits, own)
         predictions.append(table[table["part"] == "test"])
         histories.append(history(stages).assign(fold=fold))
@@ -196,6 +199,8 @@ def run_scratch(config: LadderConfig, data_root: str | Path, out: str | Path, *,
     }
     provenance = {**around, "total_seconds": round(time.perf_counter() - started, 1)}
     write_run(Path(out) / name, record, whole, pd.concat(histories, ignore_index=True), provenance)
+    for checkpoint in checkpoints:
+        checkpoint.clear()
     return Path(out) / name
 
 

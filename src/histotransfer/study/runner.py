@@ -43,6 +43,7 @@ from histotransfer.transfer.training import check_device
 Method = Literal["ladder", "majority", "frozen-probe"]
 RUNS = ("majority", "frozen-probe", "lc25000", "ladder")
 SPLIT_KINDS = {"patient": "patient", "image": "image", "official": "slide id", "none": "none"}  # as a record names them
+UNFINISHED = ".unfinished"  # checkpoints in an experiment's folder
 LOWER_RUNGS = ("lc25000", "phantom")  # always split by original or patient
 NOT_OF_THE_LOWER_RUNG = {
     "profile", "breakhis_schedule", "train_magnifications", "split", "allow_leakage", "fold", "weights",
@@ -138,7 +139,7 @@ def train_on_everything(
     last = last_rung(config, data_root, progress=progress)
     model, _, _ = _foot(recorder, data_root, len(last.classes), progress=progress)
     settings = config.model_dump(mode="json", exclude={"weights"})
-    checkpoint = _checkpoint(recorder.out / ".unfinished", settings, recorder.trunk, last)
+    checkpoint = checkpoint_of(recorder.out / UNFINISHED, settings, recorder.trunk.content_hash, last)
     climb(model, last, config.breakhis_schedule, config, checkpoint, progress=progress, report=report)
     checkpoint.clear()
     return model, model_description(last, config, recorder.trunk)
@@ -156,7 +157,7 @@ def _foot(
         return initial_model(classes, trunk, config), None, []
     rung = lower_rung(config, data_root, progress=progress)
     settings = config.model_dump(mode="json", exclude=NOT_OF_THE_LOWER_RUNG)
-    checkpoint = _checkpoint(cache_dir() / "rungs", settings, trunk, rung)
+    checkpoint = checkpoint_of(cache_dir() / "rungs", settings, trunk.content_hash, rung)
     model = initial_model(len(rung.classes), trunk, config)
     checkpoint.path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(checkpoint.path.with_suffix(".lock")):
@@ -184,7 +185,7 @@ def _climb_last(
     """
     config = recorder.config
     settings = config.model_dump(mode="json", exclude={"weights"})
-    checkpoint = _checkpoint(recorder.out / ".unfinished", settings, recorder.trunk, rung)
+    checkpoint = checkpoint_of(recorder.out / UNFINISHED, settings, recorder.trunk.content_hash, rung)
     stages = climb(model, rung, config.breakhis_schedule, config, checkpoint, progress=progress, report=recorder.report)
     for number, stage in enumerate(stages[:-1] if config.record_stages else [], start=1):
         recorder.write(f"{name}-after-{stage.stage}", rung, stage.logits, [*below, *stages[:number]])
@@ -196,12 +197,13 @@ def _climb_last(
     checkpoint.clear()
 
 
-def _checkpoint(folder: Path, settings: dict, trunk: Trunk, rung: Rung) -> Checkpoint:
+def checkpoint_of(folder: Path, settings: dict, weights: str, rung: Rung) -> Checkpoint:
+    """The checkpoint of a climb with these settings from these weights (their hash) on this rung."""
     identity = {
         "version": __version__,
         "threads": torch.get_num_threads(),
         "config": settings,
-        "trunk": trunk.content_hash,
+        "trunk": weights,
         "data": fingerprint(rung.images, rung.hashes),
         "split": rung.table["split"].tolist(),
     }
