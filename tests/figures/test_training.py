@@ -35,7 +35,7 @@ def test_several_seeds_are_a_mean_and_a_band():
     band = axis.collections[1].get_paths()[0].vertices
     assert {tuple(np.round(vertex, 2)) for vertex in band} >= {(1, 0.7), (1, 0.9), (2, 0.5), (2, 0.6)}
     assert (
-        "validation: 0.80 in epoch 1, lowest 0.55 in epoch 2, 0.55 (0.50 to 0.60 over 2 seeds) in epoch 2" in figure.alt
+        "validation: 0.80 in epoch 1, lowest 0.55 in epoch 2, 0.55 (0.50 to 0.60 over 2 runs) in epoch 2" in figure.alt
     )
 
 

@@ -27,7 +27,7 @@ def _curve(axis: Axes, seeds: pd.DataFrame, label: str, colour: tuple, name: str
     if several := seeds.shape[1] > 1:
         axis.fill_between(seeds.index, seeds.min(axis=1), seeds.max(axis=1), color=colour, alpha=0.2, lw=0)
     axis.plot(seeds.index, mean, "o-", ms=4 if len(seeds) < 20 else 2, color=colour, label=label)
-    last = f" ({seeds.iloc[-1].min():.2f} to {seeds.iloc[-1].max():.2f} over {seeds.shape[1]} seeds)" if several else ""
+    last = f" ({seeds.iloc[-1].min():.2f} to {seeds.iloc[-1].max():.2f} over {seeds.shape[1]} runs)" if several else ""
     return (
         f"{name} {mean.iloc[0]:.2f} in epoch {mean.index[0]}, lowest {mean.min():.2f} in epoch {mean.idxmin()},"
         f" {mean.iloc[-1]:.2f}{last} in epoch {mean.index[-1]}"

@@ -20,7 +20,6 @@ from torch import nn
 
 from histotransfer.config import LadderConfig
 from histotransfer.datasets import breakhis
-from histotransfer.errors import HistotransferError
 from histotransfer.evaluation.intervals import intervals
 from histotransfer.evaluation.metrics import MEAN, evaluate, scopes
 from histotransfer.models import openvino
@@ -29,10 +28,10 @@ from histotransfer.models.se_densenet import CONFIGURATIONS, SEDenseNet, paramet
 from histotransfer.models.size import multiply_adds
 from histotransfer.stain import normaliser
 from histotransfer.study.probe import FoldFeatures, ProbeStudy
-from histotransfer.study.records import Run, environment, fingerprint, read_run, write_json, write_run
-from histotransfer.study.runner import UNFINISHED, checkpoint_of, last_rung, predictions_table
+from histotransfer.study.records import Run, environment, read_run, write_json, write_run
+from histotransfer.study.runner import UNFINISHED, checkpoint_of, data_of, last_rung, predictions_table
 from histotransfer.study.tables import formatted, gap, patients_of
-from histotransfer.study.verdicts import Study
+from histotransfer.study.verdicts import NotRunYet, Study
 from histotransfer.tiles import TileSource, load_tiles
 from histotransfer.transfer.ladder import Report, climb, history
 
@@ -186,13 +185,7 @@ def run_scratch(config: LadderConfig, data_root: str | Path, out: str | Path, *,
             "precision": "float32",
             "training": "scratch",
         },
-        "data": {
-            "name": rung.name,
-            "images": len(rung.table),
-            "patients": int(rung.table["patient"].nunique()),
-            "fingerprint": fingerprint(rung.images, rung.hashes),
-            "not_normalised": rung.unchanged,
-        },
+        "data": {**data_of(rung), "not_normalised": rung.unchanged},
         "split": {"kind": "patient, out of fold", "parts": {"test": len(whole)}, "audit": rung.audit},
         "seed": config.seed,
         "metrics": evaluate(whole),
@@ -264,7 +257,7 @@ def trained_nets(study: Study) -> dict[Net, pd.DataFrame]:
     """Predictions of the arms of `TRAINED` that are finished, averaged over their seeds."""
     found = {}
     for name, (experiment, arm) in TRAINED.items():
-        with contextlib.suppress(HistotransferError):
+        with contextlib.suppress(NotRunYet):
             config = study.runs(experiment, arm)[0].record["config"]
             net = Net(name, config["size"], "float32", "trained", config["normaliser"])
             found[net] = study.predictions(experiment, arm)

@@ -8,11 +8,10 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from histotransfer.errors import HistotransferError
 from histotransfer.figures import forest, use_style
 from histotransfer.study.answers import answers
 from histotransfer.study.tables import with_intervals
-from histotransfer.study.verdicts import PROPOSED, Study
+from histotransfer.study.verdicts import PROPOSED, NotRunYet, Study
 
 TARGET = Path("book/_static/study.png")
 FIGURE = "study.png"
@@ -45,7 +44,7 @@ def write_summary(study: Study, folder: Path) -> None:
     """
     folder.mkdir(parents=True)
     text = f":::{{table}} What the study says of each claim.\n:name: tab-summary\n\n{verdicts(study)}\n:::\n"
-    with contextlib.suppress(HistotransferError):
+    with contextlib.suppress(NotRunYet):
         figure = picture(study)
         figure.savefig(folder / FIGURE, metadata={"Software": None})
         text += f"\n:::{{figure}} {folder.name}/{FIGURE}\n:name: fig-summary\n:alt: {figure.alt}\n\n{CAPTION}\n:::\n"

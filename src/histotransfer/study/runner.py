@@ -326,13 +326,7 @@ class _Recorder:
                 "imagenet": {"source": self.trunk.source, "content_hash": self.trunk.content_hash},
                 "chosen": chosen or {},
             },
-            "data": {
-                "name": rung.name,
-                "images": len(rung.table),
-                "patients": int(rung.table["patient"].nunique()),
-                "fingerprint": fingerprint(rung.images, rung.hashes),
-                "not_normalised": rung.unchanged,
-            },
+            "data": {**data_of(rung), "not_normalised": rung.unchanged},
             "split": {
                 "kind": SPLIT_KINDS["patient" if rung.name in LOWER_RUNGS else self.config.split],
                 "parts": rung.table["split"].value_counts().sort_index().to_dict(),
@@ -369,12 +363,17 @@ def model_description(rung: Rung, config: LadderConfig, trunk: Trunk) -> dict:
         "profile": config.profile,
         "imagenet": trunk.source,
         "config": config.model_dump(mode="json", exclude={"weights", "device", "threads", "cache"}),
-        "data": {
-            "name": rung.name,
-            "images": len(rung.table),
-            "patients": int(rung.table["patient"].nunique()),
-            "fingerprint": fingerprint(rung.images, rung.hashes),
-        },
+        "data": data_of(rung),
+    }
+
+
+def data_of(rung: Rung) -> dict:
+    """What a record says of a rung's images."""
+    return {
+        "name": rung.name,
+        "images": len(rung.table),
+        "patients": int(rung.table["patient"].nunique()),
+        "fingerprint": fingerprint(rung.images, rung.hashes),
     }
 
 

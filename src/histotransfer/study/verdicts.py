@@ -21,9 +21,13 @@ from histotransfer.evaluation.metrics import MEAN, MEAN_OVER
 from histotransfer.evaluation.pooling import pool
 from histotransfer.study.plan import planned_runs, read_plan
 from histotransfer.study.records import Run, read_run
-from histotransfer.study.tables import patients_of, with_intervals
+from histotransfer.study.tables import gap, patients_of, with_intervals
 
 NOT_RUN = "not run yet"
+
+
+class NotRunYet(HistotransferError):
+    """Runs of a plan are missing; a record that is damaged is another matter."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,7 @@ class Study:
         """The runs of an arm: as a stage left the network, and of some seeds only, if these are given.
 
         Raises:
-            HistotransferError: runs of the plan are missing.
+            NotRunYet: runs of the plan are missing.
         """
         planned = planned_runs(read_plan(self.study / f"{experiment}.toml"))
         names = [run.name for run in planned if run.arm == arm and (not seeds or run.config.seed in seeds)]
@@ -102,7 +106,7 @@ class Study:
         folders = [self.results / experiment / f"{name}{suffix}" for name in names]
         missing = [folder.name for folder in folders if not (folder / "record.json").is_file()]
         if missing or not folders:
-            raise HistotransferError(
+            raise NotRunYet(
                 f"{experiment}, arm {arm}: {len(missing)} of {len(folders)} runs are not there yet;"
                 f" `histotransfer study run {self.study / experiment}.toml` makes them"
             )
@@ -114,7 +118,8 @@ class Study:
         """Predictions of an arm, averaged over its runs as `pool` does; those of the test part are out of fold.
 
         Raises:
-            HistotransferError: runs of the plan are missing, or they did not predict that part.
+            NotRunYet: runs of the plan are missing.
+            HistotransferError: they did not predict that part.
         """
         return pool((run.predictions for run in self.runs(experiment, arm, stage, seeds)), part)
 
@@ -122,27 +127,53 @@ class Study:
         self, experiment: str, arm: str, stage: str = "", part: str = "test", seeds: Collection[int] = ()
     ) -> Run:
         """`predictions` in the form of a run, as `tables` takes it."""
-        name = f"{arm} after {stage}" if stage else arm
-        return Run(Path(name), {}, pd.DataFrame(), self.predictions(experiment, arm, stage, part, seeds), {})
+        return _as_run(arm, stage, self.predictions(experiment, arm, stage, part, seeds))
+
+    def history(self, experiment: str, arm: str) -> pd.DataFrame:
+        """The histories of an arm's runs in one table, a run's name as its `seed`, as `figures` tells runs apart.
+
+        Raises:
+            NotRunYet: runs of the plan are missing.
+        """
+        runs = self.runs(experiment, arm)
+        return pd.concat([run.history.assign(seed=run.folder.name) for run in runs], ignore_index=True)
 
     def within(self, experiment: str, name: str, stage: str = "") -> Run:
         """Arms that each know one magnification (`<name>-40`, `<name>-100`, ...), each tested on its own, as one run.
 
         Raises:
-            HistotransferError: runs of the plan are missing.
+            NotRunYet: runs of the plan are missing.
         """
         own = {at: self.predictions(experiment, f"{name}-{at}", stage) for at in MEAN_OVER}
         tables = [table[table["magnification"] == at] for at, table in own.items()]
-        return Run(Path(name), {}, pd.DataFrame(), pd.concat(tables, ignore_index=True), {})
+        return _as_run(name, stage, pd.concat(tables, ignore_index=True))
 
     def each(self, experiment: str, arm: str, stage: str = "") -> Run:
         """Test predictions of an arm whose folds overlap: an image stands once for each fold that tested it.
 
         Raises:
-            HistotransferError: runs of the plan are missing.
+            NotRunYet: runs of the plan are missing.
         """
         tables = [run.predictions for run in self.runs(experiment, arm, stage)]
-        return Run(Path(arm), {}, pd.DataFrame(), pd.concat(tables, ignore_index=True), {})
+        return _as_run(arm, stage, pd.concat(tables, ignore_index=True))
+
+    def gaps(
+        self, reference: Run, arms: Sequence[tuple[str, str]], *, seeds: Collection[int] = (), part: str = "test"
+    ) -> pd.DataFrame:
+        """`tables.gap` of several arms (experiment and name), each minus the reference.
+
+        Arms that are not run yet are left out.
+
+        Raises:
+            NotRunYet: none of them is run.
+        """
+        found = []
+        for experiment, arm in arms:
+            with contextlib.suppress(NotRunYet):
+                found.append(self.pooled(experiment, arm, part=part, seeds=seeds))
+        if not found:
+            raise NotRunYet(f"none of {', '.join(arm for _, arm in arms)} is run yet")
+        return pd.concat([gap(reference, run, part) for run in found], ignore_index=True)
 
     def pairs(self, comparison: Comparison) -> Pairs:
         """The predictions that a comparison is about."""
@@ -170,7 +201,7 @@ class Study:
             }
             try:
                 pairs = self.pairs(comparison)
-            except HistotransferError:
+            except NotRunYet:
                 rows[comparison.claim] = row | {"verdict": NOT_RUN}
                 continue
             by = "magnification" if over == MEAN else None
@@ -195,7 +226,7 @@ class Study:
         threshold = self.claims["C1"]["threshold"]
         try:
             table = self.predictions("primary", PROPOSED)
-        except HistotransferError:
+        except NotRunYet:
             return pd.DataFrame([{"verdict": NOT_RUN}])
         rows = {}
         for magnification, own in table.groupby("magnification"):
@@ -226,7 +257,7 @@ class Study:
                 test, train = (
                     [self._averaged(arm, part) for arm in (treated, untreated)] for part in ("test", "train")
                 )
-            except HistotransferError:
+            except NotRunYet:
                 rows[name] = {"verdict": NOT_RUN}
                 continue
             # The mean of two paired differences is half of the difference of differences.
@@ -255,7 +286,7 @@ class Study:
         """
         try:
             runs = {arm: self.runs("scratch", arm) for arm in (FROM_SCRATCH, *TRANSFERS)}
-        except HistotransferError:
+        except NotRunYet:
             return pd.DataFrame([{"verdict": NOT_RUN}])
         level = convergence_level(run.history for run in runs[FROM_SCRATCH])
         parts = [run.record["split"]["parts"] for run in runs[FROM_SCRATCH]]
@@ -288,7 +319,7 @@ class Study:
         """
         found = {}
         for experiment, arm in arms:
-            with contextlib.suppress(HistotransferError):
+            with contextlib.suppress(NotRunYet):
                 found[f"{experiment}: {arm}"] = self.pooled(experiment, arm, part="ucsb")
         return with_intervals(found, "ucsb")
 
@@ -300,12 +331,12 @@ class Study:
             `low` and `high` (paired by patient), `log_loss`, `images`, `patients`. Arms not run yet are left out.
 
         Raises:
-            HistotransferError: the first arm is not run yet.
+            NotRunYet: the first arm is not run.
         """
         base, *others = read_plan(self.study / f"{experiment}.toml").arms
         tables = {base: self.predictions(experiment, base, part="validation")}
         for arm in others:
-            with contextlib.suppress(HistotransferError):
+            with contextlib.suppress(NotRunYet):
                 tables[arm] = self.predictions(experiment, arm, part="validation")
         rows = {}
         for arm, table in tables.items():
@@ -319,3 +350,8 @@ class Study:
                 "patients": patients_of(table),
             }
         return pd.DataFrame.from_dict(rows, orient="index").sort_values("auroc", ascending=False).rename_axis("arm")
+
+
+def _as_run(arm: str, stage: str, predictions: pd.DataFrame) -> Run:
+    """Predictions put together from several runs, in the form that `tables` takes."""
+    return Run(Path(f"{arm} after {stage}" if stage else arm), {}, pd.DataFrame(), predictions, {})
