@@ -4,7 +4,7 @@ import pytest
 from histotransfer.errors import HistotransferError
 from histotransfer.evaluation.intervals import all_metrics, intervals
 from histotransfer.study.records import read_run
-from histotransfer.study.tables import formatted, gap, number, read_experiment, with_intervals
+from histotransfer.study.tables import fixed_and_tuned, formatted, gap, number, read_experiment, with_intervals
 
 
 @pytest.fixture(scope="module")
@@ -105,3 +105,18 @@ def test_a_gap_is_of_the_same_images_and_has_the_form_of_a_table(runs, make_pred
     others = read_run(write_made_run(tmp_path / "e" / "other", predictions=make_predictions(patients=10)))
     with pytest.raises(HistotransferError, match="not of the same images"):
         gap(runs["probe"], others)
+
+
+def test_what_tuning_would_have_changed_stands_beside_what_was_fixed(make_predictions, write_made_run, tmp_path):
+    whole = make_predictions(patients=48, magnifications=(40, 100, 200, 400))
+    fold = whole["group"].str[3:].astype(int) // 2 % 2
+    for own in range(2):
+        table = pd.concat([whole[fold == own], whole[fold != own].assign(part="validation")]).assign(fold=own)
+        write_made_run(tmp_path / str(own), predictions=table.reset_index(drop=True))
+    runs = [read_run(tmp_path / str(own)) for own in range(2)]
+    found = fixed_and_tuned(runs)
+    used = whole[whole["magnification"] != 400]  # tested only: no part of the mean
+    expected = intervals(used.reset_index(drop=True), "magnification").loc["accuracy", ["value", "low", "high"]]
+    assert found.loc[("threshold", "accuracy"), "fixed beforehand"] == number(*expected)
+    assert found.index.get_level_values("tuned").unique().tolist() == ["threshold", "temperature"]
+    assert (found["fixed beforehand"] != found["tuned on validation patients"]).any()

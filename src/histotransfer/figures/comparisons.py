@@ -13,12 +13,13 @@ from histotransfer.figures.style import PALETTE, WIDTH, described, run_colours
 from histotransfer.study.tables import number
 
 
-def forest(table: pd.DataFrame, metric: str) -> Figure:
+def forest(table: pd.DataFrame, metric: str, claim: float | None = None) -> Figure:
     """One metric of every run at every magnification, with intervals.
 
     Args:
         table: as `study.tables.with_intervals` makes it, or `gap`: then with a line where there is no difference.
         metric: accuracy, auroc, ...
+        claim: what somebody says the metric is: a dashed line.
     """
     rows = table[table["metric"] == metric]
     magnifications, runs = list(dict.fromkeys(rows["magnification"])), list(dict.fromkeys(rows["run"]))
@@ -49,7 +50,10 @@ def forest(table: pd.DataFrame, metric: str) -> Figure:
         f"{m}, " + ", ".join(f"{r.run} {number(r.value, r.low, r.high)}" for r in own.itertuples())
         for m, (_, own) in zip(names, rows.groupby("magnification", sort=False), strict=True)
     )
-    described(figure, f"{name} with 95 % intervals. {'; '.join(said)}.")
+    told = "" if claim is None else f" The dashed line of the claim stands at {claim:g}."
+    if claim is not None:
+        axis.axvline(claim, color="0.3", ls="--", lw=1, label=f"claimed: {claim:g}")
+    described(figure, f"{name} with 95 % intervals. {'; '.join(said)}.{told}")
     axis.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 

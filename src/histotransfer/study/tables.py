@@ -7,8 +7,10 @@ import numpy as np
 import pandas as pd
 
 from histotransfer.errors import HistotransferError
+from histotransfer.evaluation.calibration import sensitivity
 from histotransfer.evaluation.intervals import differences, intervals
-from histotransfer.evaluation.metrics import ALL, MEAN, class_names, scopes
+from histotransfer.evaluation.metrics import ALL, MEAN, MEAN_OVER, class_names, scopes
+from histotransfer.evaluation.pooling import pool
 from histotransfer.study.records import Run, read_run
 
 
@@ -104,6 +106,26 @@ def formatted(table: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
     if len(runs) == 1:
         wide = wide.droplevel("run")
     return wide.rename_axis(columns=None).rename(columns=lambda name: name.replace("_", " "))
+
+
+def fixed_and_tuned(runs: Sequence[Run]) -> pd.DataFrame:
+    """An arm's test metrics as fixed beforehand, and had the threshold or the temperature been tuned in each run.
+
+    A sensitivity analysis (`calibration.sensitivity`), mean over `MEAN_OVER`, each value with its interval.
+
+    Args:
+        runs: of the arm, every fold and seed.
+    """
+    tables = [run.predictions[run.predictions["magnification"].isin(MEAN_OVER)] for run in runs]
+    tuned = sensitivity(tables, "magnification")
+    fixed = intervals(pool(tables), "magnification").loc[tuned["metric"], ["value", "low", "high"]]
+    text = {
+        "tuned": tuned["sensitivity"],
+        "metric": tuned["metric"].str.replace("_", " "),
+        "fixed beforehand": [number(*row) for row in fixed.to_numpy()],
+        "tuned on validation patients": [number(*row) for row in tuned[["value", "low", "high"]].to_numpy()],
+    }
+    return pd.DataFrame(text).set_index(["tuned", "metric"])
 
 
 def number(value: float, low: float, high: float, coverage: float = np.nan) -> str:
