@@ -26,6 +26,7 @@ def _short_signature(
     """Settings are listed below their class, with meanings: in the signature they would fill a screen."""
     if _is_settings(value):
         return None, None
+    arguments = arguments and arguments.replace("<factory>", "...")  # else Sphinx does not understand the others either
     return _with_aliases(arguments), _with_aliases(returned)
 
 
