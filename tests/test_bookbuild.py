@@ -1,7 +1,9 @@
 """The book builder: parameters, execution, normalisation, pairs, staging, pages."""
 
 import json
+import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -346,14 +348,71 @@ def test_markup_of_the_theme_is_repaired_and_nothing_else():
     html = """<script src="../_static/scripts/fontawesome.js?digest=1"></script><script src="../_static/a.js"></script>
 <button class="btn search-button-field" title="Search" aria-label="Search">Search <kbd>K</kbd></button>
 <button class="btn search-button" aria-label="Search"></button><div role="doc-biblioentry">a</div>
-<summary><span class="toctree-toggle"></span></summary><summary>Solution</summary>"""
+<summary><span class="toctree-toggle"></span></summary><summary>Solution</summary>
+<dl class="py"><dt class="sig py">f<b>(</b>
+
+<dl>
+<dd><em>a</em>,</dd>
+<dd><em>b</em>,</dd>
+</dl>
+
+<b>)</b></dt>
+<dd>text</dd></dl>"""
     assert (
         repaired(html)
         == """<script src="../_static/a.js"></script>
 <button class="btn search-button-field" title="Search">Search <kbd>K</kbd></button>
 <button class="btn search-button" aria-label="Search"></button><div role="listitem">a</div>
-<summary aria-label="Pages of this part"><span class="toctree-toggle"></span></summary><summary>Solution</summary>"""
+<summary aria-label="Pages of this part"><span class="toctree-toggle"></span></summary><summary>Solution</summary>
+<dl class="py"><dt class="sig py">f<b>(</b><span class="sig-line"><em>a</em>,</span>
+<span class="sig-line"><em>b</em>,</span><b>)</b></dt>
+<dd>text</dd></dl>"""
     )
+
+
+MODULE = '''\
+from typing import NamedTuple
+from histotransfer.config import LadderConfig, Stage
+
+class Pair(NamedTuple):
+    """Two numbers."""
+
+    first: int
+
+    @property
+    def both(self) -> int:
+        """Sum: of both."""
+
+def thaw(stage: Stage) -> int:
+    """Thaw.
+
+    Returns:
+        One row an epoch: `loss`.
+    """
+'''
+
+
+def test_the_reference_says_what_the_docstrings_say(tmp_path):
+    config = yaml.safe_load((ROOT / "_config.yml").read_text())["sphinx"]["config"]
+    extensions = ("sphinx.ext.autodoc", "sphinx.ext.napoleon", "histotransfer.bookbuild.reference")
+    assert set(extensions) <= set(config["extensions"])
+    settings = {name: value for name, value in config.items() if name.startswith(("autodoc_", "napoleon_", "default_"))}
+    lines = [f"{name} = {value!r}" for name, value in settings.items()]
+    (tmp_path / "conf.py").write_text("\n".join([f"extensions = {extensions!r}", *lines]))
+    (tmp_path / "made.py").write_text(MODULE)
+    (tmp_path / "index.rst").write_text(
+        ".. automodule:: made\n\n.. autoclass:: histotransfer.config.LadderConfig\n   :no-members:\n"
+    )
+    paths = os.pathsep.join([str(tmp_path), *sys.path])
+    command = [sys.executable, "-m", "sphinx", "-q", "-b", "text", str(tmp_path), str(tmp_path / "out")]
+    subprocess.run(command, check=True, capture_output=True, env={**os.environ, "PYTHONPATH": paths})
+    text = " ".join((tmp_path / "out" / "index.txt").read_text().split())
+    assert "thaw(stage: Stage) -> int" in text
+    assert 'Returns: One row an epoch: "loss".' in text and "Return type" not in text
+    assert "Sum: of both." in text and "Alias for" not in text
+    assert "class histotransfer.config.LadderConfig Settings of one run" in text
+    assert "**size** -- pixels a side of the square that the network sees; at least 32; at most 1024; " in text
+    assert '"112" in phantom; "224" in lite and paper.' in text
 
 
 @pytest.mark.parametrize("url", ["", REPOSITORY])

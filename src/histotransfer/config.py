@@ -16,7 +16,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from histotransfer.errors import HistotransferError
 
 ProfileName = Literal["phantom", "lite", "paper"]
+"""Name of a profile."""
 Stage = Literal["head", "block4", "block3", "block2", "block1", "all"]
+"""A stage of training, by the lowest group of weights that it thaws."""
 Position = Literal["layer", "block", "transition"]
 Magnification = Annotated[int, Field(ge=1, le=1000)]
 Model = TypeVar("Model", bound=BaseModel)
@@ -158,7 +160,7 @@ _PAPER = {
     "lc25000_copies": 0,
     "cache": False,  # the epochs that thaw everything outweigh what a cache would save, and a GPU needs none
 }
-_PROFILES: dict[str, dict] = {"phantom": _PHANTOM, "lite": _LITE, "paper": _PAPER}
+PROFILES: dict[str, dict] = {"phantom": _PHANTOM, "lite": _LITE, "paper": _PAPER}
 
 
 def ladder_config(profile: ProfileName, overrides: Mapping[str, Any] | None = None) -> LadderConfig:
@@ -167,11 +169,11 @@ def ladder_config(profile: ProfileName, overrides: Mapping[str, Any] | None = No
     Raises:
         HistotransferError: an unknown profile or name, or a value of the wrong type or out of bounds.
     """
-    if profile not in _PROFILES:
-        raise HistotransferError(f"profile: {profile!r} is not one of {', '.join(_PROFILES)}")
+    if profile not in PROFILES:
+        raise HistotransferError(f"profile: {profile!r} is not one of {', '.join(PROFILES)}")
     if "profile" in (overrides or {}):
         raise HistotransferError("profile: choose it with --profile, not with --set")
-    config = validated(LadderConfig, {**_PROFILES[profile], **(overrides or {})})
+    config = validated(LadderConfig, {**PROFILES[profile], **(overrides or {})})
     if config.normaliser_reference == "training" and config.source != "none":
         raise HistotransferError(
             "normaliser_reference: `training` needs source=none; the rung below would be seen in other colours"

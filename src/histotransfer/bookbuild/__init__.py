@@ -1,6 +1,6 @@
 """From chapters to pages: papermill executes, a staging folder collects, Jupyter Book renders.
 
-Chapters are py:percent files `notebooks/NN_name.py`. Everything made here lies under `_build/`:
+Chapters are py:percent files `notebooks/NN_name.py`. Everything made here lies under `_build/`::
 
     executed/   the chapters as executed notebooks, each with the key of what it was made from
     failed/     what was executed of a chapter that broke, for inspection; never staged

@@ -3,6 +3,13 @@
 import re
 from pathlib import Path
 
+
+def _plain_lines(signature: re.Match) -> str:
+    """A signature on several lines without the list of definitions that defines nothing."""
+    text = re.sub(r"\s*</?dl>\s*", "", signature[0])
+    return text.replace("<dd>", '<span class="sig-line">').replace("</dd>", "</span>")
+
+
 REPAIRS = (
     # One and a half megabytes that draw as pictures the icons which the theme's style draws as letters anyway.
     (re.compile(r'\s*<script src="[^"]*/scripts/fontawesome\.js[^"]*"></script>'), ""),
@@ -10,6 +17,8 @@ REPAIRS = (
     (re.compile(r'(<button class="[^"]*\bsearch-button-field\b[^>]*) aria-label="Search"'), r"\1"),
     # An arrow beside an entry of the table of contents has no text that could be its name.
     (re.compile(r'<summary>(?=<span class="toctree-toggle")'), '<summary aria-label="Pages of this part">'),
+    # A list of definitions without a term, in a heading at that, is announced as a list of nothing.
+    (re.compile(r'<dt class="sig .*?</dt>', re.DOTALL), _plain_lines),
     # A role that WAI-ARIA gave up: the entries of a bibliography are the items of a list.
     (re.compile(r'\brole="doc-biblioentry"'), 'role="listitem"'),
 )

@@ -37,7 +37,7 @@ def image_table(rows: list[dict], *, where: str | Path) -> pd.DataFrame:
 
     Args:
         rows: one mapping per image; `subtype`, `magnification`, `group` and `split` may be left out and then are
-            the label, 0, the patient and "" respectively.
+            the label, 0, the patient and `""` respectively.
         where: the folder or file the rows came from, named in errors.
 
     Returns:

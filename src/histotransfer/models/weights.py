@@ -73,8 +73,8 @@ def imagenet_trunk(weights: str | Path = "") -> Trunk:
     """ImageNet weights of the DenseNet-121 trunk.
 
     Args:
-        weights: a file (torchvision's `.pth`, or `.safetensors`); "" to look in the cache, then online; `random` to go
-            without, under a banner (refused where the environment says CI).
+        weights: a file (torchvision's `.pth`, or `.safetensors`); `""` to look in the cache, then online; `random` to
+            go without, under a banner (refused where the environment says CI).
 
     Raises:
         HistotransferError: no source can be reached, or what was got is not what it should be.

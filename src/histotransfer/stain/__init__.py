@@ -11,13 +11,13 @@ colours in CIELAB.
 - Tellez et al. 2018, "Whole-slide mitosis detection in H&E breast histology using PHH3 ...", IEEE TMI 37(9).
 
 A formula let loose on glass or ink gives black tiles and purple glass, so every method first asks whether a
-tile can be normalised at all. One that fails a guard comes back unchanged, with the reason:
+tile can be normalised at all. One that fails a guard comes back unchanged, with the reason::
 
     fallbacks = []
     normalised = Macenko().fit(target).transform(images, names=names, fallbacks=fallbacks)
 
 One tile may show few nuclei or no glass. Where all tiles of a slide are at hand, one estimate from all of them
-comes about twice as close to the truth:
+comes about twice as close to the truth::
 
     normalised = Macenko().fit_slide(reference_tiles).transform_slide(tiles)
 

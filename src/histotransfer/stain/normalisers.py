@@ -100,7 +100,7 @@ class Identity:
         return self
 
     def normalise(self, image: np.ndarray) -> tuple[np.ndarray, str]:
-        """One image and "", or the same pixels and the reason why it cannot be normalised.
+        """One image and `""`, or the same pixels and the reason why it cannot be normalised.
 
         Raises:
             HistotransferError: not a uint8 RGB array `(H, W, 3)` with at least one pixel.

@@ -1,17 +1,17 @@
 """A study declared in a TOML file: arms, folds and seeds; and which of its runs are still to be done.
 
-```toml
-experiment = "primary"            # its folder in results/
-answers = ["C2", "C3a"]           # claims it is for
-profile = "lite"
-folds = [0, 1, 2, 3, 4]
-seeds = [0, 1, 2]
-minutes = 3                       # expected, a run, on one thread: the budget
-[settings]                        # of every arm, as in `histotransfer ladder --set`
-threads = 1
-[arms.plain]                      # what sets an arm apart
-se_positions = []
-```
+For example::
+
+    experiment = "primary"            # its folder in results/
+    answers = ["C2", "C3a"]           # claims it is for
+    profile = "lite"
+    folds = [0, 1, 2, 3, 4]
+    seeds = [0, 1, 2]
+    minutes = 3                       # expected, a run, on one thread: the budget
+    [settings]                        # of every arm, as in `histotransfer ladder --set`
+    threads = 1
+    [arms.plain]                      # what sets an arm apart
+    se_positions = []
 """
 
 import tomllib
