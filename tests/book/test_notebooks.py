@@ -1,4 +1,4 @@
-"""The chapters run again: byte for byte as in the built book, and by papermill alone."""
+"""The chapters run again: byte for byte as in the built book, in little memory, and by papermill alone."""
 
 import subprocess
 import sys
@@ -7,24 +7,36 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from histotransfer.bookbuild import chapter_sources, execute_chapter
+from histotransfer.bookbuild import chapter_sources
 
 ROOT = Path(__file__).parent.parent.parent
 EXECUTED = ROOT / "_build" / "executed"
+
+GIGABYTES = 2.0  # on phantom tissue, the chapter's kernel
+# In a process of its own, whose only child is the kernel; what Linux reports of it is in KiB.
+RUN = """
+import resource, sys
+from histotransfer.bookbuild import execute_chapter
+execute_chapter(*sys.argv[1:3], root=sys.argv[3])
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e9)
+"""
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("source", chapter_sources(ROOT), ids=lambda path: path.stem)
-def test_a_second_run_of_a_chapter_is_byte_identical(source, tmp_path):
+def test_a_second_run_of_a_chapter_is_byte_identical_and_stays_small(source, tmp_path):
     first = EXECUTED / f"{source.stem}.ipynb"
     if not first.is_file() or first.stat().st_mtime < source.stat().st_mtime:
         pytest.skip("the book has not been built since the chapter was written: `make book`")
-    execute_chapter(source, tmp_path / first.name, root=ROOT)
+    arguments = [source, tmp_path / first.name, ROOT]
+    done = subprocess.run([sys.executable, "-c", RUN, *arguments], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
     before, after = (nbformat.read(path, as_version=4) for path in (first, tmp_path / first.name))
     for one, other in zip(before.cells, after.cells, strict=True):  # a cell is shorter to read than a notebook
         assert one == other
     assert first.read_bytes() == (tmp_path / first.name).read_bytes()
+    assert float(done.stdout.split()[-1]) < GIGABYTES
 
 
 def test_papermill_alone_runs_a_paired_notebook(tmp_path):
