@@ -48,24 +48,26 @@ def verdicts(study: Study) -> str:
     """The table of verdicts in Markdown: one line a claim or part of one."""
     lines = ["| claim | what was compared | result | n | verdict |", "|---|---|---|---|---|"]
     for claim, row in answers(study).iterrows():
-        cells = (f"{claim}: {row['claim']}", row["compared"], row["result"], row["n"], f"**{row['verdict']}**")
+        compared = f"{row['compared']} ({row['metric']})"
+        cells = (f"{claim}: {row['claim']}", compared, row["result"], row["n"], f"**{row['verdict']}**")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def write_summary(study: Study, folder: Path) -> None:
-    """Write ``folder/summary.md``, the table and the figure as a page includes them, and the figure beside it.
+    """Write ``folder/summary.md``, the figure and the table as a page includes them, and the figure beside it.
 
     While its experiment is not finished there is no figure, and the table says which claims are not run.
     """
     folder.mkdir(parents=True)
-    text = f":::{{table}} What the study says of each claim.\n:name: tab-summary\n\n{verdicts(study)}\n:::\n"
+    text = ""
     with contextlib.suppress(NotRunYet):
         figure = picture(study)
         figure.savefig(folder / FIGURE, metadata={"Software": None})
         text += (
-            f"\n:::{{figure}} {folder.name}/{FIGURE}\n:name: fig-summary\n:alt: {figure.alt}\n\n{caption(study)}\n:::\n"
+            f":::{{figure}} {folder.name}/{FIGURE}\n:name: fig-summary\n:alt: {figure.alt}\n\n{caption(study)}\n:::\n\n"
         )
+    text += f":::{{table}} What the study says of each claim.\n:name: tab-summary\n\n{verdicts(study)}\n:::\n"
     (folder / "summary.md").write_text(text, encoding="utf-8")
 
 
