@@ -135,9 +135,9 @@ figure = forest(real_table, "auroc")
 # %% [markdown]
 # ### When the network is trained
 #
-# A probe on frozen features can hardly learn a patient by heart; a network that is trained can. SE-DenseNet from ImageNet, one
-# network a magnification as the paper reports, everything equal but the split (`study/leakage-trained.toml`, one seed): the head
-# alone, then block 4 with it.
+# The probe met all magnifications at once, so that a test image's patient had often been seen at another. Here a network is
+# trained, and knows one magnification only, as the paper reports them: SE-DenseNet from ImageNet, everything equal but the
+# split (`study/leakage-trained.toml`, one seed); the head alone, then block 4 with it.
 
 # %%
 from histotransfer.study.verdicts import Study

@@ -57,6 +57,13 @@ def test_patients_are_dots_means_and_shares(make_predictions):
     assert figure.alt.count("right, mean probability") == 4 and labelled(axis)
 
 
+def test_many_patients_are_counted_and_not_named(make_predictions):
+    figure = figures.patients(make_predictions(40))
+    (axis,) = figure.axes
+    assert not axis.get_xticklabels() and axis.get_xlabel() == "40 patients"
+    assert figure.alt.count("right, mean probability") == 40
+
+
 def test_reliability_draws_each_bin_with_its_interval_and_images():
     columns = ["bin", "predicted", "observed", "low", "high", "images", "patients"]
     bins = pd.DataFrame([[0.0, 0.05, 0.1, 0.0, 0.4, 7, 3], [0.9, 0.95, 1.0, np.nan, np.nan, 2, 1]], columns=columns)

@@ -15,6 +15,8 @@ from histotransfer.evaluation.metrics import THRESHOLD, class_names, positive_cl
 from histotransfer.figures.style import CLASS_COLOURS, PALETTE, WIDTH, described, run_colours
 from histotransfer.study.tables import number
 
+NAMED = 24  # patients whose names stand side by side on a page
+
 
 def roc(runs: Mapping[str, pd.DataFrame]) -> Figure:
     """ROC curves of several runs on the same images, with pointwise 95 % bands clustered by patient.
@@ -106,7 +108,10 @@ def confusion(predictions: pd.DataFrame) -> Figure:
 
 
 def patients(predictions: pd.DataFrame) -> Figure:
-    """Each patient's images as dots: their probability of the positive class, and the share that is right."""
+    """Each patient's images as dots: their probability of the positive class, and the share that is right.
+
+    More than `NAMED` patients have no room for their names: these stand in the text for those who do not see it.
+    """
     positive = positive_class(predictions)
     right = predicted(predictions) == predictions["truth"]
     rows = predictions.assign(score=scores(predictions), right=right)
@@ -118,10 +123,13 @@ def patients(predictions: pd.DataFrame) -> Figure:
         axis.plot(np.linspace(place - 0.25, place + 0.25, len(images)), images, ".", color=colour, alpha=0.5, ms=5)
         axis.hlines(own["mean"], place - 0.35, place + 0.35, color=colour, lw=2.5)
     axis.axhline(THRESHOLD, color="0.4", lw=1, ls="--")
-    shown = [f"{group}\n{own['right']:.0%}" for group, own in about.iterrows()]
-    axis.set_xticks(range(len(about)), shown, rotation=90 if len(about) > 12 else 0, fontsize=8)
+    if named := len(about) <= NAMED:
+        shown = [f"{group}\n{own['right']:.0%}" for group, own in about.iterrows()]
+        axis.set_xticks(range(len(about)), shown, rotation=90 if len(about) > 12 else 0, fontsize=8)
+    else:
+        axis.set_xticks([])
     axis.set(ylabel=f"probability of {positive}", ylim=(-0.03, 1.03), xlim=(-0.6, len(about) - 0.4))
-    axis.set_xlabel("patient, and share of its images that is right")
+    axis.set_xlabel("patient, and share of its images that is right" if named else f"{len(about)} patients")
     classes = dict.fromkeys(about["truth"])
     axis.legend(
         handles=[Patch(color=CLASS_COLOURS.get(name, PALETTE["green"]), label=name) for name in classes],

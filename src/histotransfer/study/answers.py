@@ -40,7 +40,7 @@ def _differences(study: Study) -> Iterator[dict]:
     both = [study.differences(PRIMARY, correct=True), study.differences(EXPLORATORY)]
     for claim, row in pd.concat(both).iterrows():
         text = _row(claim, study, row["experiment"], row)
-        where = f"mean over {row['magnification']}" if row["magnification"] != "mean" else "mean over 40x, 100x, 200x"
+        where = f"at {row['magnification']}x" if row["magnification"] != "mean" else "mean over 40x, 100x, 200x"
         text |= {"compared": row["compared"], "metric": f"{row['metric'].replace('auroc', 'AUROC')}, {where}"}
         if pd.notna(row.get("p_holm")):
             text["result"] += f", p = {row['p_holm']:.2g} after Holm"

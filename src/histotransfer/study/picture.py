@@ -46,10 +46,10 @@ def caption(study: Study) -> str:
 
 def verdicts(study: Study) -> str:
     """The table of verdicts in Markdown: one line a claim or part of one."""
-    lines = ["| claim | what was compared | result | n | verdict |", "|---|---|---|---|---|"]
+    lines = ["| claim | verdict | result | what was compared | n |", "|---|---|---|---|---|"]
     for claim, row in answers(study).iterrows():
         compared = f"{row['compared']} ({row['metric']})"
-        cells = (f"{claim}: {row['claim']}", compared, row["result"], row["n"], f"**{row['verdict']}**")
+        cells = (f"{claim}: {row['claim']}", f"**{row['verdict']}**", row["result"], compared, row["n"])
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
