@@ -279,8 +279,7 @@ convergence_of_starts(histories)
 # is drawn from the records in `results/primary`.
 #
 # `majority` ranks nothing: within a fold its AUROC is 0.5 by definition. Pooled over folds it falls below, because a fold whose
-# test patients are more often malignant trains on fewer of them: the answer of each fold leans the wrong way. What is pooled
-# over folds pays a little for that in every row.
+# test patients are more often malignant trains on fewer of them: the answer of each fold leans the wrong way.
 #
 # Behind each interval stands in percent how often such intervals held the truth at exactly these numbers of patients, the
 # lowest over the scenarios of `results/coverage`.
@@ -329,7 +328,7 @@ from histotransfer.study.tables import fixed_and_tuned
 
 fixed_and_tuned(study.runs("primary", "se-lung"))
 
-# %% mystnb={"figure": {"name": "fig-real-curves", "caption": "Learning curves of the fifteen real runs: mean over runs, with a band from the lowest to the highest."}}
+# %% mystnb={"figure": {"name": "fig-real-curves", "caption": "Learning curves of all real runs: mean over runs, with a band from the lowest to the highest. The lung rung is climbed once a seed, for all folds."}}
 real_history = study.history("primary", "se-lung")
 figure = figures.learning_curves(real_history)
 

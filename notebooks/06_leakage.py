@@ -135,9 +135,9 @@ figure = forest(real_table, "auroc")
 # %% [markdown]
 # ### When the network is trained
 #
-# The probe met all magnifications at once, so that a test image's patient had often been seen at another. Here a network is
-# trained, and knows one magnification only, as the paper reports them: SE-DenseNet from ImageNet, everything equal but the
-# split (`study/leakage-trained.toml`, one seed); the head alone, then block 4 with it.
+# The probe met all magnifications at once. Here a network is trained, one for each magnification (the paper reports each; whether
+# it trained on each alone is not stated): SE-DenseNet from ImageNet, everything equal but the split
+# (`study/leakage-trained.toml`, one seed); the head alone, then block 4 with it.
 
 # %%
 from histotransfer.study.verdicts import Study
@@ -165,7 +165,7 @@ figure = forest(trained_table, "auroc")
 # %% [markdown]
 # ### Copies in LC25000
 #
-# On the real lung images the gap is small, as on phantom tissue:
+# The real lung images, split by original and by image:
 
 # %%
 real_lung = {name: real[run] for name, run in lung_names.items()}
@@ -208,6 +208,7 @@ pd.read_csv("results/leakage/official_folds.csv", index_col="fold")
 # %% [markdown]
 # What they are worth to a network: head and block 4, trained on 40x, 100x and 200x together, on the official folds and split by
 # patient (seed 0 of the study's primary arm, after block 4). An image that several official folds test stands once for each.
+# The rows are not of the same images, nor trained on as many: they are not a paired comparison.
 
 # %%
 splits = {

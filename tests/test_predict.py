@@ -24,7 +24,7 @@ from histotransfer.predict import (
     find_pictures,
     write_overlay,
 )
-from histotransfer.stain import normaliser
+from histotransfer.stain import Reinhard, normaliser
 from histotransfer.tiles import TileSource
 
 COLOURS = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
@@ -58,6 +58,15 @@ def test_a_prediction_is_the_networks_for_the_prepared_picture(write_model, make
         assert found.file == file
         assert found.label == ["benign", "malignant"][probability.argmax()]
         assert found.probability == pytest.approx(probability.max().item(), abs=1e-5)
+
+
+def test_colours_are_normalised_to_the_reference_that_the_weights_carry(write_model, picture):
+    file, fitted = picture("a.png"), Reinhard().fit(COLOURS // 2)
+    (published,) = Predictor(write_model(normaliser="reinhard")).predict([file])
+    predictor = Predictor(write_model(normaliser="reinhard", reference=fitted.reference_parts()))
+    (own,) = predictor.predict([file])
+    assert predictor.normaliser.fingerprint() == fitted.fingerprint()
+    assert own.probability != published.probability
 
 
 def test_bad_pictures_cost_no_good_one_and_keep_their_place(write_model, picture, tmp_path):

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from histotransfer.study.answers import answers
-from histotransfer.study.picture import caption, picture, verdicts, write_summary
+from histotransfer.study.picture import caption, measured, picture, verdicts, write_summary
 from histotransfer.study.plan import planned_runs, read_plan
 from histotransfer.study.tables import number, with_intervals
 from histotransfer.study.verdicts import Study
@@ -34,7 +34,7 @@ def test_the_table_has_a_line_an_answer(study):
 
 
 def test_the_figure_shows_both_splits_beside_the_claim(study):
-    figure = picture(study)
+    figure = picture(measured(study), 0.84)
     labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     assert labels == ["split by patient", "split by image", "claimed: 0.84"]
     assert figure.alt.endswith("stands at 0.84.") and "split by image" in figure.alt
@@ -42,7 +42,9 @@ def test_the_figure_shows_both_splits_beside_the_claim(study):
 
 def test_the_caption_has_the_numbers_of_the_records(study):
     table = with_intervals({"a": study.within("leakage-trained", "image")}).set_index(["magnification", "metric"])
-    assert f"split by image {number(*table.loc[('mean', 'accuracy'), ['value', 'low', 'high']])} (" in caption(study)
+    assert f"split by image {number(*table.loc[('mean', 'accuracy'), ['value', 'low', 'high']])} (" in caption(
+        measured(study)
+    )
 
 
 def test_the_summary_shows_what_there_is(study, tmp_path):

@@ -87,6 +87,14 @@ def test_weights_without_a_record_have_no_metrics(weights, out):
     assert "not measured here" in release(weights, "safetensors", out, report=silent)[-1].read_text()
 
 
+@pytest.mark.parametrize(
+    ("reference", "said"), [([], "reinhard; then"), ([[60] * 3, [9] * 3], "its training images; then")]
+)
+def test_the_card_says_whose_colours_are_normalised_to(write_model, out, reference, said):
+    weights = write_model(normaliser="reinhard", reference=reference)
+    assert said in release(weights, "safetensors", out, report=silent)[-1].read_text()
+
+
 def test_a_record_of_another_network_lends_no_metrics(weights, make_model, out):
     description = {"architecture": SMALL, "size": 48, "classes": ["benign", "malignant"]}
     description |= {"normaliser": "none", "profile": "phantom", "imagenet": "random"}

@@ -178,10 +178,14 @@ def test_a_damaged_record_is_not_taken_for_one_that_is_missing(results, tmp_path
     assert not isinstance(error.value, NotRunYet) and "se-s0-f0" in str(error.value)
 
 
-def test_histories_of_an_arm_tell_its_runs_apart(results):
-    history = Study(STUDY, results).history("primary", "plain")
-    assert history["seed"].nunique() == 15
-    assert (history.groupby("seed").size() == len(read_run(results / "primary/plain-s0-f0").history)).all()
+def test_histories_of_an_arm_tell_its_runs_apart_and_hold_the_rung_below_once_a_seed():
+    study = Study(STUDY, STUDY.parent / "results")
+    history = study.history("primary", "se-lung")
+    assert history.groupby("rung")["seed"].nunique().to_dict() == {"breakhis": 15, "lc25000": 3}
+    last = history[history["rung"] == "breakhis"].groupby("seed").get_group("se-lung-s1-f3").reset_index(drop=True)
+    recorded = read_run(STUDY.parent / "results/primary/se-lung-s1-f3").history
+    assert last.drop(columns="seed").equals(recorded[recorded["rung"] == "breakhis"].reset_index(drop=True))
+    assert study.history("primary", "plain").groupby("rung")["seed"].nunique().to_dict() == {"breakhis": 15}
 
 
 def test_folds_that_overlap_are_not_averaged(tmp_path, make_predictions, write_made_run):
@@ -189,7 +193,8 @@ def test_folds_that_overlap_are_not_averaged(tmp_path, make_predictions, write_m
     for run in planned_runs(read_plan(STUDY / "leakage-trained.toml")):
         if run.arm == "official":
             own = table[table["group"].str.removeprefix("14-").astype(int) % 5 != run.config.fold]
-            write_made_run(tmp_path / "leakage-trained" / run.name, predictions=own.assign(fold=run.config.fold))
+            both = pd.concat([own, own.head(4).assign(part="validation")], ignore_index=True)
+            write_made_run(tmp_path / "leakage-trained" / run.name, predictions=both.assign(fold=run.config.fold))
     study = Study(STUDY, tmp_path)
     found = study.each("leakage-trained", "official").predictions
     assert (found["image"].value_counts() == 4).all()  # five folds, each image left out of one

@@ -40,7 +40,7 @@ class _ThisInterpreter(AsyncKernelManager):
         spec = get_kernel_dict(python_arguments=["-Xfrozen_modules=off"])
         # Progress bars carry timings and some figures a date: neither belongs on a page, nor does tqdm's
         # complaint that it finds no widgets for a bar it does not draw.
-        # OpenMP's idle threads would spin: beside any other program a chapter then takes several times as long.
+        # OpenMP's idle threads would spin, at the cost of every other program and of the chapter beside it.
         environment = {
             "OMP_WAIT_POLICY": "passive",
             "PYTHONHASHSEED": "0",

@@ -31,16 +31,16 @@ def measured(study: Study) -> pd.DataFrame:
     return table[table["magnification"] != ALL]
 
 
-def picture(study: Study) -> Figure:
-    """Accuracy of one trained network at each magnification, split by patient and by image, beside the claim."""
+def picture(table: pd.DataFrame, claim: float) -> Figure:
+    """Accuracy of one network at each magnification, split in both ways (`measured`), beside what is claimed."""
     use_style()
-    return forest(measured(study), "accuracy", study.claims["C1"]["threshold"])
+    return forest(table, "accuracy", claim)
 
 
-def caption(study: Study) -> str:
-    """`CAPTION` with its numbers."""
-    table = measured(study).query("metric == 'accuracy' and magnification == 'mean'").set_index("run")
-    rows = {split: table.loc[f"split by {split}", ["value", "low", "high"]] for split in ("patient", "image")}
+def caption(table: pd.DataFrame) -> str:
+    """`CAPTION` with its numbers, of the same table."""
+    means = table.query("metric == 'accuracy' and magnification == 'mean'").set_index("run")
+    rows = {split: means.loc[f"split by {split}", ["value", "low", "high"]] for split in ("patient", "image")}
     return CAPTION.format(**{split: number(*row) for split, row in rows.items()})
 
 
@@ -62,15 +62,17 @@ def write_summary(study: Study, folder: Path) -> None:
     folder.mkdir(parents=True)
     text = ""
     with contextlib.suppress(NotRunYet):
-        figure = picture(study)
+        table = measured(study)
+        figure = picture(table, study.claims["C1"]["threshold"])
         figure.savefig(folder / FIGURE, metadata={"Software": None})
         text += (
-            f":::{{figure}} {folder.name}/{FIGURE}\n:name: fig-summary\n:alt: {figure.alt}\n\n{caption(study)}\n:::\n\n"
+            f":::{{figure}} {folder.name}/{FIGURE}\n:name: fig-summary\n:alt: {figure.alt}\n\n{caption(table)}\n:::\n\n"
         )
     text += f":::{{table}} What the study says of each claim.\n:name: tab-summary\n\n{verdicts(study)}\n:::\n"
     (folder / "summary.md").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
-    picture(Study("study", "results")).savefig(TARGET, metadata={"Software": None})
+    whole = Study("study", "results")
+    picture(measured(whole), whole.claims["C1"]["threshold"]).savefig(TARGET, metadata={"Software": None})
     print(TARGET)

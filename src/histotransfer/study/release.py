@@ -239,7 +239,7 @@ def model_card(name: str, weights: Path, description: Mapping[str, Any], paramet
 - SE-DenseNet, {parameters:,} parameters; architecture: `{description["architecture"]}`
 - classes, in the order of the logits: {", ".join(description["classes"])}
 - input: RGB fields squeezed to {description["size"]} x {description["size"]} pixels; colour normalisation:
-  {description["normaliser"]}; then ImageNet mean and standard deviation
+  {description["normaliser"]}{_reference(description)}; then ImageNet mean and standard deviation
 - start: ImageNet weights from {description["imagenet"]}
 - exported from `{weights.name}`, sha256 `{file_hash(weights)}`
 
@@ -257,6 +257,10 @@ def model_card(name: str, weights: Path, description: Mapping[str, Any], paramet
 - Its probabilities are not calibrated, and it answers for any picture, also one without tissue.
 - Images of one patient are alike: read intervals by patient, and single magnifications before all together.
 """
+
+
+def _reference(description: Mapping[str, Any]) -> str:
+    return ", to the median of its training images" if description.get("reference") else ""
 
 
 def _split(description: Mapping[str, Any]) -> str:

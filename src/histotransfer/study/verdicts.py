@@ -132,11 +132,19 @@ class Study:
     def history(self, experiment: str, arm: str) -> pd.DataFrame:
         """The histories of an arm's runs in one table, a run's name as its `seed`, as `figures` tells runs apart.
 
+        The rung below is climbed once a seed, for all folds: it stands there once, under the first of them.
+
         Raises:
             NotRunYet: runs of the plan are missing.
         """
-        runs = self.runs(experiment, arm)
-        return pd.concat([run.history.assign(seed=run.folder.name) for run in runs], ignore_index=True)
+        found, seen = [], set()
+        for run in self.runs(experiment, arm):
+            own, seed = run.history, run.record["seed"]
+            found.append(
+                (own if seed not in seen else own[own["rung"] == own["rung"].iloc[-1]]).assign(seed=run.folder.name)
+            )
+            seen.add(seed)
+        return pd.concat(found, ignore_index=True)
 
     def within(self, experiment: str, name: str, stage: str = "") -> Run:
         """Arms that each know one magnification (`<name>-40`, `<name>-100`, ...), each tested on its own, as one run.
@@ -154,7 +162,7 @@ class Study:
         Raises:
             NotRunYet: runs of the plan are missing.
         """
-        tables = [run.predictions for run in self.runs(experiment, arm, stage)]
+        tables = [run.predictions.query("part == 'test'") for run in self.runs(experiment, arm, stage)]
         return _as_run(arm, stage, pd.concat(tables, ignore_index=True))
 
     def gaps(
