@@ -70,9 +70,12 @@ formatted(table, ["accuracy", "balanced_accuracy", "auroc"])
 # The threshold is 0.5, fixed beforehand.
 
 # %%
-binary = ["sensitivity", "specificity", "recognition_rate"]
-ranked = ["average_precision", "f1", "matthews_correlation"]
-formatted(table, binary + ranked)
+from IPython.display import display
+
+display(
+    formatted(table, ["sensitivity", "specificity", "recognition_rate"])
+)
+formatted(table, ["average_precision", "f1", "matthews_correlation"])
 
 # %% [markdown]
 # ## Intervals
