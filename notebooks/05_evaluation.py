@@ -323,8 +323,9 @@ figure = figures.reliability_diagram({
 })  # fmt: skip
 
 # %% [markdown]
-# **Sensitivity.** The threshold of 0.5 and the logits as they come were fixed beforehand. Had either been tuned, in each run on
-# its own validation patients, mean over 40x, 100x and 200x:
+# **Sensitivity.** The threshold of 0.5 and the logits as they come were fixed beforehand: one run has one to three benign
+# validation patients, and whatever is tuned on those is noise. Had either been tuned on the validation images of all runs together,
+# for each run without those of its own test patients, mean over 40x, 100x and 200x:
 
 # %%
 from histotransfer.study.tables import fixed_and_tuned

@@ -2,6 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.optimize import minimize
+from scipy.special import logit
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import balanced_accuracy_score, log_loss
 
@@ -117,13 +118,13 @@ def test_tuning_needs_both_classes(make_predictions, find):
 
 @pytest.fixture
 def runs(make_predictions):
-    """Two folds of an arm that is too sure and says malignant too often."""
+    """Three folds of an arm that is too sure and says malignant too often; the next fold's patients validate."""
     whole = make_predictions(patients=48)
     whole["logit_malignant"] = 4 * whole["logit_malignant"] + 6
-    part = whole["group"].str[3:].astype(int) // 2 % 2
+    part = whole["group"].str[3:].astype(int) // 2 % 3
     return [
-        pd.concat([whole[part == fold], whole[part != fold].assign(part="validation")]).assign(fold=fold)
-        for fold in range(2)
+        pd.concat([whole[part == fold], whole[part == (fold + 1) % 3].assign(part="validation")]).assign(fold=fold)
+        for fold in range(3)
     ]
 
 
@@ -134,22 +135,42 @@ def test_tuning_helps_where_it_should_and_is_marked(runs, what, better):
     assert set(tuned(runs, what)["sensitivity"]) == {what}
 
 
-def test_only_a_runs_own_validation_images_tune_it(runs):
-    """A run whose test images are turned round is tuned as before; its temperature divides its own logits only."""
-    inner, test = (runs[0][runs[0]["part"] == part] for part in ("validation", "test"))
-    turned = pd.concat([inner, test.assign(truth=test["truth"].map({"benign": "malignant", "malignant": "benign"}))])
-    columns = ["logit_benign", "logit_malignant"]
-    for what in TUNED:
-        pd.testing.assert_frame_equal(tuned([turned], what)[columns], tuned(runs[:1], what)[columns])
-    divided = test.set_index("image")[columns] / best_temperature(inner)
-    pd.testing.assert_frame_equal(tuned(runs[:1], "temperature").set_index("image")[columns], divided.sort_index())
+COLUMNS = ["logit_benign", "logit_malignant"]
 
 
-def test_a_tuned_threshold_decides_as_the_threshold_does(runs):
-    inner, test = (runs[0][runs[0]["part"] == part] for part in ("validation", "test"))
-    moved = tuned(runs[:1], "threshold").set_index("image")
-    expected = pd.Series(scores(test) >= best_threshold(inner), index=test["image"])
-    assert ((moved["logit_malignant"] >= moved["logit_benign"]) == expected[moved.index]).all()
+def parts_of(table):
+    return (table[table["part"] == part] for part in ("validation", "test"))
+
+
+def flipped(table):
+    return table.assign(truth=table["truth"].map({"benign": "malignant", "malignant": "benign"}))
+
+
+@pytest.mark.parametrize("what", sorted(TUNED))
+def test_a_run_is_tuned_on_the_validation_images_of_all_runs_but_those_of_its_test_patients(runs, what):
+    """By hand for the first fold: it and the second validate on patients that it does not test, the third does."""
+    inner = pd.concat([next(parts_of(run)) for run in runs[:2]])
+    _, test = parts_of(runs[0])
+    found = tuned(runs, what).set_index("image").loc[test["image"]]
+    if what == "temperature":
+        expected = test[COLUMNS] / best_temperature(inner)
+    else:
+        expected = test[COLUMNS] - [0, logit(best_threshold(inner))]
+        said = found["logit_malignant"].to_numpy() >= found["logit_benign"].to_numpy()
+        assert (said == (scores(test) >= best_threshold(inner))).all()
+    np.testing.assert_allclose(found[COLUMNS], expected, atol=1e-9)
+
+
+@pytest.mark.parametrize("what", sorted(TUNED))
+def test_what_is_known_of_test_patients_tunes_nothing_of_theirs(runs, what):
+    """Every row of the first fold's test patients, wherever they validate, is turned round: its tuning stays."""
+    tested = set(tuple(parts_of(runs[0]))[1]["group"])
+    turned = [pd.concat([flipped(run[run["group"].isin(tested)]), run[~run["group"].isin(tested)]]) for run in runs]
+    before, after = (
+        table[table["group"].isin(tested)].set_index("image")[COLUMNS]
+        for table in (tuned(runs, what), tuned(turned, what))
+    )
+    pd.testing.assert_frame_equal(before, after)
 
 
 def test_sensitivity_rows_have_the_metrics_they_are_about(runs):

@@ -100,11 +100,13 @@ def best_temperature(predictions: pd.DataFrame) -> float:
 def tuned(tables: Iterable[pd.DataFrame], what: str) -> pd.DataFrame:
     """An arm's pooled test predictions had the threshold, or the temperature, been tuned inside the training folds.
 
-    A sensitivity analysis, never the result: the study's threshold is 0.5, fixed beforehand.
+    A sensitivity analysis, never the result: the study's threshold is 0.5, fixed beforehand. One run's validation part
+    has one to three benign patients, too few to tune on. So a run's test images are judged by what is best on the
+    validation images of all the arm's runs together, those of its own test patients left out. Deviation from a nested
+    cross-validation: the other runs' networks were trained on these test patients too.
 
     Args:
-        tables: predictions of the arm's runs, two classes; a run's `validation` rows, out of fold inside its training
-            part, tune what its `test` rows are judged by.
+        tables: predictions of the arm's runs, two classes, with `validation` and `test` rows.
         what: threshold or temperature.
 
     Returns:
@@ -114,19 +116,21 @@ def tuned(tables: Iterable[pd.DataFrame], what: str) -> pd.DataFrame:
     Raises:
         HistotransferError: a run whose validation and test rows share patients, or that lacks either; as `pool`.
     """
-    moved = []
-    for table in tables:
-        inner, test = (table[table["part"] == part] for part in ("validation", "test"))
+    parts = [tuple(table[table["part"] == part] for part in ("validation", "test")) for table in tables]
+    for inner, test in parts:
         if inner.empty or set(inner["group"]) & set(test["group"]):
             raise HistotransferError(
                 f"{what}: a run's validation images must be there, and of other patients than its test"
             )
-        names = [f"logit_{name}" for name in class_names(table)]
+    every, moved = pd.concat([inner for inner, _ in parts], ignore_index=True), []
+    names = [f"logit_{name}" for name in class_names(every)]
+    for _, test in parts:
+        inner = every[~every["group"].isin(test["group"])]
         if what == "temperature":
             changed = test[names] / best_temperature(inner)
         else:
             shift = logit(best_threshold(inner))
-            changed = test[names] - [shift * (name == f"logit_{positive_class(table)}") for name in names]
+            changed = test[names] - [shift * (name == f"logit_{positive_class(test)}") for name in names]
         moved.append(test.assign(**changed))
     return pool(moved).assign(sensitivity=what)
 

@@ -109,7 +109,7 @@ def formatted(table: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
 
 
 def fixed_and_tuned(runs: Sequence[Run]) -> pd.DataFrame:
-    """An arm's test metrics as fixed beforehand, and had the threshold or the temperature been tuned in each run.
+    """An arm's test metrics as fixed beforehand, and had the threshold or the temperature been tuned inside the folds.
 
     A sensitivity analysis (`calibration.sensitivity`), mean over `MEAN_OVER`, each value with its interval.
 
