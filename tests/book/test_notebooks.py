@@ -1,13 +1,19 @@
-"""The chapters run again: byte for byte as in the built book, in little memory, and by papermill alone."""
+"""The chapters run again: byte for byte as built, in little memory, on other records, and by papermill alone."""
 
+import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
 
-from histotransfer.bookbuild import chapter_sources
+from histotransfer.bookbuild import chapter_sources, execute_chapter
+from histotransfer.study.answers import answers
+from histotransfer.study.records import file_hash
+from histotransfer.study.verdicts import Study
 
 ROOT = Path(__file__).parent.parent.parent
 EXECUTED = ROOT / "_build" / "executed"
@@ -37,6 +43,32 @@ def test_a_second_run_of_a_chapter_is_byte_identical_and_stays_small(source, tmp
         assert one == other
     assert first.read_bytes() == (tmp_path / first.name).read_bytes()
     assert float(done.stdout.split()[-1]) < GIGABYTES
+
+
+def test_a_changed_record_changes_the_pages_numbers(tmp_path):
+    """In a copy, the proposed network says the contrary of every image; the chapter of verdicts is run on it."""
+    shutil.copy(ROOT / "_toc.yml", tmp_path)
+    for folder in ("study", "results"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns(".unfinished"))
+    for folder in (tmp_path / "results" / "primary").glob("se-lung-s?-f?"):
+        table = pd.read_csv(folder / "predictions.csv", dtype=str)
+        swapped = table.rename(columns={"logit_benign": "logit_malignant", "logit_malignant": "logit_benign"})
+        swapped.to_csv(folder / "predictions.csv", index=False)
+        record = json.loads((folder / "record.json").read_text())
+        record["artifacts"]["predictions.csv"] = file_hash(folder / "predictions.csv")
+        (folder / "record.json").write_text(json.dumps(record))
+    execute_chapter(ROOT / "notebooks" / "12_verdict.py", tmp_path / "12.ipynb", root=tmp_path)
+    page = "".join(
+        output.data["text/html"]
+        for cell in nbformat.read(tmp_path / "12.ipynb", as_version=4).cells
+        for output in cell.get("outputs", [])
+        if "text/html" in output.get("data", {})
+    )
+    own, changed = (answers(Study(root / "study", root / "results"))["result"] for root in (ROOT, tmp_path))
+    for claim in ("C1", "C2", "C3a", "C4b"):
+        assert all(text in page for text in changed.loc[[claim]])
+        assert not any(text in page for text in own.loc[[claim]])
+    assert own["C7"] == changed["C7"] and own["C7"] in page
 
 
 def test_papermill_alone_runs_a_paired_notebook(tmp_path):
