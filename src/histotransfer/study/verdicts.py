@@ -257,7 +257,9 @@ class Study:
 
         Overfitting is the log-loss (nats) on test images minus that on the same images while they were trained on,
         mean over `MEAN_OVER`; `value, low, high` is that without the treatment minus that with it, paired by patient,
-        and `auroc, auroc_low, auroc_high` the test AUROC with it minus without. The verdict is on the log-loss.
+        and `auroc, auroc_low, auroc_high` the test AUROC with it minus without, on all test images. `images` and
+        `patients` count those of the log-loss: who is never in a training part, but always validates, is left out. The
+        verdict is on the log-loss.
         """
         rows = {}
         for name, treated, untreated in OVERFITTING:
@@ -269,15 +271,16 @@ class Study:
                 rows[name] = {"verdict": NOT_RUN}
                 continue
             # The mean of two paired differences is half of the difference of differences.
-            halves = [(test[1], test[0]), (train[0], train[1])]
+            known = [table[table["image"].isin(train[0]["image"])].reset_index(drop=True) for table in test]
+            halves = [(known[1], known[0]), (train[0], train[1])]
             loss = 2 * differences(halves, "magnification").loc["log_loss"]
             auroc = differences([(test[0], test[1])], "magnification").loc["auroc"]
             rows[name] = {
                 "arms": f"{treated} against {untreated}",
                 **loss,
                 **{f"auroc{end}": auroc[column] for end, column in (("", "value"), ("_low", "low"), ("_high", "high"))},
-                "images": len(test[0]),
-                "patients": patients_of(test[0]),
+                "images": len(known[0]),
+                "patients": patients_of(known[0]),
                 "verdict": verdict(loss["low"], loss["high"], self.claims["C6"]["threshold"]),
             }
         return pd.DataFrame.from_dict(rows, orient="index")
