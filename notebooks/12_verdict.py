@@ -110,6 +110,7 @@ formatted(with_intervals(trained), ["accuracy", "balanced_accuracy"])
 # |---|---|---|
 # | Q2 | complexity against accuracy | chapter {doc}`09_complexity` |
 # | N2 | each magnification | above, and chapter {doc}`05_evaluation` |
+# | N3 | an independent data set | chapter {doc}`11_external` |
 # | F1 to F3 | failures provoked on purpose | chapter {doc}`05_evaluation` |
 # | leakage | what a split by image is worth | chapter {doc}`06_leakage` |
 

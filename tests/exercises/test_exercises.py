@@ -99,6 +99,9 @@ WRONG = {
     ),
     "ex-verdict-power": ("smallest = lambda standard_error: 1.96 * standard_error", "every other time"),
     "ex-verdict-patients": ("patients = lambda now, shown, wanted: now * shown / wanted", "square root"),
+    "ex-external-spoils": ('spoils = {"a", "b", "c", "d"}', "takes nothing"),
+    "ex-external-effective": ("effective = lambda images, correlation: sum(images)", "worth fewer"),
+    "ex-external-threshold": ("shifted = lambda probability: 1 - probability", "ranking changed"),
 }
 
 

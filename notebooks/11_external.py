@@ -1,0 +1,221 @@
+# %% [markdown]
+# # Somebody else's tissue
+#
+# **After this chapter you can**
+#
+# - test a network on a data set that nothing was trained, chosen or calibrated on;
+# - say why five slides make an interval wide however many images they give;
+# - judge whether colour normalisation carries a network from one laboratory to another.
+#
+# **Takes** about 6 minutes to read, 1 to run (phantom tissue, two cores), 50 for the exercises.
+# **Needs** chapters {doc}`Normalisation <02_normalization>` and {doc}`Evaluation <05_evaluation>`.
+#
+# The check N3: the networks of this study, untouched, on the breast fields of the UCSB benchmark {cite}`gelasca2008,gelasca2009`:
+# another laboratory, another scanner, another magnification (not stated), tissue microarrays in place of biopsies.
+
+# %% tags=["parameters"]
+profile = "phantom"
+data_root = ""
+seed = 0
+device = "cpu"
+weights = ""
+
+# %%
+from histotransfer.chapters import begin
+from histotransfer.study.verdicts import Study
+
+begin(
+    profile=profile,
+    data_root=data_root,
+    seed=seed,
+    device=device,
+    weights=weights,
+)
+study = Study("study", "results")
+
+# %% [markdown]
+# ## What was done, and what was not
+#
+# Every network of an arm (five folds, all seeds) predicts all 58 images; their logits are averaged. The threshold is 0.5, as
+# before. No image of UCSB was used to fit a normaliser, to stop training, to choose a setting or to calibrate. Patients are not
+# published: the unit of the intervals is the slide. There are **five**, all with benign fields, four with malignant
+# ones (`5 + 4` below), and most images are of one of them: the intervals speak for these slides, and are wide.
+
+# %%
+from histotransfer.study.tables import formatted
+
+primary = ["plain", "se", "plain-lung", "se-lung"]
+outside = study.external([("primary", arm) for arm in primary])
+formatted(outside, ["auroc", "accuracy", "sensitivity", "specificity"])
+
+# %%
+ranked = outside[outside["metric"] == "auroc"]
+lost = (ranked["low"] < 0.5).sum()
+print(f"{lost} of {len(ranked)}: no better than chance, as far as this shows")
+
+# %% [markdown]
+# A sensitivity near 1 beside a specificity near 0 is a network that calls nearly everything malignant: whatever its ranking is worth,
+# its threshold is worth nothing here. The same networks at home, out of fold, mean over 40x, 100x and 200x:
+
+# %%
+from histotransfer.study.tables import with_intervals
+
+home = with_intervals({a: study.pooled("primary", a) for a in primary})
+home = home[home["magnification"] == "mean"]
+formatted(home, ["auroc", "accuracy", "sensitivity", "specificity"])
+
+# %% [markdown]
+# ## With and without colour normalisation
+#
+# Normalisation is meant for exactly this: slides stained elsewhere. The arms of `study/colour.toml` (SE, one seed, up to block 4)
+# differ in nothing else.
+
+# %%
+ways = ["none", "macenko", "reinhard", "vahadane", "stain-jitter"]
+coloured = study.external([("colour", way) for way in ways])
+formatted(coloured, ["auroc", "accuracy", "sensitivity", "specificity"])
+
+# %% mystnb={"figure": {"name": "fig-external-colour", "caption": "AUROC on UCSB by colour normalisation, with 95 % intervals clustered by slide."}}
+from histotransfer import figures
+
+figure = figures.forest(coloured, "auroc")
+
+# %% [markdown]
+# Each way minus none, paired by slide:
+
+# %%
+plain = study.pooled("colour", "none", part="ucsb")
+others = [("colour", way) for way in ways[1:]]
+gaps = study.gaps(plain, others, part="ucsb")
+formatted(gaps, ["auroc", "accuracy"])
+
+
+# %% [markdown]
+# ## Check yourself
+#
+# <details>
+# <summary>AUROC abroad is as at home, accuracy is far below. What happened, most likely?</summary>
+#
+# The ranking holds and the threshold does not: all scores have moved. Which of the two matters depends on what the
+# score is for.
+#
+# </details>
+#
+# <details>
+# <summary>There are 58 images of five slides. Why is the interval not that of 58 images?</summary>
+#
+# Images of a slide stand or fall together; at worst there are five observations.
+#
+# </details>
+#
+# <details>
+# <summary>May the network be retrained with a few external images, and then be reported on the others?</summary>
+#
+# Yes, as another experiment, split by slide. It is no longer a test on tissue that nothing was trained on.
+#
+# </details>
+
+# %% [markdown]
+# ## Exercises
+#
+# ```{exercise} What spoils it
+# :label: ex-external-spoils
+#
+# *Easy.* Which of these make the set no longer external? (a) The normaliser's reference is fitted to it. (b) Each of its images is
+# normalised to a published reference. (c) Of four arms the one with the best external AUROC is reported. (d) The threshold is set where
+# external accuracy is best. (e) Its images are counted before the test.
+# ```
+
+# %% tags=["exercise"]
+from histotransfer.exercises.external import check_spoils
+
+spoils = ...  # for example {"a", "b"}
+
+check_spoils(spoils)
+
+# %% [markdown] tags=["solution"]
+# ````{solution} ex-external-spoils
+# :label: sol-external-spoils
+# :class: dropdown
+#
+# Whatever is decided with the external images in view is fitted to them.
+#
+# ```python
+# spoils = {"a", "c", "d"}
+# ```
+# ````
+
+# %% [markdown]
+# ```{exercise} What five slides are worth
+# :label: ex-external-effective
+#
+# *Medium.* Slides give $n_1, n_2, \dots$ images; any two images of a slide correlate by $\rho$, others by 0. The mean of all images
+# then has the variance of a mean of how many independent images? Return $(\sum n_i)^2 / \big(\sum n_i + \rho \sum n_i (n_i - 1)\big)$,
+# and convince yourself that it is that.
+# ```
+
+# %% tags=["exercise"]
+from histotransfer.exercises.external import check_effective
+
+
+def effective(images, correlation): ...
+
+
+check_effective(effective)
+
+# %% [markdown] tags=["solution"]
+# ````{solution} ex-external-effective
+# :label: sol-external-effective
+# :class: dropdown
+#
+# The variance of a sum is the sum of all covariances: one for each image, $\rho$ for each pair within a slide.
+#
+# ```python
+# import numpy as np
+#
+#
+# def effective(images, correlation):
+#     n = np.array(images)
+#     pairs = (n * (n - 1)).sum()
+#     return n.sum() ** 2 / (n.sum() + correlation * pairs)
+# ```
+# ````
+
+# %% [markdown]
+# ```{exercise} Same ranking, useless threshold
+# :label: ex-external-threshold
+#
+# *Hard.* Change probabilities so that the AUROC stays exactly what it is and the accuracy at 0.5 becomes 0.5, on a test set with as many
+# of either class.
+# ```
+
+# %% tags=["exercise"]
+from histotransfer.exercises.external import check_shifted
+
+
+def shifted(probability): ...
+
+
+check_shifted(shifted)
+
+# %% [markdown] tags=["solution"]
+# ````{solution} ex-external-threshold
+# :label: sol-external-threshold
+# :class: dropdown
+#
+# Any strictly rising function keeps the ranking. So AUROC cannot see a shift of all scores, and accuracy sees little else.
+#
+# ```python
+# def shifted(probability):
+#     return 0.9 + 0.1 * probability
+# ```
+# ````
+
+# %% [markdown]
+# ## Take home
+#
+# - A result at home and a result abroad are two results: report both.
+# - A threshold moves with the scanner. Where AUROC travels and accuracy does not, it is the threshold that got lost.
+# - Fifty-eight images of five slides are five slides.
+#
+# **Further reading:** {cite}`gelasca2008` for the images; chapter {doc}`02_normalization` for what normalisers promise.
