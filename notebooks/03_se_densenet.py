@@ -114,7 +114,8 @@ gate.gates(activations).unique().tolist()
 # %% [markdown]
 # ## The whole network
 #
-# The paper does not state depth, growth rate, reduction, or where exactly gates sit. We use DenseNet-121, because it has
+# The paper does not state depth, growth rate or reduction; by a summary of it, gates sit inside the dense blocks and in the transitions,
+# which leaves open where exactly. We use DenseNet-121, because it has
 # published weights, with gates after each block and in each transition. Shapes for one 224-pixel image:
 
 # %%
@@ -191,7 +192,8 @@ gate_statistics(model.eval(), source).round(4)
 # %% [markdown]
 # ## How far gates move in the ladder
 #
-# The same table for the real run of chapter {doc}`05_evaluation`, read on its validation images (`results/gates`):
+# The same table for one ladder on real tissue (`results/spine/ladder`, eight epochs where the study's primary arms have eleven; both
+# leave blocks 1 and 2 frozen), read on its validation images (`results/gates`):
 
 # %%
 pd.read_csv("results/gates/gates.csv", index_col="gate")

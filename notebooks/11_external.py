@@ -51,7 +51,7 @@ formatted(outside, ["auroc", "accuracy", "sensitivity", "specificity"])
 # %%
 ranked = outside[outside["metric"] == "auroc"]
 lost = (ranked["low"] < 0.5).sum()
-print(f"{lost} of {len(ranked)}: no better than chance, as far as this shows")
+print(f"{lost} of {len(ranked)} cannot be told from chance")
 
 # %% [markdown]
 # A sensitivity near 1 beside a specificity near 0 is a network that calls nearly everything malignant: whatever its ranking is worth,

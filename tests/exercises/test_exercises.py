@@ -99,6 +99,15 @@ WRONG = {
     ),
     "ex-verdict-power": ("smallest = lambda standard_error: 1.96 * standard_error", "every other time"),
     "ex-verdict-patients": ("patients = lambda now, shown, wanted: now * shown / wanted", "square root"),
+    "ex-ablation-pairs": ('pairs = {("plain", "se-lung")}', "differs in the lung rung"),
+    "ex-ablation-paired": (
+        "def paired(table):\n"
+        '    by_patient = table.groupby("group")[["a", "b"]].mean()\n'
+        "    means, variances = by_patient.mean(), by_patient.var() / len(by_patient)\n"
+        '    return means["b"] - means["a"], variances.sum() ** 0.5',
+        "forgets that both arms",
+    ),
+    "ex-ablation-holm": ("holm = lambda p: (p * len(p)).clip(max=1)", "Bonferroni"),
     "ex-external-spoils": ('spoils = {"a", "b", "c", "d"}', "takes nothing"),
     "ex-external-effective": ("effective = lambda images, correlation: sum(images)", "worth fewer"),
     "ex-external-threshold": ("shifted = lambda probability: 1 - probability", "ranking changed"),

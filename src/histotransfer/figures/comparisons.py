@@ -43,6 +43,7 @@ def forest(table: pd.DataFrame, metric: str, claim: float | None = None) -> Figu
     else:
         axis.axvline(0, color="0.6", lw=1)
     name = metric.replace("_", " ").replace("auroc", "AUROC")
+    name = name if share else f"difference in {name}"
     axis.set_xlabel(f"{name} with 95 % interval, clustered by patient")
     axis.set_ylabel("magnification")
     axis.invert_yaxis()
@@ -74,14 +75,14 @@ def means_with_intervals(table: pd.DataFrame, label: str) -> Figure:
     alike = len(set(counts)) == 1
     axis.set_yticks(y, table.index if alike else [f"{name}\n{n}" for name, n in zip(table.index, counts, strict=True)])
     axis.tick_params(axis="y", labelsize=10 if alike else 8)
-    if table[["value", "high"]].max(axis=None) <= 1:
+    if table[["value", "low"]].min(axis=None) >= 0 and table[["value", "high"]].max(axis=None) <= 1:
         axis.set_xlim(right=1.02)
     values = [number(row.value, row.low, row.high) for row in table.itertuples()]
     for place, text in zip(y, values, strict=True):
         axis.text(1.02, place, text, transform=axis.get_yaxis_transform(), va="center", fontsize=8)
     about = f"{counts[0]}; 95 % intervals by patient" if alike else "95 % intervals by patient"
     axis.set_xlabel(f"{label}\n{about}")
-    axis.invert_yaxis()
+    axis.set_ylim(len(table) - 0.5, -0.5)
     said = "; ".join(f"{name} {value} ({n})" for name, value, n in zip(table.index, values, counts, strict=True))
     return described(figure, f"{label} with 95 % intervals. {said}.")
 

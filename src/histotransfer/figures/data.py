@@ -43,7 +43,8 @@ def images_per_patient(patients: pd.DataFrame) -> Figure:
     figure, axis = plt.subplots(figsize=(WIDTH, 2.8), layout="constrained")
     axis.bar(range(len(counts)), counts["images"], color=counts["label"].map(CLASS_COLOURS), width=0.9)
     axis.set(xlabel="patient (base number)", ylabel="images", xticks=[], xlim=(-0.6, len(counts) - 0.4))
-    axis.legend(handles=[Patch(color=colour, label=label) for label, colour in CLASS_COLOURS.items()])
+    handles = [Patch(color=colour, label=label) for label, colour in CLASS_COLOURS.items()]
+    axis.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
     return figure
 
 

@@ -30,9 +30,11 @@ def answers(study: Study) -> pd.DataFrame:
 
 def _accuracy(study: Study) -> Iterator[dict]:
     for magnification, row in study.accuracy().iterrows():
+        at = f", at {magnification}x" if row["verdict"] != NOT_RUN else ""
         yield _row("C1", study, "primary", row) | {
-            "compared": f"{PROPOSED} with 0.84" + (f", {magnification}x" if row["verdict"] != NOT_RUN else ""),
-            "metric": "accuracy, split by patient",
+            "claim": study.claims["C1"]["claim"] + at,
+            "compared": f"{PROPOSED} with 0.84",
+            "metric": "accuracy, split by patient, Macenko's colours",
         }
 
 
@@ -64,7 +66,8 @@ def _overfitting(study: Study) -> Iterator[dict]:
     table = study.overfitting()
     for name in JUDGED["C6"]:
         yield _row("C6", study, "colour", table.loc[name]) | {
-            "compared": f"without minus with: {name}",
+            "claim": f"{study.claims['C6']['claim']}: {name}",
+            "compared": "without it minus with it",
             "metric": "test minus training log-loss (nats)",
         }
 
