@@ -47,7 +47,7 @@ pd.set_option("display.max_colwidth", None)
 # "Here" is a subset of BreakHis: five folds that keep patients ({term}`base numbers <base number>`) apart, three seeds whose
 # logits are averaged,
 # intervals clustered by patient. They speak of these trained networks on new patients, not of what training anew would give. The recipe
-# is one for a CPU, not the paper's: {ref}`what was stated and what was done <tab-recipe>`.
+# is one for a CPU, not the paper's: {ref}`what was stated and what was done <recipe-stated>`.
 # **None of these verdicts says "reproduced"**: the paper leaves out too much for that. `p` in the first table is for "no difference",
 # corrected by Holm's method over the primary family; verdicts go by the intervals, which are not corrected. For C2, see how little the
 # gates moved in chapter {doc}`03_se_densenet`: whether attention helps was hardly put to the test.
