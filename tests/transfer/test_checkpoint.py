@@ -136,6 +136,14 @@ def test_within_a_stage_a_checkpoint_waits_its_turn(tmp_path):
     assert Checkpoint(tmp_path, {}, seconds=0).due()
 
 
+def test_clearing_takes_what_a_death_while_writing_left(tmp_path):
+    checkpoint = Checkpoint(tmp_path / "unfinished", {"run": 1})
+    checkpoint.save({"epoch": 1})
+    checkpoint.path.with_name(f"{checkpoint.path.name}.4711.part").write_bytes(b"PK")
+    checkpoint.clear()
+    assert not checkpoint.path.parent.exists()
+
+
 def test_clearing_takes_the_folder_with_the_last_file(tmp_path):
     one, other = (Checkpoint(tmp_path / "unfinished", {"n": n}) for n in (1, 2))
     for keep in (one, other):

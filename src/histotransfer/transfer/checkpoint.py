@@ -69,7 +69,9 @@ class Checkpoint:
         self._last = time.monotonic()
 
     def clear(self) -> None:
-        """Remove the file, and its folder with the last of them: the run is recorded."""
+        """Remove the file, what a death while writing left of it, and its folder with the last of them."""
         self.path.unlink(missing_ok=True)
+        for left in self.path.parent.glob(f"{self.path.name}.*.part"):
+            left.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # other runs still keep theirs here
             self.path.parent.rmdir()
