@@ -279,12 +279,12 @@ convergence_of_starts(histories)
 # Every image is tested **out of fold**: by networks that saw nothing of its patient. An image's logits are averaged over
 # seeds, so that patients remain the only sample: what is judged is an ensemble of three networks, and the intervals do not hold what
 # training anew would change. `se-lung` has the parts of the paper's model, SE, and LC25000 between ImageNet and BreakHis, in a
-# recipe for a CPU ({ref}`what was stated and what was done <recipe-stated>`); 400x is only tested. Made with
+# recipe for a CPU ({ref}`what was stated and what was done <tab-recipe>`); 400x is only tested. Made with
 # `histotransfer study run study/primary.toml --data DIR`; everything below is drawn from the records in `results/primary`.
 #
 # `majority` ranks nothing: within a fold its AUROC is 0.5 by definition. Pooled over folds it falls below, because a fold whose
 # test patients are more often malignant trains on fewer of them: the answer of each fold leans the wrong way. That pull is on every
-# arm of a split by patient, and weaker on one that knows more; a split by image, whose folds are all alike, hardly feels it.
+# arm of a split by patient.
 #
 # Behind each interval stands in percent how often such intervals held the truth of fixed predictions at exactly these numbers of
 # patients, the lowest over the scenarios of `results/coverage`; no network was trained anew there.

@@ -59,19 +59,13 @@ figure = figures.forest(table[table["run"] != "majority"], "auroc")
 
 # %%
 primary = study.differences(PRIMARY, correct=True)
+primary = primary[primary["experiment"] == "primary"]
 shown = ["compared", "metric", "value", "low", "high", "smallest"]
-primary.reindex(columns=[*shown, "p_holm", "verdict"]).round(3)
+shown += ["p_holm", "verdict", "images", "patients"]
+primary[shown].round(3)
 
 # %% [markdown]
-# ## Against the frozen probe
-#
-# The bar that a trained network must pass is a logistic regression on features that nobody trained. Each arm minus the probe, mean over 40x, 100x and 200x:
-
-# %%
-probe = runs["frozen-probe"]
-against = study.gaps(probe, [("primary", arm) for arm in trained])
-against = against[against["magnification"] == "mean"]
-formatted(against, ["accuracy", "auroc"])
+# What each arm is worth beyond the frozen probe stands beside the verdicts (chapter {doc}`12_verdict`).
 
 # %% [markdown]
 # ## What each stage adds
@@ -95,8 +89,8 @@ formatted(added, ["auroc", "log_loss"])
 # ## Where the gates sit, and how wide (N1)
 #
 # `study/se-placement.toml`, one seed; each arm minus the network without gates, all with the LC25000 rung; arms whose runs are not
-# there yet are left out. The paper does not
-# state the reduction $r$; the primary arm has gates at blocks and transitions, $r = 16$. Mean over 40x, 100x and 200x:
+# there yet are left out. The paper does not state the reduction $r$; the primary arm has gates at blocks and transitions, $r = 16$. Mean over 40x, 100x and 200x, the
+# primary arm first:
 
 # %%
 none = study.pooled("primary", "plain-lung", seeds=[0])
@@ -114,8 +108,9 @@ formatted(gaps[gaps["magnification"] == "mean"], ["auroc", "accuracy"])
 
 # %%
 less = study.overfitting()
-shown = ["arms", "value", "low", "high", "auroc", "auroc_low", "auroc_high"]
-less.reindex(columns=[*shown, "verdict"]).round(3)
+shown = ["verdict", "value", "low", "high"]
+shown += ["auroc", "auroc_low", "auroc_high", "images", "patients"]
+less.reindex(columns=shown).round(3)
 
 # %%
 costs = less.index[less["auroc_high"] < 0]

@@ -62,6 +62,12 @@ def test_every_citation_has_an_entry_and_every_entry_says_where_it_is():
         assert "doi " in entry or "No DOI" in entry, entry
 
 
+def test_no_caption_undoes_its_directive():
+    """After three backticks a line with another one opens nothing: the text of the directive stands on the page."""
+    for source in [*(ROOT / "book").rglob("*.md"), *(ROOT / "notebooks").glob("*.py")]:
+        assert re.findall(r"^(?:# )?`{3,}\{.*`.*$", source.read_text(encoding="utf-8"), re.M) == []
+
+
 def test_formulas_need_no_network():
     config = yaml.safe_load((ROOT / "_config.yml").read_text())["sphinx"]["config"]
     assert (STATIC / config["mathjax_path"]).is_file()

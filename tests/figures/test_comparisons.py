@@ -31,15 +31,18 @@ def test_forest_draws_every_interval():
     assert spans == [pytest.approx([v - 0.1, v + 0.1]) for v in (0.6, 0.7, 0.8, 0.5)]
     n = "20 images, 2 + 3 patients"
     assert [label.get_text() for label in axis.get_yticklabels()] == [f"40x\n{n}", f"all\n{n}"]
-    assert "AUROC" in axis.get_xlabel()
+    assert axis.get_xlabel().startswith("AUROC")
     assert "all, probe 0.70 [0.60,\N{NO-BREAK SPACE}0.80], ladder 0.50" in figure.alt
 
 
 def test_a_forest_of_differences_has_a_line_at_none():
     row = {"run": "b minus a", "magnification": "all", "metric": "auroc", "images": 20, "patients": "2 + 3"}
-    table = pd.DataFrame([{**row, "value": -0.2, "low": -0.5, "high": 0.1}])
-    (axis,) = figures.forest(table, "auroc").axes
-    assert any(line.get_xdata() == [0, 0] for line in axis.lines[1:]) and axis.get_xlim()[0] < -0.5
+    for value, low, high in ((-0.2, -0.5, 0.1), (0.2, 0.1, 0.3)):
+        table = pd.DataFrame([{**row, "value": value, "low": low, "high": high, "smallest": 0.4}])
+        figure = figures.forest(table, "auroc")
+        (axis,) = figure.axes
+        assert any(line.get_xdata() == [0, 0] for line in axis.lines[1:]) and axis.get_xlim()[0] < low
+        assert axis.get_xlabel().startswith("difference in AUROC") and figure.alt.startswith("difference in AUROC")
 
 
 def test_means_stand_under_their_names_with_their_intervals():
@@ -54,6 +57,9 @@ def test_means_stand_under_their_names_with_their_intervals():
     assert [text.get_text() for text in axis.texts] == ["0.50 [0.40,\xa00.60]", "-0.20 [-0.40,\xa00.00]"]
     said = "a 0.50 [0.40,\xa00.60] (9 images, 3 patients); b -0.20 [-0.40,\xa00.00] (9 images, 3 patients)"
     assert figure.alt == f"share with 95 % intervals. {said}."
+    assert axis.get_ylim() == (1.5, -0.5) and axis.get_xlim()[1] < 1
+    shares = figures.means_with_intervals(table.abs().assign(low=0.1), "share")
+    assert shares.axes[0].get_xlim()[1] == 1.02
     (axis,) = figures.means_with_intervals(table.assign(images=[9, 8]), "share").axes
     assert [label.get_text() for label in axis.get_yticklabels()][1] == "b\n8 images, 3 patients"
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from histotransfer.study.answers import answers
-from histotransfer.study.picture import caption, measured, picture, verdicts, write_summary
+from histotransfer.study.picture import bar, caption, measured, picture, verdicts, write_summary
 from histotransfer.study.plan import planned_runs, read_plan
 from histotransfer.study.tables import number, with_intervals
 from histotransfer.study.verdicts import Study
@@ -20,6 +20,12 @@ def study(tmp_path_factory, make_predictions, write_made_run):
             table["logit_malignant"] += (table["truth"] == "malignant") * (3 if run.arm.startswith("image") else 0)
             own = table[table["group"].str.removeprefix("14-").astype(int) % 5 == run.config.fold]
             write_made_run(folder / "leakage-trained" / run.name, predictions=own.assign(seed=run.config.seed))
+    for run in planned_runs(read_plan(STUDY / "primary.toml")):
+        if run.arm in ("frozen-probe", "se-lung"):
+            table = make_predictions(patients=20, images=8, magnifications=(40, 100, 200, 400), seed=3)
+            table["logit_malignant"] += (table["truth"] == "malignant") * (1 if run.arm == "se-lung" else 0)
+            own = table[table["group"].str.removeprefix("14-").astype(int) % 5 == run.config.fold]
+            write_made_run(folder / "primary" / run.name, predictions=own.assign(seed=run.config.seed))
     return Study(STUDY, folder)
 
 
@@ -47,11 +53,19 @@ def test_the_caption_has_the_numbers_of_the_records(study):
     )
 
 
+def test_the_bar_is_the_paired_difference_from_the_probe(study):
+    tables = (with_intervals({"a": study.pooled("primary", arm)}) for arm in ("frozen-probe", "se-lung"))
+    probe, ours = (own[own["magnification"] == "mean"].set_index("metric")["value"] for own in tables)
+    for metric, name in (("auroc", "AUROC"), ("accuracy", "accuracy")):
+        assert ours[metric] > probe[metric]
+        assert f"{name} {ours[metric] - probe[metric]:.2f} [" in bar(study)
+
+
 def test_the_summary_shows_what_there_is(study, tmp_path):
     write_summary(study, tmp_path / "whole")
     write_summary(Study(STUDY, tmp_path), tmp_path / "nothing")
     whole, nothing = ((tmp_path / name / "summary.md").read_text() for name in ("whole", "nothing"))
     assert (tmp_path / "whole" / "study.png").is_file() and "{figure} whole/study.png" in whole
-    assert verdicts(study) in whole
+    assert verdicts(study) in whole and bar(study) in whole
     assert [path.name for path in (tmp_path / "nothing").iterdir()] == ["summary.md"]
-    assert "not run yet" in nothing and "figure" not in nothing
+    assert "not run yet" in nothing and "figure" not in nothing and "The bar" not in nothing

@@ -37,13 +37,12 @@ def forest(table: pd.DataFrame, metric: str, claim: float | None = None) -> Figu
         for name, images, patients in zip(names, about["images"], about["patients"], strict=True)
     ]
     axis.set_yticks(range(len(magnifications)), labels, fontsize=8)
-    share = rows[["value", "low"]].min(axis=None) >= 0 and rows[["value", "high"]].max(axis=None) <= 1
-    if share:
-        axis.set_xlim(-0.02, 1.02)
-    else:
-        axis.axvline(0, color="0.6", lw=1)
     name = metric.replace("_", " ").replace("auroc", "AUROC")
-    name = name if share else f"difference in {name}"
+    if "smallest" in table:  # which a difference has, and nothing else
+        axis.axvline(0, color="0.6", lw=1)
+        name = f"difference in {name}"
+    elif rows[["value", "low"]].min(axis=None) >= 0 and rows[["value", "high"]].max(axis=None) <= 1:
+        axis.set_xlim(-0.02, 1.02)
     axis.set_xlabel(f"{name} with 95 % interval, clustered by patient")
     axis.set_ylabel("magnification")
     axis.invert_yaxis()
