@@ -159,6 +159,7 @@ def write_model(make_model, tmp_path):
             "classes": ["benign", "malignant"],
             "size": 48,
             "normaliser": "none",
+            "views": {"views": 4, "augmentation": "none"},
             "profile": "phantom",
             "imagenet": "random",
         }

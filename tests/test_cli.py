@@ -75,6 +75,11 @@ def test_good_pictures_are_predicted_with_status_0(run, write_model, good):
     assert {row["profile"] for row in rows} == {"phantom"}
 
 
+def test_without_weights_the_network_that_ships_predicts(run, write_model, good, monkeypatch):
+    monkeypatch.setattr("histotransfer.predict.SHIPPED", write_model())
+    assert run("predict", *good) == run("predict", *good, "--weights", write_model())
+
+
 def test_each_bad_picture_is_one_line_and_the_good_ones_are_predicted(run, write_model, good, bad):
     status, out, err = run("predict", *bad[:4], *good, *bad[4:], "--weights", write_model())
     assert status == 2

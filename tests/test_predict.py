@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from histotransfer.datasets import phantom
 from histotransfer.errors import HistotransferError
 from histotransfer.evaluation.explain import grad_cam
 from histotransfer.models import openvino
@@ -24,9 +25,10 @@ from histotransfer.predict import (
     find_pictures,
     write_overlay,
 )
-from histotransfer.stain import Reinhard, normaliser
-from histotransfer.tiles import TileSource
+from histotransfer.stain import Reinhard, StainJitter, normaliser
+from histotransfer.tiles import TileSource, resize
 
+TISSUE = phantom.breast_image(12, 200, 0, seed=0).image
 COLOURS = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
 
 
@@ -58,6 +60,21 @@ def test_a_prediction_is_the_networks_for_the_prepared_picture(write_model, make
         assert found.file == file
         assert found.label == ["benign", "malignant"][probability.argmax()]
         assert found.probability == pytest.approx(probability.max().item(), abs=1e-5)
+
+
+@pytest.mark.parametrize(("augmentation", "draws"), [("views", 1), ("views+stain", 4)])
+def test_a_network_that_averages_views_predicts_by_their_mean(write_model, make_model, picture, augmentation, draws):
+    file = picture("a.png", TISSUE)
+    (found,) = Predictor(write_model(views={"views": 4, "augmentation": augmentation})).predict([file])
+    tile, jitter, model = resize(TISSUE, 48), StainJitter(), make_model().eval()
+    logits = []
+    for draw in range(draws):
+        drawn = jitter(tile, draw) if draw else tile
+        for turned in (drawn, drawn[:, ::-1], drawn[::-1], drawn[::-1, ::-1]):
+            x = (turned.astype(np.float32) / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+            with torch.inference_mode():
+                logits.append(model(torch.tensor(x, dtype=torch.float32).permute(2, 0, 1)[None])[0])
+    assert found.probability == pytest.approx(torch.stack(logits).mean(0).softmax(0).max().item(), abs=1e-5)
 
 
 def test_colours_are_normalised_to_the_reference_that_the_weights_carry(write_model, picture):
@@ -120,7 +137,7 @@ def test_a_weights_file_that_is_none_is_refused(tmp_path):
         Predictor(tmp_path / "w.safetensors")
 
 
-@pytest.mark.parametrize("missing", ["classes", "size", "profile", "normaliser"])
+@pytest.mark.parametrize("missing", ["classes", "size", "profile", "normaliser", "views"])
 def test_a_description_that_lacks_something_is_refused(write_model, missing):
     with pytest.raises(HistotransferError, match=f"its description lacks '{missing}'"):
         Predictor(write_model(without=missing))

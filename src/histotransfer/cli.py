@@ -203,7 +203,10 @@ def explain(
 @app.command()
 def predict(
     images: Annotated[list[str], typer.Argument(help="Pictures of breast tissue, H&E; folders of them; patterns.")],
-    weights: Annotated[Path, typer.Option(help="A model.safetensors of `ladder`, or an .xml of `export`.")],
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="A model.safetensors of `ladder`, or an .xml of `export`; without it the one that ships."),
+    ] = None,
     runtime: Annotated[Literal["torch", "openvino"], typer.Option(help="openvino is faster on a CPU.")] = "torch",
     out: Annotated[Path | None, typer.Option(help="File to write instead of printing.")] = None,
     form: Annotated[Literal["csv", "jsonl"], typer.Option("--format", help="A table, or JSON lines.")] = "csv",
@@ -214,9 +217,9 @@ def predict(
         raise HistotransferError(f"{out}: cannot be written; give a file in a folder that exists")
     if overlays is not None:
         _make_folder(overlays)
-    from histotransfer.predict import Predictor, RowWriter, Trouble, find_pictures
+    from histotransfer.predict import SHIPPED, Predictor, RowWriter, Trouble, find_pictures
 
-    predictor = Predictor(weights, runtime)
+    predictor = Predictor(weights or SHIPPED, runtime)
     troubled = False
     with _output(out) as file:
         rows = RowWriter(file, form, predictor.profile)

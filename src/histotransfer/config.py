@@ -102,7 +102,9 @@ class LadderConfig(BaseModel):
     balanced_sampling: bool = Field(
         default=False, description="draw every class equally often in training; set class_weights=false with it"
     )
-    average_views: bool = Field(default=False, description="predict by the mean logits of all symmetric views")
+    average_views: bool = Field(
+        default=False, description="predict by the mean logits of all views that training draws from, stain jitter too"
+    )
     class_weights: bool = Field(default=True, description="weigh the loss by inverse class frequency in training")
     thaw: Literal["all", "batchnorm"] = Field(
         default="all", description="what of a thawed group trains: everything, or its BatchNorm only"

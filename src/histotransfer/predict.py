@@ -23,11 +23,12 @@ from histotransfer.errors import HistotransferError
 from histotransfer.models import openvino
 from histotransfer.models.weights import load_model
 from histotransfer.stain import normaliser
-from histotransfer.tiles import TileSource, decode, resize
+from histotransfer.tiles import TileSource, augmented_source, decode, mean_over_views, resize
 
 Runtime = Literal["torch", "openvino"]
 BATCH = 32
 PICTURES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"}
+SHIPPED = Path(__file__).parents[2] / "results" / "models" / "final.safetensors"  # of the checkout
 HEAT = 0.5  # the most that an overlay covers of a picture
 
 
@@ -80,6 +81,7 @@ class Predictor:
 
     Attributes:
         profile: the profile it was trained under; a phantom network knows no tissue.
+        views: of a picture, whose logits are averaged, as `augmented_source` takes them.
         model: the network in PyTorch, None where the weights are an .xml.
 
     Raises:
@@ -98,6 +100,7 @@ class Predictor:
             self.classes: list[str] = description["classes"]
             self.size: int = description["size"]
             self.profile: str = description["profile"]
+            self.views: dict = description["views"]
             self.normaliser = normaliser(description["normaliser"], description.get("reference", ()))
         except KeyError as error:
             raise HistotransferError(f"{weights}: its description lacks {error}; train it with `ladder`") from error
@@ -141,17 +144,17 @@ class Predictor:
         good = [i for i, item in enumerate(prepared) if not isinstance(item, Trouble)]
         if not good:
             return results
-        source = TileSource(np.stack([prepared[i] for i in good]))
+        tiles = np.stack([prepared[i] for i in good])
         with torch.inference_mode():
-            logits = self.network(source.batch(np.arange(len(good)), np.zeros(len(good), dtype=int)))
+            logits = mean_over_views(self.network, augmented_source(tiles, **self.views), np.arange(len(good)))
         probabilities, classes = logits.softmax(dim=1).max(dim=1)
         for i, p, c in zip(good, probabilities.tolist(), classes.tolist(), strict=True):
             results[i] = Prediction(files[i], self.classes[c], p)
         if overlays is not None:
             from histotransfer.evaluation.explain import grad_cam  # slow to import, and seldom wanted
 
-            maps = grad_cam(self.model, source, classes.numpy())
-            for i, tile, heat in zip(good, source.tiles, maps, strict=True):
+            maps = grad_cam(self.model, TileSource(tiles), classes.numpy())
+            for i, tile, heat in zip(good, tiles, maps, strict=True):
                 name = f"{done + i + 1:05d}-{Path(files[i]).stem}.png"
                 write_overlay(overlays / name, tile, heat)
         return results

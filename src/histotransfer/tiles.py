@@ -7,7 +7,7 @@ transpose the squeeze, so it is for data sets of square fields only (each data s
 
 import struct
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
@@ -205,6 +205,29 @@ class JitteredSource:
 
     def _drawn(self, tile: bytes, draw: int) -> bytes:
         return blake2b(f"{self.jitter.fingerprint()} {draw} ".encode() + tile, digest_size=HASH_BYTES).digest()
+
+
+def augmented_source(tiles: np.ndarray, views: int, augmentation: str) -> TileSource | JitteredSource:
+    """Tiles in the views that an augmentation draws from.
+
+    Args:
+        tiles: ``(N, S, S, 3)`` uint8.
+        views: symmetric views that their shape allows.
+        augmentation: ``none`` (upright only), ``views`` or ``views+stain``.
+    """
+    source = TileSource(tiles, 1 if augmentation == "none" else views)
+    return JitteredSource(source, StainJitter()) if augmentation == "views+stain" else source
+
+
+def mean_over_views(network: Callable[[Tensor], Tensor], source: Source, rows: np.ndarray) -> Tensor:
+    """Logits ``(len(rows), classes)`` of some items: the mean over all views of each.
+
+    Args:
+        network: images ``(N, 3, S, S)`` to logits ``(N, classes)``.
+        source: of the images.
+        rows: positions in it.
+    """
+    return torch.stack([network(source.batch(rows, np.full_like(rows, view))) for view in range(source.views)]).mean(0)
 
 
 class Subset:

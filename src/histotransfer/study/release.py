@@ -23,6 +23,7 @@ from histotransfer.study.records import Run, file_hash, fingerprint, read_run
 from histotransfer.study.runner import last_rung, predictions_table, train_on_everything
 from histotransfer.study.tables import formatted, gap, with_intervals
 from histotransfer.study.verdicts import Study
+from histotransfer.tiles import JITTER_DRAWS, mean_over_views
 from histotransfer.transfer.ladder import Report, Rung
 
 CHECKED = 16  # random images, and as many of the training part, that the outputs are compared on
@@ -158,8 +159,8 @@ def _int8(path: Path, model: SEDenseNet, rung: Rung, report: Report) -> tuple[An
     """The network at `path` in int8, and what the card says of it."""
     calibration = _some(rung, "train", CALIBRATION)
     smaller = openvino.quantise(openvino.load(path)[0], calibration)
-    runs = {"float32": _predicted("float32", model, rung)}
-    runs["int8"] = _predicted("int8", openvino.OpenVINONetwork(smaller), rung)
+    networks = {"float32": model, "int8": openvino.OpenVINONetwork(smaller)}
+    runs = {name: _predicted(name, network, rung) for name, network in networks.items()}
     lost = gap(runs["float32"], runs["int8"])
     everything = lost[(lost["magnification"] == "all") & (lost["metric"] == "patient_accuracy")].iloc[0]
     report(f"int8 minus float32, patient accuracy: {everything['value']:+.3f}")
@@ -176,9 +177,9 @@ def _int8(path: Path, model: SEDenseNet, rung: Rung, report: Report) -> tuple[An
 @torch.inference_mode()
 def _predicted(name: str, network: Network, rung: Rung) -> Run:
     """The test part as a network sees it, in the form of a run."""
-    rows = rung.rows("test")
+    rows, source = rung.rows("test"), rung.predicted_source
     batches = np.array_split(rows, -(-len(rows) // BATCH))
-    logits = torch.cat([network(rung.source.batch(own, np.zeros_like(own))) for own in batches]).numpy()
+    logits = torch.cat([mean_over_views(network, source, own) for own in batches]).numpy()
     return Run(Path(name), {}, pd.DataFrame(), predictions_table(rung, rows, logits, rung.config), {})
 
 
@@ -240,6 +241,7 @@ def model_card(name: str, weights: Path, description: Mapping[str, Any], paramet
 - classes, in the order of the logits: {", ".join(description["classes"])}
 - input: RGB fields squeezed to {description["size"]} x {description["size"]} pixels; colour normalisation:
   {description["normaliser"]}{_reference(description)}; then ImageNet mean and standard deviation
+- a prediction: {_views(description)}
 - start: ImageNet weights from {description["imagenet"]}
 - exported from `{weights.name}`, sha256 `{file_hash(weights)}`
 
@@ -261,6 +263,16 @@ def model_card(name: str, weights: Path, description: Mapping[str, Any], paramet
 
 def _reference(description: Mapping[str, Any]) -> str:
     return ", to the median of its training images" if description.get("reference") else ""
+
+
+def _views(description: Mapping[str, Any]) -> str:
+    if "views" not in description:
+        return "not recorded in the weights file"
+    views, augmentation = description["views"]["views"], description["views"]["augmentation"]
+    if augmentation == "none":
+        return "that of the picture upright"
+    mean = f"the mean of the logits of {views} symmetric views"
+    return f"{mean} in {JITTER_DRAWS} draws of stain jitter" if augmentation == "views+stain" else mean
 
 
 def _split(description: Mapping[str, Any]) -> str:

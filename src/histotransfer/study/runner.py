@@ -360,6 +360,7 @@ def model_description(rung: Rung, config: LadderConfig, trunk: Trunk) -> dict:
         "size": config.size,
         "normaliser": config.normaliser,
         "reference": rung.colours.reference_parts() if config.normaliser_reference == "training" else [],
+        "views": rung.predicted_views,
         "profile": config.profile,
         "imagenet": trunk.source,
         "config": config.model_dump(mode="json", exclude={"weights", "device", "threads", "cache"}),

@@ -20,8 +20,8 @@ from histotransfer.errors import HistotransferError
 from histotransfer.models.se_densenet import SEDenseNet
 from histotransfer.models.weights import Trunk, load_trunk
 from histotransfer.splits import audit, content_hashes, leaks
-from histotransfer.stain import Fallback, Identity, StainJitter, count_reasons, normaliser
-from histotransfer.tiles import JitteredSource, KeyedSource, Subset, TileSource, decode, load_tiles, resize
+from histotransfer.stain import Fallback, Identity, count_reasons, normaliser
+from histotransfer.tiles import KeyedSource, Subset, augmented_source, decode, load_tiles, resize
 from histotransfer.transfer.checkpoint import Checkpoint
 from histotransfer.transfer.prefix_cache import CachedSource, cached_source
 from histotransfer.transfer.training import Batches, State, pooled_features, predict_logits, train_stage
@@ -94,9 +94,17 @@ class Rung:
     @cached_property
     def source(self) -> KeyedSource:
         """Its tiles, in the views that the configuration's augmentation draws from."""
-        views = 1 if self.config.augmentation == "none" else self.views
-        tiles = TileSource(self._decoded[0], views)
-        return JitteredSource(tiles, StainJitter()) if self.config.augmentation == "views+stain" else tiles
+        return augmented_source(self._decoded[0], self.views, self.config.augmentation)
+
+    @property
+    def predicted_views(self) -> dict:
+        """What a prediction is the mean over, as `augmented_source` takes it: the views of training, or upright."""
+        return {"views": self.views, "augmentation": self.config.augmentation if self.config.average_views else "none"}
+
+    @property
+    def predicted_source(self) -> KeyedSource:
+        """Its tiles, in the views that a prediction is the mean over."""
+        return augmented_source(self._decoded[0], **self.predicted_views)
 
     @property
     def unchanged(self) -> dict[str, int]:
