@@ -111,6 +111,33 @@ WRONG = {
     "ex-external-spoils": ('spoils = {"a", "b", "c", "d"}', "takes nothing"),
     "ex-external-effective": ("effective = lambda images, correlation: sum(images)", "worth fewer"),
     "ex-external-threshold": ("shifted = lambda probability: 1 - probability", "ranking changed"),
+    "ex-subtype-judged": (
+        'judged = lambda table: set(table["subtype"].value_counts().loc[lambda n: n >= 5].index)',
+        "four patients",
+    ),
+    "ex-subtype-auroc": (
+        "from sklearn.metrics import roc_auc_score\n"
+        "def one_against_rest(probabilities, truth, subtype):\n"
+        "    return roc_auc_score(truth == subtype, probabilities.argmax(axis=1) == subtype)",
+        "ranks yes and no",
+    ),
+    "ex-subtype-two": (
+        "import numpy as np\n"
+        "def malignant(logits, is_malignant):\n"
+        "    z = logits[:, is_malignant].sum(axis=1) - logits[:, ~is_malignant].sum(axis=1)\n"
+        "    return 1 / (1 + np.exp(-z))",
+        "do not add up",
+    ),
+    "ex-strategy-choice": ('may = {"a", "b", "e"}', "tuning on the test patients"),
+    "ex-strategy-batchnorm": (
+        "from torch import nn\n"
+        "def batchnorm_share(model):\n"
+        "    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]\n"
+        "    own = sum(t.numel() for norm in norms for t in norm.state_dict().values())\n"
+        "    return own / sum(p.numel() for p in model.parameters())",
+        "counted, not trained",
+    ),
+    "ex-strategy-luck": ("luck = lambda n: 0.0", "is not average"),
 }
 
 

@@ -4,7 +4,7 @@ import pytest
 from histotransfer.errors import HistotransferError
 from histotransfer.evaluation.intervals import all_metrics, intervals
 from histotransfer.study.records import read_run
-from histotransfer.study.tables import fixed_and_tuned, formatted, gap, number, read_experiment, with_intervals
+from histotransfer.study.tables import fixed_and_tuned, formatted, gap, number, read_experiment, with_intervals, without
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +105,15 @@ def test_a_gap_is_of_the_same_images_and_has_the_form_of_a_table(runs, make_pred
     others = read_run(write_made_run(tmp_path / "e" / "other", predictions=make_predictions(patients=10)))
     with pytest.raises(HistotransferError, match="not of the same images"):
         gap(runs["probe"], others)
+
+
+def test_without_some_patients_the_others_stay_as_they_were(runs):
+    run = runs["ladder"]
+    gone = run.predictions["group"].iloc[0]
+    left = without(run, {gone}).predictions
+    assert set(left["group"]) == set(run.predictions["group"]) - {gone}
+    expected = run.predictions[run.predictions["group"] != gone].reset_index(drop=True)
+    pd.testing.assert_frame_equal(left, expected)
 
 
 def test_what_tuning_would_have_changed_stands_beside_what_was_fixed(make_predictions, write_made_run, tmp_path):

@@ -45,18 +45,20 @@ def subtype_table(predictions: pd.DataFrame) -> pd.DataFrame:
         predictions: out of fold, of subtypes.
 
     Returns:
-        Index `subtype`; `patients` (base numbers), `images`, and `auroc`, `low`, `high`, `recall`, which are missing of
-        fewer than `FEWEST` base numbers. Recall is of the class that the network finds most probable of all.
+        Index `subtype`; `patients` (base numbers), `images`, and, missing of fewer than `FEWEST` base numbers, `auroc`
+        and `recall`, each with `_low` and `_high`. Recall is of the class that the network finds most probable of all.
     """
     used = predictions[predictions["magnification"].isin(MEAN_OVER)].reset_index(drop=True)
-    guess = np.array(class_names(used))[used[[f"logit_{name}" for name in class_names(used)]].to_numpy().argmax(axis=1)]
+    logits = used[[f"logit_{name}" for name in class_names(used)]]
+    certain = 100.0 * logits.eq(logits.max(axis=1), axis=0)  # as if the most probable class had a probability of 1
+    most_probable = used.assign(**certain)
     rows = {}
     for subtype, own in used.groupby("truth"):
         row = {"patients": own["group"].nunique(), "images": len(own)}
         if row["patients"] >= FEWEST:
-            found = intervals(one_against_rest(used, subtype), "magnification").loc["auroc"]
-            recall = (guess == used["truth"])[own.index].groupby(own["magnification"]).mean().mean()
-            row |= {"auroc": found["value"], "low": found["low"], "high": found["high"], "recall": recall}
+            for name, metric, table in (("auroc", "auroc", used), ("recall", "sensitivity", most_probable)):
+                found = intervals(one_against_rest(table, subtype), "magnification").loc[metric]
+                row |= {name: found["value"], f"{name}_low": found["low"], f"{name}_high": found["high"]}
         rows[subtype] = row
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("subtype")
     return table.sort_values(["patients", "images"], ascending=False)

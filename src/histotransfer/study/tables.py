@@ -1,6 +1,7 @@
 """Tables of the book, drawn from records: no number reaches a page any other way."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,12 @@ def gap(reference: Run, other: Run, part: str = "test") -> pd.DataFrame:
     for (magnification, theirs, by), (_, ours, _) in zip(*tables, strict=True):
         rows += _rows(name, magnification, ours, differences([(ours, theirs)], by))
     return pd.DataFrame(rows)
+
+
+def without(run: Run, groups: Collection[str]) -> Run:
+    """A run without the predictions of some strict patients."""
+    kept = run.predictions[~run.predictions["group"].isin(groups)]
+    return replace(run, predictions=kept.reset_index(drop=True))
 
 
 def _of_part(run: Run, part: str) -> pd.DataFrame:

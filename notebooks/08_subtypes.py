@@ -1,0 +1,241 @@
+# %% [markdown]
+# # Eight subtypes instead of two classes
+#
+# **After this chapter you can**
+#
+# - turn a classifier of eight classes into eight questions of one against the rest;
+# - say for which of them a data set has enough patients, and leave the others unjudged;
+# - tell a label's share of images from its share of patients.
+#
+# **Takes** about 5 minutes to read, 1 to run (phantom tissue, two cores), 50 for the exercises.
+# **Needs** chapters {doc}`Data <01_data>` and {doc}`Evaluation <05_evaluation>`.
+#
+# The paper leaves this as an open question (Q1). The answer here is descriptive: no claim is tested.
+
+# %% tags=["parameters"]
+profile = "phantom"
+data_root = ""
+seed = 0
+device = "cpu"
+weights = ""
+
+# %%
+from histotransfer.chapters import begin
+from histotransfer.study.verdicts import Study
+
+begin(
+    profile=profile,
+    data_root=data_root,
+    seed=seed,
+    device=device,
+    weights=weights,
+)
+study = Study("study", "results")
+
+# %% [markdown]
+# ## One against the rest
+#
+# The ladder of chapter {doc}`07_ablations` (SE, LC25000 between), with eight outputs in place of two, split by patient over
+# benign and malignant, five folds and two seeds (`study/subtypes.toml`). For a subtype $t$ the score of an image is its
+# probability $p_t$, the truth whether it is of $t$. The unit is the patient: a subtype with fewer than five base numbers has
+# its images counted and nothing more said.
+
+# %%
+from histotransfer.study.subtypes import subtype_table
+from histotransfer.study.tables import number
+
+predictions = study.predictions("subtypes", "se-lung")
+table = subtype_table(predictions)
+shown = table[["patients", "images"]].copy()
+for metric in ("auroc", "recall"):
+    ends = [metric, f"{metric}_low", f"{metric}_high"]
+    shown[metric] = [number(*row) for row in table[ends].to_numpy()]
+shown
+
+# %% mystnb={"figure": {"name": "fig-subtypes", "caption": "AUROC of each subtype against the rest, mean over 40x, 100x and 200x, with 95 % intervals clustered by patient; subtypes with fewer than five patients are left out."}}
+from histotransfer import figures
+
+ends = {"auroc": "value", "auroc_low": "low", "auroc_high": "high"}
+judged = table.dropna(subset=["auroc"]).rename(columns=ends)
+figure = figures.means_with_intervals(judged, "AUROC, one against the rest")
+
+# %% [markdown]
+# ## Who is taken for whom
+#
+# Rows are the truth, columns what the network finds most probable, over 40x, 100x and 200x together.
+
+# %% mystnb={"figure": {"name": "fig-subtype-confusion", "caption": "Confusion matrix of the eight subtypes on the real subset, out of fold: images, and share of each true subtype."}}
+used = predictions[predictions["magnification"] < 400]
+figure = figures.confusion(used)
+
+# %% [markdown]
+# ## What two classes lose
+#
+# The same network's eight probabilities added up to benign and malignant, beside the network that was trained on two classes:
+
+# %%
+from histotransfer.study.subtypes import as_two_classes
+from histotransfer.study.tables import formatted, gap
+
+eight = study.pooled("subtypes", "se-lung", seeds=[0, 1])
+two = study.pooled("primary", "se-lung", seeds=[0, 1])
+difference = gap(two, as_two_classes(eight))
+formatted(difference, ["accuracy", "auroc"])
+
+
+# %% [markdown]
+# ## Check yourself
+#
+# <details>
+# <summary>A subtype has 150 images of three patients. How well can a network's skill for it be judged?</summary>
+#
+# Hardly: three patients are three cases, and a split by patient leaves one or two to learn from.
+#
+# </details>
+#
+# <details>
+# <summary>A network says "ductal carcinoma" for every malignant image. Why can its accuracy look good?</summary>
+#
+# Because most malignant images are of that subtype.
+#
+# </details>
+#
+# <details>
+# <summary>The macro average over eight subtypes rises by 0.02. Over how many patients was the smallest subtype averaged?</summary>
+#
+# That number decides how much the 0.02 is worth: every subtype counts alike, whether two patients stand behind it or
+# twenty.
+#
+# </details>
+
+
+# %% [markdown]
+# ## Check yourself
+#
+# <details>
+# <summary>A subtype has 150 images of three patients. How well can a network's skill for it be judged?</summary>
+#
+# Hardly: three patients are three cases, and a split by patient leaves one or two to learn from.
+#
+# </details>
+#
+# <details>
+# <summary>A network says "ductal carcinoma" for every malignant image. Why can its accuracy look good?</summary>
+#
+# Because most malignant images are of that subtype.
+#
+# </details>
+#
+# <details>
+# <summary>The macro average over eight subtypes rises by 0.02. Over how many patients was the smallest subtype averaged?</summary>
+#
+# That number decides how much the 0.02 is worth: every subtype counts alike, whether two patients stand behind it or
+# twenty.
+#
+# </details>
+
+# %% [markdown]
+# ## Exercises
+#
+# ```{exercise} Who can be judged?
+# :label: ex-subtype-judged
+#
+# *Easy.* A table has one row an image with `subtype` and `group` (the patient). Return the subtypes with at least five patients.
+# ```
+
+# %% tags=["exercise"]
+from histotransfer.exercises.subtypes import check_judged
+
+
+def judged(table): ...
+
+
+check_judged(judged)
+
+# %% [markdown] tags=["solution"]
+# ````{solution} ex-subtype-judged
+# :label: sol-subtype-judged
+# :class: dropdown
+#
+# Images per subtype are the wrong count: the largest here has four patients.
+#
+# ```python
+# def judged(table):
+#     patients = table.groupby("subtype")["group"].nunique()
+#     return set(patients.index[patients >= 5])
+# ```
+# ````
+
+# %% [markdown]
+# ```{exercise} One against the rest
+# :label: ex-subtype-auroc
+#
+# *Medium.* Given probabilities $(N, K)$, the true class of each image, and one class, return the AUROC of that class against the rest.
+# ```
+
+# %% tags=["exercise"]
+from histotransfer.exercises.subtypes import check_one_against_rest
+
+
+def one_against_rest(probabilities, truth, subtype): ...
+
+
+check_one_against_rest(one_against_rest)
+
+# %% [markdown] tags=["solution"]
+# ````{solution} ex-subtype-auroc
+# :label: sol-subtype-auroc
+# :class: dropdown
+#
+# The score is the probability of the class, whatever the other classes get.
+#
+# ```python
+# from sklearn.metrics import roc_auc_score
+#
+#
+# def one_against_rest(probabilities, truth, subtype):
+#     return roc_auc_score(truth == subtype, probabilities[:, subtype])
+# ```
+# ````
+
+# %% [markdown]
+# ```{exercise} Eight as two
+# :label: ex-subtype-two
+#
+# *Hard.* Given logits $(N, 8)$ and which of the eight classes are malignant, return the probability of malignant $(N,)$. It must stand
+# logits of any size.
+# ```
+
+# %% tags=["exercise"]
+from histotransfer.exercises.subtypes import check_malignant
+
+
+def malignant(logits, is_malignant): ...
+
+
+check_malignant(malignant)
+
+# %% [markdown] tags=["solution"]
+# ````{solution} ex-subtype-two
+# :label: sol-subtype-two
+# :class: dropdown
+#
+# The classes exclude each other, so their probabilities add up.
+#
+# ```python
+# from scipy.special import softmax
+#
+#
+# def malignant(logits, is_malignant):
+#     return softmax(logits, axis=1)[:, is_malignant].sum(axis=1)
+# ```
+# ````
+
+# %% [markdown]
+# ## Take home
+#
+# - The number of patients of a class, not of images, says whether it can be judged.
+# - Ductal carcinoma is most of the malignant images; a network that always says so looks good on average.
+# - Eight classes from a few dozen patients describe these patients.
+#
+# **Further reading:** {cite}`spanhol2016` for the eight subtypes and how few patients some of them have.

@@ -1,0 +1,284 @@
+# %% [markdown]
+# # Other ways to transfer
+#
+# **After this chapter you can**
+#
+# - compare ways of thawing a network at an equal number of epochs;
+# - say whether the source of the middle rung matters here;
+# - choose settings without ever looking at a test patient, and say what that choice is worth afterwards.
+#
+# **Takes** about 8 minutes to read, 1 to run (phantom tissue, two cores), 50 for the exercises.
+# **Needs** chapters {doc}`Transfer <04_transfer>` and {doc}`Evaluation <05_evaluation>`.
+#
+# The paper leaves other strategies and source domains open (Q3). Everything here is exploratory: intervals, no p-values.
+
+# %% tags=["parameters"]
+profile = "phantom"
+data_root = ""
+seed = 0
+device = "cpu"
+weights = ""
+
+# %%
+from histotransfer.chapters import begin
+from histotransfer.study.verdicts import Study
+
+begin(
+    profile=profile,
+    data_root=data_root,
+    seed=seed,
+    device=device,
+    weights=weights,
+)
+study = Study("study", "results")
+
+# %% [markdown]
+# ## Ways to thaw, and another source
+#
+# | arm | what it does on BreakHis (11 epochs each) |
+# |---|---|
+# | `se-lung` | head, then block 4, then block 3: progressive |
+# | `all-at-once` | all three from the first step |
+# | `probe-then-tune` | the head alone, then all three |
+# | `batchnorm-only` | progressive, but only BatchNorm learns below the head |
+# | `phantom-source` | progressive, with synthetic breast tissue in place of lung |
+#
+# Declared in `study/strategies.toml`, one seed. Each arm minus the progressive one of chapter {doc}`07_ablations`, on the same
+# seed and folds, mean over 40x, 100x and 200x:
+
+# %%
+from histotransfer.study.tables import formatted, gap, with_intervals
+
+progressive = study.pooled("primary", "se-lung", seeds=[0])
+ways = ["all-at-once", "probe-then-tune", "batchnorm-only"]
+ways += ["phantom-source"]
+gaps = study.gaps(progressive, [("strategies", arm) for arm in ways])
+metrics = ["auroc", "accuracy", "log_loss"]
+formatted(gaps[gaps["magnification"] == "mean"], metrics)
+
+# %% mystnb={"figure": {"name": "fig-strategies", "caption": "AUROC of each strategy on the real subset, out of fold, one seed, with 95 % intervals clustered by patient."}}
+from histotransfer import figures
+
+runs = {"se-lung": progressive}
+runs |= {arm: study.pooled("strategies", arm) for arm in ways}
+figure = figures.forest(with_intervals(runs), "auroc")
+
+# %% [markdown]
+# ## One recipe, chosen in rehearsal
+#
+# What else might help was tried on **validation patients only** (`study/rehearsal.toml`): no test part was predicted in these
+# runs. Each arm changes one thing of `base`, some change several. How many arms there are, and on how few patients they were
+# judged, says how much luck the best of them had:
+
+# %%
+from histotransfer.study.tables import number
+
+rehearsed = study.rehearsal()
+limits = rehearsed[["minus_base", "low", "high"]].to_numpy()
+rehearsed["AUROC minus base"] = [number(*row) for row in limits]
+shown = ["auroc", "AUROC minus base", "images", "patients"]
+rehearsed[shown].round({"auroc": 3})
+
+# %% [markdown]
+# ## The recipe, tested once
+#
+# The best of them became `study/final.toml`: no gates, no colour normalisation, symmetric views and stain jitter in training, mean
+# logits over those views in prediction, head, block 4 and block 3 thawed in turn, 19 epochs. Then every patient was tested with
+# it, five folds and three seeds. The frozen probe stands on the same splits and in the same colours, its C chosen inside the
+# training folds.
+
+# %%
+final = study.pooled("final", "final")
+probe = study.pooled("final", "frozen-probe")
+compared = with_intervals({"frozen-probe": probe, "final": final})
+formatted(compared, ["accuracy", "balanced_accuracy", "auroc"])
+
+# %% [markdown]
+# The recipe minus the probe, paired by patient. `smallest` is the smallest true difference in AUROC that this design would have
+# shown.
+
+# %%
+difference = gap(probe, final)
+auroc = difference[difference["metric"] == "auroc"]
+smallest = auroc.set_index("magnification")["smallest"].round(2)
+formatted(difference, metrics).join(smallest)
+
+# %% [markdown]
+# The rehearsal's validation patients are test patients of other folds, so the recipe was chosen with their help. The same
+# difference without them:
+
+# %%
+from histotransfer.study.tables import without
+
+table = study.predictions("rehearsal", "base", part="validation")
+chosen_on = set(table["group"])
+unseen = [without(run, chosen_on) for run in (probe, final)]
+formatted(gap(*unseen), metrics)
+
+# %% [markdown]
+# How a trained network compares with the probe beyond these patients, on slides from another hospital, is asked in chapter
+# {doc}`11_external`.
+#
+# `histotransfer predict` uses, when it is given no other, a network trained by this recipe on **all** patients
+# (`histotransfer study ship`; its model card lies beside it in `results/models`). Nobody is left to test that network on: the
+# numbers above are those of its recipe.
+
+
+# %% [markdown]
+# ## Check yourself
+#
+# <details>
+# <summary>Why is the comparison made at an equal number of epochs?</summary>
+#
+# Else the strategy with more training might win because of the training. Equal epochs are not equal seconds: a stage
+# that thaws less costs less.
+#
+# </details>
+#
+# <details>
+# <summary>A setting was chosen by validation patients and then wins on them. How much of that is worth anything?</summary>
+#
+# The win on validation patients is partly how it was chosen. What it is worth is seen on patients that had no part in
+# the choice.
+#
+# </details>
+#
+# <details>
+# <summary>How does transfer through lung compare with other sources here?</summary>
+#
+# Look at the row `phantom-source`: the difference and its interval, not the sign alone.
+#
+# </details>
+
+
+# %% [markdown]
+# ## Check yourself
+#
+# <details>
+# <summary>Why is the comparison made at an equal number of epochs?</summary>
+#
+# Else the strategy with more training might win because of the training. Equal epochs are not equal seconds: a stage
+# that thaws less costs less.
+#
+# </details>
+#
+# <details>
+# <summary>A setting was chosen by validation patients and then wins on them. How much of that is worth anything?</summary>
+#
+# The win on validation patients is partly how it was chosen. What it is worth is seen on patients that had no part in
+# the choice.
+#
+# </details>
+#
+# <details>
+# <summary>How does transfer through lung compare with other sources here?</summary>
+#
+# Look at the row `phantom-source`: the difference and its interval, not the sign alone.
+#
+# </details>
+
+# %% [markdown]
+# ## Exercises
+#
+# ```{exercise} What may be looked at
+# :label: ex-strategy-choice
+#
+# *Easy.* You choose a rate for the final recipe. What may you look at? (a) Log-loss on validation patients. (b) Accuracy on test patients,
+# averaged over folds. (c) Published results on other data. (d) Which test patients are wrong most often. (e) Seconds an epoch.
+# ```
+
+# %% tags=["exercise"]
+from histotransfer.exercises.strategies import check_may
+
+may = ...  # for example {"a", "b"}
+
+check_may(may)
+
+# %% [markdown] tags=["solution"]
+# ````{solution} ex-strategy-choice
+# :label: sol-strategy-choice
+# :class: dropdown
+#
+# Averages over folds are made of test patients too.
+#
+# ```python
+# may = {"a", "c", "e"}
+# ```
+# ````
+
+# %% [markdown]
+# ```{exercise} BatchNorm only
+# :label: ex-strategy-batchnorm
+#
+# *Medium.* Return the share of a network's parameters that are scales and shifts of its `nn.BatchNorm2d` layers.
+# ```
+
+# %% tags=["exercise"]
+from histotransfer.exercises.strategies import check_batchnorm_share
+
+
+def batchnorm_share(model): ...
+
+
+check_batchnorm_share(batchnorm_share)
+
+# %% [markdown] tags=["solution"]
+# ````{solution} ex-strategy-batchnorm
+# :label: sol-strategy-batchnorm
+# :class: dropdown
+#
+# Running statistics are buffers: they are counted along, and no gradient reaches them.
+#
+# ```python
+# from torch import nn
+#
+#
+# def batchnorm_share(model):
+#     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+#     own = sum(p.numel() for norm in norms for p in norm.parameters())
+#     return own / sum(p.numel() for p in model.parameters())
+# ```
+# ````
+
+# %% [markdown]
+# ```{exercise} The luck of the best
+# :label: ex-strategy-luck
+#
+# *Hard.* $n$ arms are truly equal; each is measured with an error that is normal with spread 1. How far above the truth does the best of
+# them look, on average? Return the number for a given $n$, to 0.03; simulation will do.
+# ```
+
+# %% tags=["exercise"]
+from histotransfer.exercises.strategies import check_luck
+
+
+def luck(n): ...
+
+
+check_luck(luck)
+
+# %% [markdown] tags=["solution"]
+# ````{solution} ex-strategy-luck
+# :label: sol-strategy-luck
+# :class: dropdown
+#
+# That is why a winner among many must be tested again, and why this chapter has no p-values.
+#
+# ```python
+# import numpy as np
+#
+#
+# def luck(n):
+#     draws = np.random.default_rng(0).normal(size=(50_000, n))
+#     return draws.max(axis=1).mean()
+# ```
+# ````
+
+# %% [markdown]
+# ## Take home
+#
+# - Strategies are compared at an equal number of epochs, on the same folds and seeds, as paired differences.
+# - What is chosen on validation patients is worth what it is worth on patients that had no part in the choice.
+# - The more arms are tried, the better the best of them looks: test the winner again.
+#
+# **Further reading:** {cite}`howard2018` on gradual unfreezing; {cite}`kumar2022` on a linear probe before fine-tuning.
