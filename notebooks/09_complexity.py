@@ -161,8 +161,8 @@ assert normalised.loc["transition2 minus block4", "AUROC"] == HIGHER
 normalised
 
 # %% [markdown]
-# With colours as they are, no earlier exit is better than the whole trunk; under Macenko the second transition is. So "how deep must
-# features be" has no answer by itself; it depends on what was done to the picture before.
+# With colours as they are, no earlier exit is shown to be better than the whole trunk; under Macenko the second transition is. So "how
+# deep must features be" has no answer by itself; it depends on what was done to the picture before.
 #
 # **Picture size.** The whole trunk on smaller pictures:
 
