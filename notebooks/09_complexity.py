@@ -61,18 +61,21 @@ pd.DataFrame(rows).T.astype({"parameters": int}).round(2)
 
 # %% [markdown]
 # Gates cost parameters (two small layers for every gated stack of channels) and next to no operations, since they work on
-# means. A smaller picture costs fewer operations and not one parameter less:
+# means. A smaller picture costs fewer operations and not one parameter less. Below, DenseNet-121 left after a transition or after
+# its last block, the same with gates, and a small net (three blocks of twelve layers, $k = 12$):
 
 # %%
-from histotransfer.study.complexity import SIZES, cost
+from histotransfer.study.complexity import NETS, SIZES, cost
 
-names = ("transition2", "block4", "block4-se", "small-k12")
-sizes = {
-    (name, size): cost(name, size, "float32")
-    for name in names
-    for size in SIZES
-}
-pd.DataFrame(sizes).T.round(2)
+rows = {}
+for net in NETS:
+    costs = {f"{size} px": cost(net, size, "float32") for size in SIZES}
+    rows[net] = {"M parameters": costs["224 px"]["parameters"] / 1e6}
+    rows[net] |= {size: own["GFLOPs"] for size, own in costs.items()}
+pd.DataFrame(rows).T.round(2)
+
+# %% [markdown]
+# The columns of sizes are billions of multiply-adds an image, as `GFLOPs` above and below.
 
 # %% [markdown]
 # ## Leaving early
@@ -100,17 +103,15 @@ sorted(path.name for path in out.iterdir())
 # %%
 from histotransfer.study.complexity import complexity_table, read_nets
 
-live = complexity_table(read_nets(out.parent))
-live[["net", "parameters", "GFLOPs", "auroc", "low", "high"]].round(2)
+live = complexity_table(read_nets(out.parent)).set_index("net")
+live[["auroc", "low", "high", "images", "patients"]].round(2)
 
 # %% [markdown]
 # ## On real tissue
 #
-# The same on the real subset, profile `lite`, colours as they are, at three picture sizes, with the trunk's weights in float32,
-# rounded to float16, and in int8 (the whole trunk, quantised in each fold on training images of that fold); and a small net
-# (three blocks of twelve layers, $k = 12$) trained from scratch in every fold. Nets that the study trains are added as soon
-# as their records are there; `colours` says through which normaliser each saw its images. `ms` is measured with OpenVINO on
-# the machine that `results/complexity/times.json` describes.
+# The same on the real subset, profile `lite`, colours as they are, at three picture sizes: every exit of the frozen trunk, one split by
+# patient (seed 0), out of fold. The small net, trained from scratch in every fold, is added once its record is there. `ms` are
+# milliseconds an image, measured with OpenVINO on the machine that `results/complexity/times.json` describes.
 #
 # ```sh
 # histotransfer study complexity probes --profile lite --data DIR --set normaliser=none
@@ -119,14 +120,15 @@ live[["net", "parameters", "GFLOPs", "auroc", "low", "high"]].round(2)
 # ```
 
 # %%
-from histotransfer.study.complexity import trained_nets
-from histotransfer.study.verdicts import Study
+from histotransfer.study.tables import number
 
 times = pd.read_csv("results/complexity/times.csv")
-nets = read_nets("results") | trained_nets(Study("study", "results"))
-table = complexity_table(nets, times)
-whole = table[table["precision"] == "float32"].drop(columns="precision")
-whole.set_index(["net", "size", "training", "colours"]).round(2)
+nets = complexity_table(read_nets("results"), times)
+limits = nets[["auroc", "low", "high"]].to_numpy()
+nets["AUROC"] = [number(*row) for row in limits]
+whole = nets[nets["precision"] == "float32"]
+shown = ["GFLOPs", "ms", "AUROC", "images", "patients"]
+whole.set_index(["net", "size"])[shown].round(2)
 
 # %% mystnb={"figure": {"name": "fig-pareto-operations", "caption": "AUROC (mean over 40x, 100x and 200x, out of fold, split by patient, 95 % intervals) against operations. The grey line joins nets that no other beats at both."}, "image": {"alt": "Points with vertical intervals over a logarithmic axis of operations, one marker a net and one colour a picture size; the intervals of most nets overlap."}}
 from histotransfer.figures import pareto
@@ -137,34 +139,80 @@ figure = pareto(whole, "GFLOPs")
 figure = pareto(whole, "ms")
 
 # %% [markdown]
-# Each earlier exit against the whole frozen trunk, at 224 pixels: differences of {term}`AUROC` on the same images, paired by
-# patient.
-# Exploratory: nobody announced these comparisons, so intervals and no p-values.
-
-# %%
-from histotransfer.study.complexity import exit_gaps
-
-exit_gaps("results/complexity")
-
-# %% [markdown]
-# The same once each tile's colour has been normalised by Macenko's method, which takes accuracy from the last exit (chapter
-# {doc}`02_normalization`):
-
-# %%
-exit_gaps("results/complexity-macenko")
-
-# %% [markdown]
-# With colours as they are, the last exits are best and the second transition is not far off. Under Macenko the order turns: the
-# second transition beats the whole trunk. So "how deep must features be" has no answer by itself; it depends on what was
-# done to the picture before.
+# Intervals of single nets overlap because the patients are the same few. Differences on the same images, paired by patient, are
+# narrower; `AUROC` says which way where the 95 % interval leaves out 0. Exploratory: nobody announced these comparisons, so no
+# p-values.
 #
-# What fewer bits change in the AUROC of the whole trunk, again paired by patient: half the bytes in float16, a quarter in int8,
-# which also is faster.
+# **Depth.** Each earlier exit minus the whole frozen trunk (`block4`), at 224 pixels:
 
 # %%
-from histotransfer.study.complexity import precision_gaps
+from histotransfer.study.complexity import HIGHER, exit_gaps
 
-precision_gaps("results/complexity")
+as_scanned = exit_gaps("results/complexity")
+assert HIGHER not in as_scanned["AUROC"].to_list()
+as_scanned
+
+# %% [markdown]
+# The same once each tile's colour has been normalised by Macenko's method (chapter {doc}`02_normalization`):
+
+# %%
+normalised = exit_gaps("results/complexity-macenko")
+assert normalised.loc["transition2 minus block4", "AUROC"] == HIGHER
+normalised
+
+# %% [markdown]
+# With colours as they are, no earlier exit is shown to be better than the whole trunk; under Macenko the second transition is. So "how
+# deep must features be" has no answer by itself; it depends on what was done to the picture before.
+#
+# **Picture size.** The whole trunk on smaller pictures:
+
+# %%
+from histotransfer.study.complexity import NEITHER, size_gaps
+
+smaller = size_gaps("results/complexity")
+assert set(smaller["AUROC"]) == {NEITHER}
+smaller
+
+# %% [markdown]
+# No loss could be told from none, which is not the same as no loss: the intervals say how much it may be.
+#
+# **Precision.** float16 (the weights rounded) has half the bytes, int8 (the whole trunk, quantised in each fold on training images of
+# that fold) a quarter:
+
+# %%
+from histotransfer.study.complexity import LOWER, precision_gaps
+
+fewer = precision_gaps("results/complexity")
+assert fewer.loc["int8 minus float32, 224 pixels", "AUROC"] == LOWER
+fewer
+
+# %% [markdown]
+# And the times, in milliseconds an image; float16 is only stored in half and takes as long as float32:
+
+# %%
+of_trunk = times[times["net"] == "block4"]
+speed = of_trunk.pivot(index="size", columns="precision", values="ms")
+assert (speed["int8"] < speed["float32"]).all()
+speed.round(1)
+
+# %% [markdown]
+# int8 is faster at every size, and at 224 pixels it costs AUROC.
+#
+# ## Trained nets
+#
+# The nets of the study's primary experiment, at 224 pixels and after Macenko's normalisation, beside the frozen trunk on the same splits.
+# Each is three seeds, its logits averaged, so hold these against one another and not against the single probes above. Other nets
+# of the study are added once their records are there; paired differences stand in chapter {doc}`12_verdict`.
+
+# %%
+from histotransfer.study.complexity import studied_nets
+from histotransfer.study.verdicts import Study
+
+trained = complexity_table(studied_nets(Study("study", "results")))
+limits = trained[["auroc", "low", "high"]].to_numpy()
+trained["AUROC"] = [number(*row) for row in limits]
+shown = ["parameters", "AUROC", "images", "patients"]
+trained.set_index(["net", "training"])[shown]
 
 # %% [markdown]
 # ## How far to trust the plot
@@ -298,7 +346,7 @@ check_front(front)
 # ## Take home
 #
 # - Picture size moves operations, depth moves parameters, gates move parameters only, precision moves bytes.
-# - A picture of half the side costs a quarter of the operations, and here little of the AUROC.
+# - A picture of half the side costs a quarter of the operations; what it costs in AUROC could not be told from nothing here.
 # - Which exit is best depends on the colours it sees: measure every exit before paying for the last one.
 # - Size without accuracy is a number; accuracy without an interval is another.
 #

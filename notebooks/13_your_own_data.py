@@ -11,8 +11,18 @@
 # **Needs** chapters {doc}`Data <01_data>`, {doc}`Transfer <04_transfer>` and {doc}`Evaluation <05_evaluation>`;
 # for real use about ten patients of each class.
 #
-# Give `images` the path of your CSV (or of a folder with one folder a class, then also `pattern`), and `profile="lite"`. With
-# `data_root` the network learns lung tissue (LC25000) first. As long as `images` is empty, phantom images stand in.
+# As long as `images` is empty, phantom images stand in. For your own, give `images` a CSV, or a folder with one folder a class and
+# `pattern`, which says how a file's name tells the patient (the last exercise below); paths are as seen from the repository:
+#
+# ```sh
+# histotransfer book run 13_your_own_data --out mine.ipynb \
+#   -p profile lite -p images my.csv
+# histotransfer book run 13_your_own_data --out mine.ipynb \
+#   -p profile lite -p images my-folder \
+#   -p pattern '(?P<patient>P\d+)_.*'
+# ```
+#
+# With `data_root` the network learns lung tissue (LC25000) first.
 
 # %% tags=["parameters"]
 profile = "phantom"
@@ -150,7 +160,19 @@ found = difference[difference["metric"].isin(["accuracy", "auroc"])]
 shown = ["metric", "value", "low", "high", "smallest"]
 found.set_index("magnification")[[*shown, "images", "patients"]].round(2)
 
+# %%
+answer = found[found["metric"] == "auroc"].iloc[-1]
+low, high = answer["low"], answer["high"]
+if low > 0:
+    print("yes: the ladder's AUROC is higher")
+elif high < 0:
+    print("no: the ladder's AUROC is lower")
+else:
+    print("not told apart: the probe, which is cheaper, will do")
+
 # %% [markdown]
+# The answer is by the interval of AUROC over all test images; an interval that is missing tells nothing apart either.
+#
 # One fold has few test patients. `--set fold=1` and so on test the others, one fold at a time.
 #
 # ## Predicting new pictures

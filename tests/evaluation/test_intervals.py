@@ -13,6 +13,7 @@ from histotransfer.evaluation.intervals import (
     jackknife,
     leave_one_out,
     limits,
+    smallest_distance,
 )
 
 BOUNDED = ["accuracy", "balanced_accuracy", "auroc", "average_precision", "sensitivity", "specificity", "f1", "brier"]
@@ -287,3 +288,14 @@ def test_intervals_cover_the_truth_and_power_is_what_it_says():
     for metric, gap in gaps.items():
         error = np.mean(promised[metric]) / (norm.ppf(0.975) + norm.ppf(0.8))
         assert shown[metric] / 200 == pytest.approx(norm.cdf(gap / error - norm.ppf(0.975)), abs=0.08)
+
+
+def test_the_smallest_distance_is_that_of_a_mean(make_predictions):
+    """Patients with one image each: accuracy is a mean of independent hits, its standard error is known."""
+    table = make_predictions(patients=40, images=1, seed=1)
+    hits = (table["logit_malignant"] > table["logit_benign"]) == (table["truth"] == "malignant")
+    by_class = [own.to_numpy(float) for _, own in hits.groupby(table["truth"])]
+    error = np.sqrt(sum(own.var(ddof=1) * len(own) for own in by_class)) / len(hits)
+    found = smallest_distance(table, "accuracy")
+    assert found == pytest.approx((t.ppf(0.975, 38) + t.ppf(0.8, 38)) * error, rel=0.05)
+    assert np.isnan(smallest_distance(make_predictions(patients=2, images=4), "accuracy"))

@@ -19,7 +19,8 @@ from histotransfer.study.complexity import (
     read_nets,
     run_probes,
     run_scratch,
-    trained_nets,
+    size_gaps,
+    studied_nets,
 )
 from histotransfer.study.plan import planned_runs, read_plan
 from histotransfer.study.records import image_paths, read_run
@@ -100,21 +101,21 @@ def test_gaps_are_those_of_the_two_values(experiment):
     gaps = exit_gaps(experiment, 32)
     assert len(gaps) == 3
     table = complexity_table(read_nets(experiment.parent)).query("precision == 'float32'").set_index("net")["auroc"]
-    for run, text in gaps["auroc"].items():
-        assert float(text.split(" ")[0]) == pytest.approx(table[run.split("-")[0]] - table["block4"], abs=0.0051)
+    for name, text in gaps["difference"].items():
+        expected = table[name.removesuffix(" minus block4")] - table["block4"]
+        assert float(text.split(" ")[0]) == pytest.approx(expected, abs=0.0051)
 
 
-def test_gaps_of_precisions_are_minus_float32(tmp_path, make_predictions, write_made_run):
-    for bits, shift in {"float32": 0.0, "float16": 0.0, "int8": -2.0}.items():
+def test_gaps_say_which_way_where_the_interval_leaves_out_none(tmp_path, make_predictions, write_made_run):
+    for net, shift in {"32-float32": 0.0, "32-float16": 0.0, "32-int8": -2.0, "16-float32": 2.0}.items():
         table = make_predictions(patients=20, images=8, magnifications=(40, 100, 200, 400))
         table["logit_malignant"] += shift * (table["truth"] == "malignant").map({True: 1, False: -1})
-        write_made_run(tmp_path / f"block4-32-{bits}", predictions=table)
+        write_made_run(tmp_path / f"block4-{net}", predictions=table)
     gaps = precision_gaps(tmp_path, [32])
-    assert gaps.index.tolist() == [
-        "block4-32-float16 minus block4-32-float32",
-        "block4-32-int8 minus block4-32-float32",
-    ]
-    assert gaps["auroc"].iloc[0] == "0.00" and gaps["auroc"].iloc[1].startswith("-0.")
+    names = ["float16 minus float32, 32 pixels", "int8 minus float32, 32 pixels"]
+    assert gaps["AUROC"].to_dict() == dict(zip(names, ["not told apart", "lower"], strict=True))
+    assert gaps["difference"].iloc[0] == "0.00" and gaps["difference"].iloc[1].startswith("-0.")
+    assert size_gaps(tmp_path, [32, 16])["AUROC"].to_dict() == {"16 minus 32 pixels": "higher"}
 
 
 def test_arms_of_the_study_are_taken_in_once_they_are_there(tmp_path, make_predictions, write_made_run):
@@ -127,7 +128,7 @@ def test_arms_of_the_study_are_taken_in_once_they_are_there(tmp_path, make_predi
             record |= {"config": {"size": 224, "normaliser": "macenko"}, "metrics": {}}
             for stage in ("", "-after-head"):
                 write_made_run(tmp_path / "primary" / f"{run.name}{stage}", predictions=own, record=record)
-    ((net, found),) = trained_nets(study).items()
+    ((net, found),) = studied_nets(study).items()
     assert net == ("block4-se", 224, "float32", "trained", "macenko")
     assert found["group"].nunique() == 10 and set(found["seeds"]) == {3}
 

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from histotransfer.errors import HistotransferError
-from histotransfer.evaluation.intervals import differences, intervals
+from histotransfer.evaluation.intervals import differences, intervals, smallest_distance
 from histotransfer.evaluation.metrics import MEAN_OVER, image_metrics
 from histotransfer.study.plan import planned_runs, read_plan
 from histotransfer.study.records import read_run
@@ -78,9 +78,25 @@ def test_accuracy_is_judged_at_each_magnification(results):
     assert (table["images"] == 60).all()
     assert (table["majority"] == 0.5).all()
     assert table["value"].between(table["low"], table["high"]).all()
+    own = Study(STUDY, results).predictions("primary", "se-lung").query("magnification == 40")
+    assert table.loc["40", "smallest"] == pytest.approx(smallest_distance(own, "accuracy"), nan_ok=True)
     for row in table.itertuples():
         expected = "supported here" if row.low >= 0.84 else "contradicted here" if row.high < 0.84 else "undecided"
         assert row.verdict == expected
+
+
+def test_each_seed_alone_is_told_apart(results):
+    study = Study(STUDY, results)
+    table = study.by_seed(PRIMARY)
+    assert table.index.tolist() == ["C1 at 40x", "C1 at 100x", "C1 at 200x", "C1 at 400x", "C2", "C3a", "C4b"]
+    assert table.columns.tolist() == ["seed 0", "seed 1", "seed 2"]
+    own = study.predictions("primary", "se-lung", seeds=(1,))
+    own = own[own["magnification"] == 40]
+    assert table.loc["C1 at 40x", "seed 1"] == image_metrics(own)["accuracy"]
+    tables = {arm: study.predictions("primary", arm, seeds=(2,)) for arm in ("se-lung", "plain")}
+    tables = {arm: own[own["magnification"] != 400] for arm, own in tables.items()}
+    expected = differences([(tables["se-lung"], tables["plain"])], "magnification").loc["accuracy", "value"]
+    assert table.loc["C4b", "seed 2"] == pytest.approx(expected)
 
 
 def test_overfitting_is_the_gap_of_the_same_images_seen_and_unseen(tmp_path, make_predictions, write_made_run):

@@ -92,6 +92,22 @@ def differences(
     )
 
 
+def smallest_distance(
+    predictions: pd.DataFrame, metric: str, by: str | None = None, *, level: float = LEVEL, power: float = POWER
+) -> float:
+    """The smallest true distance of a metric from a fixed value that this design would have shown, with that power.
+
+    As `smallest` of `differences`, with the standard error of `intervals`; NaN where that is 0 or a class has
+    one group only.
+    """
+    arm = scored(predictions, by)
+    if not enough(arm.classes):
+        return np.nan
+    left = arm.values(leave_one_out(arm.classes))[metric]
+    error, freedom = jackknife(left, arm.shares(metric), arm.classes)
+    return float((stdtrit(freedom, (1 + level) / 2) + stdtrit(freedom, power)) * error) if error > NONE else np.nan
+
+
 def mean_gaps(pairs: Sequence[tuple[Metrics, Metrics]]) -> Metrics:
     """The mean over pairs of first minus second, None where one is."""
     found = {}

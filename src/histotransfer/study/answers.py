@@ -21,7 +21,8 @@ COLUMNS = ("claim", "compared", "metric", "result", "n", "smallest", "verdict", 
 def answers(study: Study) -> pd.DataFrame:
     """One row a claim, or several where a claim has parts: index `id`, columns `COLUMNS`.
 
-    `smallest` is the smallest true difference that the design would have shown with a power of 0.8.
+    `smallest` is the smallest true difference, for C1 distance from its threshold, that the design would have shown
+    with a power of 0.8.
     """
     rows = [*_accuracy(study), *_differences(study), *_convergence(study), *_overfitting(study), _size()]
     table = pd.DataFrame(rows).set_index("id").sort_index(kind="stable")
@@ -82,7 +83,7 @@ def _size() -> dict:
         "result": f"{stated:.1f} MB, not {STATED_MB}",
         "verdict": f"{CONTRADICTED}, as one float32 network",
         "command": "none",
-        "record": "chapter 03",
+        "record": "the chapter on SE-DenseNet",
     }
 
 

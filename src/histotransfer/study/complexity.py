@@ -9,7 +9,7 @@ import contextlib
 import copy
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -30,7 +30,7 @@ from histotransfer.stain import normaliser
 from histotransfer.study.probe import FoldFeatures, ProbeStudy
 from histotransfer.study.records import Run, environment, read_run, write_json, write_run
 from histotransfer.study.runner import UNFINISHED, checkpoint_of, data_of, last_rung, predictions_table
-from histotransfer.study.tables import formatted, gap, patients_of
+from histotransfer.study.tables import gap, number, patients_of
 from histotransfer.study.verdicts import NotRunYet, Study
 from histotransfer.tiles import TileSource, load_tiles
 from histotransfer.transfer.ladder import Report, climb, history
@@ -48,10 +48,11 @@ NETS: dict[str, dict[str, Any]] = {
     SMALL: {"positions": (), **CONFIGURATIONS["densenet40-k12"], "stem": "imagenet"},
 }
 """Name to keyword arguments of `SEDenseNet`; those named as an exit are cut off there."""
-TRAINED = {  # nets that the study trains at 224 pixels: experiment and arm
-    "block4": ("primary", "plain"),
-    "block4-se": ("primary", "se"),
-    "block4-se-everywhere": ("se-placement", "everywhere"),
+STUDIED = {  # nets of the study at 224 pixels, to be held against one another: experiment and arm
+    ("block4", "frozen"): ("primary", "frozen-probe"),
+    ("block4", "trained"): ("primary", "plain"),
+    ("block4-se", "trained"): ("primary", "se"),
+    ("block4-se-everywhere", "trained"): ("se-placement", "everywhere"),
 }
 TIMES = "times.csv"
 TIMED_IMAGES, TIMED_REPEATS = 8, 5
@@ -253,13 +254,13 @@ def read_nets(results: str | Path) -> dict[Net, pd.DataFrame]:
     return found
 
 
-def trained_nets(study: Study) -> dict[Net, pd.DataFrame]:
-    """Predictions of the arms of `TRAINED` that are finished, averaged over their seeds."""
+def studied_nets(study: Study) -> dict[Net, pd.DataFrame]:
+    """Predictions of the arms of `STUDIED` that are finished, averaged over their seeds."""
     found = {}
-    for name, (experiment, arm) in TRAINED.items():
+    for (name, training), (experiment, arm) in STUDIED.items():
         with contextlib.suppress(NotRunYet):
             config = study.runs(experiment, arm)[0].record["config"]
-            net = Net(name, config["size"], "float32", "trained", config["normaliser"])
+            net = Net(name, config["size"], "float32", training, config["normaliser"])
             found[net] = study.predictions(experiment, arm)
     return found
 
@@ -268,7 +269,7 @@ def complexity_table(nets: Mapping[Net, pd.DataFrame], times: pd.DataFrame | Non
     """What each net costs and how well it tells malignant from benign, by increasing operations.
 
     Args:
-        nets: as `read_nets` and `trained_nets` return them.
+        nets: as `read_nets` and `studied_nets` return them.
         times: as `measure_times` writes them; without them `ms` is missing.
 
     Returns:
@@ -297,26 +298,47 @@ def complexity_table(nets: Mapping[Net, pd.DataFrame], times: pd.DataFrame | Non
 
 
 def exit_gaps(experiment: str | Path, size: int = 224) -> pd.DataFrame:
-    """AUROC of each earlier exit minus that of the whole frozen trunk, paired by patient, as people read it.
+    """AUROC of each earlier exit minus that of the whole frozen trunk, mean over 40x, 100x and 200x, paired by patient.
+
+    Returns:
+        Index "exit minus exit"; `difference` with its interval; `AUROC`, one of `DIRECTIONS`; `images`, `patients`.
 
     Raises:
         HistotransferError: a run is missing or damaged.
     """
-    *early, last = (read_run(Path(experiment) / f"{leave}-{size}-float32") for leave in EXITS)
-    return _mean_gaps((last, run) for run in early)
+    *early, last = EXITS
+    runs = {leave: read_run(Path(experiment) / f"{leave}-{size}-float32") for leave in EXITS}
+    return _mean_gaps({f"{leave} minus {last}": (runs[last], runs[leave]) for leave in early})
+
+
+def size_gaps(experiment: str | Path, sizes: Sequence[int] = SIZES) -> pd.DataFrame:
+    """AUROC of the whole frozen trunk on smaller pictures minus that on the largest, as `exit_gaps`."""
+    largest, *smaller = (read_run(Path(experiment) / f"block4-{size}-float32") for size in sizes)
+    names = [f"{size} minus {sizes[0]} pixels" for size in sizes[1:]]
+    return _mean_gaps({name: (largest, run) for name, run in zip(names, smaller, strict=True)})
 
 
 def precision_gaps(experiment: str | Path, sizes: Sequence[int] = SIZES) -> pd.DataFrame:
     """AUROC of the whole trunk in fewer bits minus that in float32, as `exit_gaps`."""
-    folder = Path(experiment)
-    runs = {
-        (size, bits): read_run(folder / f"block4-{size}-{bits}")
-        for size in sizes
-        for bits in ("float32", "float16", "int8")
-    }
-    return _mean_gaps((runs[size, "float32"], run) for (size, bits), run in runs.items() if bits != "float32")
+    pairs = {}
+    for size in sizes:
+        whole, *fewer = (read_run(Path(experiment) / f"block4-{size}-{bits}") for bits in BYTES)
+        names = [f"{bits} minus float32, {size} pixels" for bits in list(BYTES)[1:]]
+        pairs |= {name: (whole, run) for name, run in zip(names, fewer, strict=True)}
+    return _mean_gaps(pairs)
 
 
-def _mean_gaps(pairs: Iterable[tuple[Run, Run]]) -> pd.DataFrame:
-    gaps = pd.concat([gap(reference, other) for reference, other in pairs])
-    return formatted(gaps[gaps["magnification"] == MEAN], ["auroc"]).droplevel("magnification")
+LOWER, HIGHER, NEITHER = DIRECTIONS = ("lower", "higher", "not told apart")
+
+
+def _mean_gaps(pairs: Mapping[str, tuple[Run, Run]]) -> pd.DataFrame:
+    rows = {}
+    for name, (reference, other) in pairs.items():
+        found = gap(reference, other).set_index(["magnification", "metric"]).loc[(MEAN, "auroc")]
+        said = HIGHER if found["low"] > 0 else LOWER if found["high"] < 0 else NEITHER
+        rows[name] = {
+            "difference": number(*found[["value", "low", "high"]]),
+            "AUROC": said,
+            **found[["images", "patients"]],
+        }
+    return pd.DataFrame.from_dict(rows, orient="index")

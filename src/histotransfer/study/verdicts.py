@@ -16,7 +16,14 @@ import pandas as pd
 from histotransfer.errors import HistotransferError
 from histotransfer.evaluation.comparisons import holm, permutation_test, resampled_interval, verdict
 from histotransfer.evaluation.failures import convergence, convergence_level, curve
-from histotransfer.evaluation.intervals import Pairs, all_metrics, differences, intervals
+from histotransfer.evaluation.intervals import (
+    Pairs,
+    all_metrics,
+    differences,
+    intervals,
+    mean_gaps,
+    smallest_distance,
+)
 from histotransfer.evaluation.metrics import MEAN, MEAN_OVER
 from histotransfer.evaluation.pooling import pool
 from histotransfer.study.plan import planned_runs, read_plan
@@ -183,11 +190,11 @@ class Study:
             raise NotRunYet(f"none of {', '.join(arm for _, arm in arms)} is run yet")
         return pd.concat([gap(reference, run, part) for run in found], ignore_index=True)
 
-    def pairs(self, comparison: Comparison) -> Pairs:
-        """The predictions that a comparison is about."""
+    def pairs(self, comparison: Comparison, seeds: Collection[int] = ()) -> Pairs:
+        """The predictions that a comparison is about; of some seeds only, if these are given."""
         tables = {}
         for arm in {arm for pair in comparison.pairs for arm in pair}:
-            table = self.predictions(comparison.experiment, arm)
+            table = self.predictions(comparison.experiment, arm, seeds=seeds)
             tables[arm] = table[table["magnification"].isin(comparison.magnifications)].reset_index(drop=True)
         return [(tables[one], tables[other]) for one, other in comparison.pairs]
 
@@ -244,12 +251,34 @@ class Study:
                 "value": value,
                 "low": low,
                 "high": high,
+                "smallest": smallest_distance(own, "accuracy"),
                 "majority": max(np.mean(own["truth"] == name) for name in own["truth"].unique()),
                 "balanced_accuracy": found.loc["balanced_accuracy", "value"],
                 "images": len(own),
                 "patients": patients_of(own),
                 "verdict": verdict(low, high, threshold),
             }
+        return pd.DataFrame.from_dict(rows, orient="index")
+
+    def by_seed(self, comparisons: Sequence[Comparison]) -> pd.DataFrame:
+        """What each seed alone would have given: one row a magnification of C1 and a comparison, one column a seed.
+
+        What is not run yet is left out.
+        """
+        rows: dict[str, dict[str, float]] = {}
+        for seed in read_plan(self.study / "primary.toml").seeds:
+            with contextlib.suppress(NotRunYet):
+                table = self.predictions("primary", PROPOSED, seeds=(seed,))
+                for magnification, own in table.groupby("magnification"):
+                    row = rows.setdefault(f"C1 at {magnification}x", {})
+                    row[f"seed {seed}"] = all_metrics(own)["accuracy"]
+        for comparison in comparisons:
+            by = "magnification" if len(comparison.magnifications) > 1 else None
+            for seed in read_plan(self.study / f"{comparison.experiment}.toml").seeds:
+                with contextlib.suppress(NotRunYet):
+                    pairs = self.pairs(comparison, (seed,))
+                    gaps = mean_gaps([(all_metrics(one, by), all_metrics(other, by)) for one, other in pairs])
+                    rows.setdefault(comparison.claim, {})[f"seed {seed}"] = gaps[comparison.metric]
         return pd.DataFrame.from_dict(rows, orient="index")
 
     def overfitting(self) -> pd.DataFrame:
