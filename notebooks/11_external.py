@@ -60,7 +60,9 @@ by_slide
 from histotransfer.study.tables import formatted
 
 primary = ["plain", "se", "plain-lung", "se-lung"]
-outside = study.external([("primary", arm) for arm in primary])
+outside = study.external(
+    [*(("primary", arm) for arm in primary), ("final", "final")]
+)
 formatted(outside, ["auroc", "accuracy", "sensitivity", "specificity"])
 
 # %%

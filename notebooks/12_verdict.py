@@ -159,7 +159,9 @@ formatted(with_intervals(trained), ["accuracy", "balanced_accuracy"])
 #
 # | id | question | where it is answered |
 # |---|---|---|
+# | Q1 | eight subtypes instead of two classes | chapter {doc}`08_subtypes` |
 # | Q2 | complexity against accuracy | chapter {doc}`09_complexity` |
+# | Q3 | other strategies and sources; the final recipe | chapter {doc}`10_strategies` |
 # | N1 | where gates sit, and how wide | chapter {doc}`07_ablations` |
 # | N2 | each magnification | above, and chapter {doc}`05_evaluation` |
 # | N3 | an independent data set | chapter {doc}`11_external` |
