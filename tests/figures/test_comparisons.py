@@ -35,6 +35,15 @@ def test_forest_draws_every_interval():
     assert "all, probe 0.70 [0.60,\N{NO-BREAK SPACE}0.80], ladder 0.50" in figure.alt
 
 
+def test_a_forest_says_what_the_larger_class_alone_gets():
+    row = {"run": "a", "magnification": "40", "metric": "accuracy", "value": 0.7, "low": 0.6, "high": 0.8}
+    table = pd.DataFrame([row | {"images": 20, "patients": "2 + 3"}])
+    figure = figures.forest(table, "accuracy", larger_class=pd.Series({"40": 0.62}))
+    (axis,) = figure.axes
+    assert [line.get_xdata().tolist() for line in axis.lines if line.get_label() == "larger class"] == [[0.62]]
+    assert figure.alt.endswith("Always answering with the larger class: 40x 0.62.")
+
+
 def test_a_forest_of_differences_has_a_line_at_none():
     row = {"run": "b minus a", "magnification": "all", "metric": "auroc", "images": 20, "patients": "2 + 3"}
     for value, low, high in ((-0.2, -0.5, 0.1), (0.2, 0.1, 0.3)):

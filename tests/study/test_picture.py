@@ -3,10 +3,19 @@ from pathlib import Path
 import pytest
 
 from histotransfer.study.answers import answers
-from histotransfer.study.picture import bar, caption, measured, picture, verdicts, write_summary
+from histotransfer.study.picture import (
+    attention,
+    bar,
+    caption,
+    larger_class,
+    measured,
+    picture,
+    verdicts,
+    write_summary,
+)
 from histotransfer.study.plan import planned_runs, read_plan
 from histotransfer.study.tables import number, with_intervals
-from histotransfer.study.verdicts import Study
+from histotransfer.study.verdicts import NotRunYet, Study
 
 STUDY = Path(__file__).parents[2] / "study"
 
@@ -40,17 +49,29 @@ def test_the_table_has_a_line_an_answer(study):
 
 
 def test_the_figure_shows_both_splits_beside_the_claim(study):
-    figure = picture(measured(study), 0.84)
+    figure = picture(study, measured(study))
     labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
-    assert labels == ["split by patient", "split by image", "claimed: 0.84"]
-    assert figure.alt.endswith("stands at 0.84.") and "split by image" in figure.alt
+    assert labels == ["split by patient", "split by image", "claimed: 0.84", "larger class"]
+    assert "stands at 0.84." in figure.alt and "split by image" in figure.alt
+    shares = larger_class(study)
+    assert shares.index.tolist() == ["40", "100", "200", "mean"] and shares.between(0.5, 1).all()
+    assert figure.alt.endswith(f"mean {shares['mean']:.2f}.")
 
 
 def test_the_caption_has_the_numbers_of_the_records(study):
     table = with_intervals({"a": study.within("leakage-trained", "image")}).set_index(["magnification", "metric"])
-    assert f"split by image {number(*table.loc[('mean', 'accuracy'), ['value', 'low', 'high']])} (" in caption(
+    assert f"split by image {number(*table.loc[('mean', 'accuracy'), ['value', 'low', 'high']])}: mean" in caption(
         measured(study)
     )
+
+
+def test_the_remark_on_attention_has_the_gate_that_moved_most(study):
+    folder = study.results / "gates"
+    with pytest.raises(NotRunYet, match="gates"):
+        attention(study)
+    folder.mkdir()
+    (folder / "gates.csv").write_text("gate,lowest,highest\na,0.998,1.001\nb,1,1\n")
+    assert "than 0.002. " in attention(study)
 
 
 def test_the_bar_is_the_paired_difference_from_the_probe(study):

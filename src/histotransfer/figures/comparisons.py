@@ -13,13 +13,16 @@ from histotransfer.figures.style import PALETTE, WIDTH, described, run_colours
 from histotransfer.study.tables import number
 
 
-def forest(table: pd.DataFrame, metric: str, claim: float | None = None) -> Figure:
+def forest(
+    table: pd.DataFrame, metric: str, claim: float | None = None, larger_class: pd.Series | None = None
+) -> Figure:
     """One metric of every run at every magnification, with intervals.
 
     Args:
         table: as `study.tables.with_intervals` makes it, or `gap`: then with a line where there is no difference.
         metric: accuracy, auroc, ...
         claim: what somebody says the metric is: a dashed line.
+        larger_class: accuracy of always answering with it, by magnification: short grey lines.
     """
     rows = table[table["metric"] == metric]
     magnifications, runs = list(dict.fromkeys(rows["magnification"])), list(dict.fromkeys(rows["run"]))
@@ -53,6 +56,11 @@ def forest(table: pd.DataFrame, metric: str, claim: float | None = None) -> Figu
     told = "" if claim is None else f" The dashed line of the claim stands at {claim:g}."
     if claim is not None:
         axis.axvline(claim, color="0.3", ls="--", lw=1, label=f"claimed: {claim:g}")
+    if larger_class is not None:
+        y = [magnifications.index(m) for m in larger_class.index]
+        axis.plot(larger_class, y, ls="", marker="|", ms=16, mew=2, color="0.5", zorder=0, label="larger class")
+        shares = ", ".join(f"{names[at]} {share:.2f}" for at, share in zip(y, larger_class, strict=True))
+        told += f" Always answering with the larger class: {shares}."
     described(figure, f"{name} with 95 % intervals. {'; '.join(said)}.{told}")
     axis.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return figure
