@@ -57,7 +57,9 @@ from histotransfer import figures
 
 ends = {"auroc": "value", "auroc_low": "low", "auroc_high": "high"}
 judged = table.dropna(subset=["auroc"]).rename(columns=ends)
-figure = figures.means_with_intervals(judged, "AUROC, one against the rest")
+figure = figures.means_with_intervals(
+    judged, "AUROC, one against the rest", nothing=0.5
+)
 
 # %% [markdown]
 # ## Who is taken for whom

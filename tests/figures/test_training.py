@@ -44,7 +44,7 @@ def test_compared_curves_have_a_panel_a_question():
     seeds = figures.by_seed(run, "validation_log_loss")
     assert seeds.index.tolist() == [1, 2, 3] and seeds[0].tolist() == [0.7, 0.5, 0.6]
     figure = figures.compared_curves({"F1": {"few": seeds}, "F2": {"with": seeds, "without": seeds + 1}})
-    assert [axis.get_title() for axis in figure.axes] == ["F1", "F2"]
+    assert [axis.get_legend().get_title().get_text() for axis in figure.axes] == ["F1", "F2"]
     assert figure.axes[0].get_ylabel() == "log-loss (nats)"
     assert "F2, without: 1.70 in epoch 1, lowest 1.50 in epoch 2, 1.60 in epoch 3" in figure.alt
 

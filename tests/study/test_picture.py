@@ -50,7 +50,7 @@ def test_the_table_has_a_line_an_answer(study):
 
 def test_the_figure_shows_both_splits_beside_the_claim(study):
     figure = picture(study, measured(study))
-    labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels == ["split by patient", "split by image", "claimed: 0.84", "larger class"]
     assert "stands at 0.84." in figure.alt and "split by image" in figure.alt
     shares = larger_class(study)

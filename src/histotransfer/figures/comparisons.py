@@ -9,7 +9,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from histotransfer.evaluation.pareto import pareto_front
-from histotransfer.figures.style import PALETTE, WIDTH, described, run_colours
+from histotransfer.figures.style import PALETTE, SMALL, WIDTH, described, legend_above, run_colours
 from histotransfer.study.tables import number
 
 
@@ -26,8 +26,10 @@ def forest(
     """
     rows = table[table["metric"] == metric]
     magnifications, runs = list(dict.fromkeys(rows["magnification"])), list(dict.fromkeys(rows["run"]))
-    figure, axis = plt.subplots(figsize=(WIDTH, 0.9 + 0.28 * max(len(rows), 3)), layout="constrained")
-    spread = np.linspace(-0.25, 0.25, len(runs)) if len(runs) > 1 else [0]
+    figure, axis = plt.subplots(
+        figsize=(WIDTH, 1.2 + max(0.42 * len(magnifications), 0.2 * len(rows))), layout="constrained"
+    )
+    spread = np.linspace(-0.3, 0.3, len(runs)) if len(runs) > 1 else [0]
     for offset, (run, colour) in zip(spread, run_colours(runs).items(), strict=True):
         own = rows[rows["run"] == run]
         y = np.array([magnifications.index(m) for m in own["magnification"]]) + offset
@@ -39,7 +41,7 @@ def forest(
         f"{name}\n{images} images, {patients} patients"
         for name, images, patients in zip(names, about["images"], about["patients"], strict=True)
     ]
-    axis.set_yticks(range(len(magnifications)), labels, fontsize=8)
+    axis.set_yticks(range(len(magnifications)), labels, fontsize=SMALL)
     name = metric.replace("_", " ").replace("auroc", "AUROC")
     if "smallest" in table:  # which a difference has, and nothing else
         axis.axvline(0, color="0.6", lw=1)
@@ -62,31 +64,32 @@ def forest(
         shares = ", ".join(f"{names[at]} {share:.2f}" for at, share in zip(y, larger_class, strict=True))
         told += f" Always answering with the larger class: {shares}."
     described(figure, f"{name} with 95 % intervals. {'; '.join(said)}.{told}")
-    axis.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    legend_above(figure, columns=3)
     return figure
 
 
-def means_with_intervals(table: pd.DataFrame, label: str) -> Figure:
-    """A value a row with its interval, such as one metric of several arms or their differences; a line stands at 0.
+def means_with_intervals(table: pd.DataFrame, label: str, nothing: float = 0) -> Figure:
+    """A value a row with its interval, such as one metric of several arms or their differences.
 
     Args:
         table: indexed by name: `value`, `low`, `high`, `images`, `patients`.
         label: of the axis, with its unit.
+        nothing: the value of no difference, or of guessing, where a line stands.
     """
     figure, axis = plt.subplots(figsize=(WIDTH, 0.9 + 0.3 * len(table)), layout="constrained")
     y = np.arange(len(table))
     axis.hlines(y, table["low"], table["high"], color=PALETTE["blue"], lw=2)
     axis.plot(table["value"], y, "o", color=PALETTE["blue"])
-    axis.axvline(0, color="0.6", lw=1)
+    axis.axvline(nothing, color="0.6", lw=1)
     counts = [f"{row.images} images, {row.patients} patients" for row in table.itertuples()]
     alike = len(set(counts)) == 1
     axis.set_yticks(y, table.index if alike else [f"{name}\n{n}" for name, n in zip(table.index, counts, strict=True)])
-    axis.tick_params(axis="y", labelsize=10 if alike else 8)
+    axis.tick_params(axis="y", labelsize=10 if alike else SMALL)
     if table[["value", "low"]].min(axis=None) >= 0 and table[["value", "high"]].max(axis=None) <= 1:
         axis.set_xlim(right=1.02)
     values = [number(row.value, row.low, row.high) for row in table.itertuples()]
     for place, text in zip(y, values, strict=True):
-        axis.text(1.02, place, text, transform=axis.get_yaxis_transform(), va="center", fontsize=8)
+        axis.text(1.02, place, text, transform=axis.get_yaxis_transform(), va="center", fontsize=SMALL)
     about = f"{counts[0]}; 95 % intervals by patient" if alike else "95 % intervals by patient"
     axis.set_xlabel(f"{label}\n{about}")
     axis.set_ylim(len(table) - 0.5, -0.5)
@@ -102,7 +105,7 @@ def pareto(table: pd.DataFrame, cost: str) -> Figure:
         cost: its column: GFLOPs, MB, ms or parameters; drawn on a logarithmic axis.
     """
     rows = table.dropna(subset=[cost, "auroc"]).sort_values(cost, ignore_index=True)
-    figure, axis = plt.subplots(figsize=(WIDTH, 3.9), layout="constrained")
+    figure, axis = plt.subplots(figsize=(WIDTH, 5), layout="constrained")
     front = rows[pareto_front(rows[cost].to_numpy(), rows["auroc"].to_numpy())]
     axis.plot(front[cost], front["auroc"], color="0.6", lw=1.5, zorder=0)
     markers = dict(zip(sorted(rows["net"].unique()), "osD^vP*X<>", strict=False))
@@ -112,7 +115,7 @@ def pareto(table: pd.DataFrame, cost: str) -> Figure:
         axis.errorbar(own[cost], own["auroc"], errors, fmt=markers[net], color=colours[size], ms=6, lw=1, alpha=0.85)
     handles = [Line2D([], [], marker=marker, color="0.3", ls="", label=net) for net, marker in markers.items()]
     handles += [Patch(color=colour, label=f"{size} pixels") for size, colour in colours.items()]
-    axis.legend(handles=handles, loc="upper left", bbox_to_anchor=(1, 1))
+    legend_above(figure, handles)
     units = {"GFLOPs": "billion multiply-adds an image", "MB": "megabytes of weights", "ms": "milliseconds an image"}
     axis.set(xscale="log", xlabel=units.get(cost, cost), ylabel="AUROC, mean over 40x, 100x, 200x")
     axis.xaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), major_formatter="{x:g}", minor_formatter=NullFormatter())

@@ -9,7 +9,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from histotransfer.figures.style import CLASS_COLOURS, PALETTE, WIDTH, described
+from histotransfer.figures.style import CLASS_COLOURS, PALETTE, SMALL, WIDTH, described, legend_above
 from histotransfer.stain import to_lab
 from histotransfer.tiles import decode
 
@@ -44,7 +44,7 @@ def images_per_patient(patients: pd.DataFrame) -> Figure:
     axis.bar(range(len(counts)), counts["images"], color=counts["label"].map(CLASS_COLOURS), width=0.9)
     axis.set(xlabel="patient (base number)", ylabel="images", xticks=[], xlim=(-0.6, len(counts) - 0.4))
     handles = [Patch(color=colour, label=label) for label, colour in CLASS_COLOURS.items()]
-    axis.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+    legend_above(figure, handles)
     return figure
 
 
@@ -54,14 +54,14 @@ def colour_per_patient(patients: pd.DataFrame) -> Figure:
     Args:
         patients: as `study.patients.per_patient` makes it.
     """
-    figure, axis = plt.subplots(figsize=(5.6, 4), layout="constrained")
+    figure, axis = plt.subplots(figsize=(WIDTH, 4), layout="constrained")
     for label, colour in CLASS_COLOURS.items():
         rows = patients[patients["label"] == label]
         axis.errorbar(
             rows["a"], rows["b"], rows["b_sd"], rows["a_sd"], "o", color=colour, ms=4, lw=1, alpha=0.8, label=label
         )
     axis.set(xlabel="mean a* (green to red)", ylabel="mean b* (blue to yellow)")
-    axis.legend()
+    legend_above(figure)
     return figure
 
 
@@ -71,7 +71,7 @@ def colour_clusters(table: pd.DataFrame, patients: int) -> Figure:
     shown = [group for pair in zip(*by_label, strict=False) for group in pair][:patients]
     rows = table[table["group"].isin(shown)]
     colours = np.array([to_lab(decode(path))[..., 1:].mean(axis=(0, 1)) for path in rows["path"]])
-    figure, axis = plt.subplots(figsize=(5.6, 4), layout="constrained")
+    figure, axis = plt.subplots(figsize=(WIDTH, 4), layout="constrained")
     sns.scatterplot(x=colours[:, 0], y=colours[:, 1], hue=rows["group"].to_numpy(), palette="colorblind", ax=axis)
     axis.set(xlabel="mean a* (green to red)", ylabel="mean b* (blue to yellow)")
     axis.legend(title="patient", loc="upper left", bbox_to_anchor=(1, 1))
@@ -99,7 +99,7 @@ def stain_plane(density: np.ndarray, stains: np.ndarray, shown: int = 4000) -> F
         panel.set(xlabel="first axis (optical density)", aspect="equal")
     panels[0].set(title="face on", ylabel="second axis")
     panels[1].set(title=f"edge on ({share:.1%} of the spread)", ylabel="third axis")
-    panels[0].legend(loc="upper left", fontsize=8)
+    legend_above(figure)
     return described(
         figure,
         "Optical densities of tissue pixels: face on they fan out between the two stain vectors, edge on they are flat;"
@@ -124,12 +124,12 @@ def picture_table(rows: Mapping[str, Sequence[np.ndarray | str]], columns: Seque
             axis.set(xticks=[], yticks=[], aspect="equal")
             sns.despine(ax=axis, left=True, bottom=True)
             if isinstance(picture, str):
-                axis.text(0.5, 0.5, picture, ha="center", va="center", fontsize=7, color=PALETTE["red"])
+                axis.text(0.5, 0.5, picture, ha="center", va="center", fontsize=SMALL, color=PALETTE["red"])
                 axis.set(xlim=(0, 1), ylim=(0, 1))
             else:
                 axis.imshow(picture, interpolation="nearest")
                 axis.add_patch(Rectangle((0, 0), 1, 1, transform=axis.transAxes, fill=False, ec="0.7", clip_on=False))
-        line[0].set_ylabel(name, fontsize=8, rotation=0, ha="right", va="center")
+        line[0].set_ylabel(name, fontsize=SMALL, rotation=0, ha="right", va="center")
     for axis, column in zip(axes[0], columns, strict=True):
-        axis.set_title(column, fontsize=8)
+        axis.set_title(column, fontsize=SMALL)
     return figure

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from histotransfer.evaluation.pointing import hottest
-from histotransfer.figures.style import CLASS_COLOURS, WIDTH, described
+from histotransfer.figures.style import CLASS_COLOURS, SMALL, WIDTH, described, legend_above
 
 
 def dense_block_with_gate(channels: int = 64, growth_rate: int = 32, layers: int = 3, reduction: int = 16) -> Figure:
@@ -98,7 +98,7 @@ def overlays(tiles: np.ndarray, maps: np.ndarray, titles: Sequence[str], masks: 
                 axis.contour(inside, levels=[0.5], colors="white", linewidths=0.9)
         for width, colour in ((4, "black"), (2, "white")):
             axes[1, i].plot(points[i, 1], points[i, 0], "x", color=colour, ms=9, mew=width)
-        axes[0, i].set_title(title, fontsize=8)
+        axes[0, i].set_title(title, fontsize=SMALL)
         said.append(f"{title.replace(chr(10), ', ')}: hottest cell {_place(points[i], size)}{where}")
     return described(figure, f"{count} images above their Grad-CAM. {'; '.join(said)}.")
 
@@ -132,10 +132,10 @@ def gate_profile(profiles: pd.DataFrame) -> Figure:
         axis.set_xlabel("channel, sorted")
         axis.set_title(name, fontsize=10)
         axis.ticklabel_format(axis="y", useOffset=False)
-        axis.tick_params(labelsize=8)
+        axis.tick_params(labelsize=SMALL)
         said.append(f"{name}: {own['value'].min():.6f} to {own['value'].max():.6f} over {len(order)} channels")
     for axis in axes[:, 0]:
         axis.set_ylabel("gate")
-    axes[0, 0].legend(fontsize=8)
+    legend_above(figure)
     counts = ", ".join(f"{n} {label}" for label, n in profiles.groupby("class")["patients"].first().items())
     return described(figure, f"Mean SE gates by class ({counts} patients). {'; '.join(said)}.")

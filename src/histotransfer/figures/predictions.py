@@ -12,7 +12,7 @@ from sklearn.metrics import average_precision_score, confusion_matrix, roc_auc_s
 
 from histotransfer.evaluation.curves import precision_recall_band, roc_band
 from histotransfer.evaluation.metrics import THRESHOLD, class_names, positive_class, predicted, scores
-from histotransfer.figures.style import CLASS_COLOURS, PALETTE, WIDTH, described, run_colours
+from histotransfer.figures.style import CLASS_COLOURS, PALETTE, SMALL, WIDTH, described, legend_above, run_colours
 from histotransfer.study.tables import number
 
 NAMED = 24  # patients whose names stand side by side on a page
@@ -92,10 +92,11 @@ def confusion(predictions: pd.DataFrame) -> Figure:
     text = np.array(
         [[f"{n}\n{rate:.0%}" for n, rate in zip(*row, strict=True)] for row in zip(counts, rates, strict=True)]
     )
-    figure, axis = plt.subplots(figsize=(3.6, 3.4), layout="constrained")
+    side, shown = min(2 + 0.8 * len(names), WIDTH), [name.replace("_", " ") for name in names]
+    figure, axis = plt.subplots(figsize=(side, side + (0.5 if len(names) > 2 else 0)), layout="constrained")
     sns.heatmap(
         rates, annot=text, fmt="", cmap="Blues", vmin=0, vmax=1, cbar=False, square=True, ax=axis,
-        xticklabels=names, yticklabels=names,
+        xticklabels=shown, yticklabels=shown, annot_kws={"fontsize": SMALL},
     )  # fmt: skip
     axis.set(xlabel="predicted", ylabel="truth")
     axis.set_title(_n(predictions), fontsize=10)
@@ -125,16 +126,13 @@ def patients(predictions: pd.DataFrame) -> Figure:
     axis.axhline(THRESHOLD, color="0.4", lw=1, ls="--")
     if named := len(about) <= NAMED:
         shown = [f"{group}\n{own['right']:.0%}" for group, own in about.iterrows()]
-        axis.set_xticks(range(len(about)), shown, rotation=90 if len(about) > 12 else 0, fontsize=8)
+        axis.set_xticks(range(len(about)), shown, rotation=90 if len(about) > 12 else 0, fontsize=SMALL)
     else:
         axis.set_xticks([])
     axis.set(ylabel=f"probability of {positive}", ylim=(-0.03, 1.03), xlim=(-0.6, len(about) - 0.4))
     axis.set_xlabel("patient, and share of its images that is right" if named else f"{len(about)} patients")
     classes = dict.fromkeys(about["truth"])
-    axis.legend(
-        handles=[Patch(color=CLASS_COLOURS.get(name, PALETTE["green"]), label=name) for name in classes],
-        loc="lower left", bbox_to_anchor=(0, 1), ncols=len(classes),
-    )  # fmt: skip
+    legend_above(figure, [Patch(color=CLASS_COLOURS.get(name, PALETTE["green"]), label=name) for name in classes])
     said = "; ".join(
         f"{group} ({own['truth']}) {own['right']:.0%} right, mean probability {own['mean']:.2f}"
         for group, own in about.iterrows()
@@ -151,7 +149,7 @@ def reliability_diagram(curves: Mapping[str, pd.DataFrame]) -> Figure:
     figure, axes = plt.subplots(
         1,
         len(curves),
-        figsize=(WIDTH, 0.75 + WIDTH / max(len(curves), 2.2)),
+        figsize=(WIDTH, 1.4 + WIDTH / max(len(curves), 2.2)),
         sharey=True,
         squeeze=False,
         layout="constrained",
@@ -163,8 +161,9 @@ def reliability_diagram(curves: Mapping[str, pd.DataFrame]) -> Figure:
         axis.vlines(bins["predicted"], bins["low"], bins["high"], color=colours[name], lw=1.5, alpha=0.7)
         axis.plot(bins["predicted"], bins["observed"], "o", color=colours[name], ms=5)
         for row in bins.itertuples():
-            axis.text(row.predicted, -0.04, row.images, ha="center", va="top", fontsize=7, color="0.35")
-        axis.set(xlabel="predicted probability", aspect="equal", xlim=(-0.03, 1.03), ylim=(-0.12, 1.03))
+            place = {"ha": "center", "va": "top", "rotation": 90}
+            axis.text(row.predicted, -0.03, row.images, fontsize=SMALL, color="0.35", **place)
+        axis.set(xlabel="predicted probability", aspect="equal", xlim=(-0.05, 1.05), ylim=(-0.2, 1.05))
         axis.set_title(f"{name}\n{bins['images'].sum()} images", fontsize=10)
         shown = (
             f"{number(row.observed, row.low, row.high)} at {row.predicted:.2f} ({row.images} images,"

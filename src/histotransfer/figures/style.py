@@ -1,8 +1,9 @@
 """The one style of every figure: colour-blind safe, readable on light and dark pages; and its alt text."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import seaborn as sns
+from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
 PALETTE = dict(
@@ -10,7 +11,8 @@ PALETTE = dict(
 )
 CLASS_COLOURS = {"benign": PALETTE["blue"], "malignant": PALETTE["orange"]}
 RUN_COLOURS = {"majority": PALETTE["purple"], "frozen-probe": PALETTE["blue"], "ladder": PALETTE["orange"]}
-WIDTH = 7.2  # inches, the width of a page's text
+WIDTH = 6.0  # inches: a phone shows it at half the size, and its text can still be read
+SMALL = 9  # points, the smallest text
 
 
 def use_style() -> None:
@@ -39,6 +41,15 @@ def described(figure: Figure, text: str) -> Figure:
     figure.alt = text
     figure._repr_mimebundle_ = lambda **_: ({}, {"image/png": {"alt": text}})
     return figure
+
+
+def legend_above(figure: Figure, handles: Sequence[Artist] = (), columns: int = 4) -> None:
+    """A legend above the axes, where it hides nothing and takes no width; without handles that of what has a label."""
+    found = {}
+    for axis in figure.axes:
+        found |= dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
+    found = {handle.get_label(): handle for handle in handles} or found
+    figure.legend(found.values(), found.keys(), loc="outside upper left", ncols=columns, fontsize=SMALL)
 
 
 def run_colours(runs: Iterable[str]) -> dict[str, tuple]:

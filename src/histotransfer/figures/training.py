@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from histotransfer.figures.style import PALETTE, WIDTH, described
+from histotransfer.figures.style import PALETTE, SMALL, WIDTH, described, legend_above
 
 
 def by_seed(history: pd.DataFrame, column: str) -> pd.DataFrame:
@@ -52,11 +52,13 @@ def learning_curves(history: pd.DataFrame, quantity: str = "log_loss") -> Figure
         stages = rows["stage"].iloc[: len(seeds)].reset_index(drop=True)
         for start in np.flatnonzero(stages != stages.shift()):
             axis.axvline(start + 0.5, color="0.8", lw=1, zorder=0)
-            axis.text(start + 0.6, 1.0, stages[start], fontsize=8, transform=axis.get_xaxis_transform(), va="bottom")
+            axis.text(
+                start + 0.6, 1.0, stages[start], fontsize=SMALL, transform=axis.get_xaxis_transform(), va="bottom"
+            )
         axis.set(xlabel="epoch", xlim=(0.5, len(seeds) + 0.5))
         axis.set_title(rung, pad=18)
     axes.flat[0].set_ylabel(quantity.replace("_", " ") + (" (nats)" if "loss" in quantity else ""))
-    axes.flat[-1].legend()
+    legend_above(figure)
     return described(figure, f"Learning curves, {quantity.replace('_', ' ')}. {'; '.join(said)}.")
 
 
@@ -71,9 +73,10 @@ def compared_curves(panels: Mapping[str, Mapping[str, pd.DataFrame]]) -> Figure:
     for axis, (title, curves) in zip(axes.flat, panels.items(), strict=True):
         for (label, seeds), colour in zip(curves.items(), PALETTE.values(), strict=False):
             said.append(_curve(axis, seeds, label, colour, f"{title}, {label}:"))
-        axis.set(xlabel="epoch", title=title)
+        axis.set_xlabel("epoch")
         axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        axis.legend(fontsize=8)
+        place = {"loc": "lower left", "bbox_to_anchor": (-0.1, 1), "alignment": "left", "handlelength": 1.2}
+        axis.legend(title=title, fontsize=SMALL, title_fontsize=10, **place)
     axes.flat[0].set_ylabel("log-loss (nats)")
     return described(figure, f"Log-loss over epochs. {'; '.join(said)}.")
 

@@ -139,7 +139,8 @@ def number(value: float, low: float, high: float, coverage: float = np.nan) -> s
     """`0.84 [0.77, 0.90] 93 %`; without brackets where there is no interval, a dash where there is no value."""
     if pd.isna(value):
         return "–"
-    if pd.isna(low):
-        return f"{value:.2f}"
-    text = f"{value:.2f} [{low:.2f},\N{NO-BREAK SPACE}{high:.2f}]"
+    value, low, high = (f"{round(x, 2) + 0.0:.2f}" for x in (value, low, high))  # never -0.00
+    if low == "nan":
+        return value
+    text = f"{value} [{low},\N{NO-BREAK SPACE}{high}]"
     return text if pd.isna(coverage) else f"{text} {coverage * 100:.0f}\N{NO-BREAK SPACE}%"
