@@ -8,8 +8,10 @@ import pandas as pd
 import pytest
 import torch
 from hypothesis import settings
+from PIL import Image
 
 from histotransfer.config import cache_dir
+from histotransfer.datasets import breakhis
 from histotransfer.datasets.table import image_table
 from histotransfer.models.se_densenet import SEDenseNet
 
@@ -168,3 +170,17 @@ def write_model(make_model, tmp_path):
         return tmp_path / "model.safetensors"
 
     return write
+
+
+@pytest.fixture(scope="session")
+def with_ucsb(phantom_root, tmp_path_factory):
+    """The phantom folder with six fields under UCSB's names beside it."""
+    root = tmp_path_factory.mktemp("with ucsb")
+    for entry in phantom_root.iterdir():
+        (root / entry.name).symlink_to(entry)
+    (root / "UCSB_breast").mkdir()
+    table = breakhis.load(phantom_root)
+    for number, label in enumerate(breakhis.LABELS * 3, start=1):
+        source = table[table["label"] == label]["path"].iloc[number]
+        Image.open(source).save(root / "UCSB_breast" / f"ytma{number}_010203_{label}1_ccd.png")
+    return root

@@ -175,7 +175,7 @@ def test_other_images_than_it_was_trained_on_are_refused(weights, phantom_root, 
 
 
 @pytest.fixture(scope="module")
-def shipped(phantom_root, trunk, tmp_path_factory):
+def shipped(with_ucsb, trunk, tmp_path_factory):
     """A study whose final recipe is tiny, done and shipped; and the files."""
     tmp_path = tmp_path_factory.mktemp("shipped")
     plans = tmp_path / "study"
@@ -183,12 +183,13 @@ def shipped(phantom_root, trunk, tmp_path_factory):
     (plans / "claims.toml").write_text("[claims]\n")
     (plans / "final.toml").write_text(
         'experiment = "final"\nanswers = []\nprofile = "phantom"\nfolds = [0, 1]\nseeds = [2]\nminutes = 1\n'
-        '[settings]\nsize = 48\nfolds = 2\nsource = "none"\nbreakhis_schedule = "head:1"\nbatch_size = 8\n'
+        '[settings]\nsize = 48\nfolds = 2\nsource = "none"\nexternal = true\n'
+        'augmentation = "views"\naverage_views = true\nbreakhis_schedule = "head:1"\nbatch_size = 8\n'
         "[arms.final]\n"
     )
-    run_plan(read_plan(plans / "final.toml"), phantom_root, tmp_path / "results", report=silent)
+    run_plan(read_plan(plans / "final.toml"), with_ucsb, tmp_path / "results", report=silent)
     study = Study(plans, tmp_path / "results")
-    return study, ship(study, phantom_root, tmp_path / "models", report=silent)
+    return study, ship(study, with_ucsb, tmp_path / "models", report=silent)
 
 
 def test_the_network_that_ships_was_trained_on_everybody_and_is_small(shipped, phantom_root):
@@ -203,6 +204,11 @@ def test_the_network_that_ships_was_trained_on_everybody_and_is_small(shipped, p
     found = with_intervals({"recipe": study.pooled("final", "final")})
     row = found[(found["metric"] == "auroc") & (found["magnification"] == "all")].iloc[0]
     assert number(row["value"], row["low"], row["high"]) in said
+    home, elsewhere = said.split("## On slides from elsewhere")
+    outside = with_intervals({"recipe": study.pooled("final", "final", part="ucsb")}, "ucsb")
+    row = outside.set_index("metric").loc["auroc"]
+    assert number(row["value"], row["low"], row["high"]) in elsewhere and "| 6 |" in elsewhere
+    assert "the mean of the logits of 4 symmetric views\n" in home
     assert sorted(file.name for file in path.parent.iterdir()) == ["final.safetensors", "final.safetensors.md"]
 
 

@@ -226,20 +226,6 @@ def test_a_leaking_split_needs_leave_and_the_record_says_so(phantom_root, trunk,
 # --- a study's runs
 
 
-@pytest.fixture(scope="module")
-def with_ucsb(phantom_root, tmp_path_factory):
-    """The phantom folder with six fields under UCSB's names beside it."""
-    root = tmp_path_factory.mktemp("with ucsb")
-    for entry in phantom_root.iterdir():
-        (root / entry.name).symlink_to(entry)
-    (root / "UCSB_breast").mkdir()
-    table = breakhis.load(phantom_root)
-    for number, label in enumerate(breakhis.LABELS * 3, start=1):
-        source = table[table["label"] == label]["path"].iloc[number]
-        Image.open(source).save(root / "UCSB_breast" / f"ytma{number}_010203_{label}1_ccd.png")
-    return root
-
-
 def arm(with_ucsb, out, name="arm", method="ladder", **settings):
     config = ladder_config("phantom", SETTINGS | {"source": "none", "breakhis_schedule": "head:1,block4:1"} | settings)
     return read_run(run_arm(config, with_ucsb, out, name, method, report=lambda line: None))

@@ -29,7 +29,8 @@ def forest(
     figure, axis = plt.subplots(
         figsize=(WIDTH, 1.2 + max(0.42 * len(magnifications), 0.2 * len(rows))), layout="constrained"
     )
-    spread = np.linspace(-0.3, 0.3, len(runs)) if len(runs) > 1 else [0]
+    half = min(0.3, 0.15 * (len(runs) - 1))
+    spread = np.linspace(-half, half, len(runs))
     for offset, (run, colour) in zip(spread, run_colours(runs).items(), strict=True):
         own = rows[rows["run"] == run]
         y = np.array([magnifications.index(m) for m in own["magnification"]]) + offset

@@ -106,23 +106,38 @@ def ship(
     Raises:
         HistotransferError: the experiment is not finished, or data that cannot be used.
     """
-    arm, tested, out = experiment, study.pooled(experiment, experiment), Path(out)
-    run = next(run for run in planned_runs(read_plan(study.study / f"{experiment}.toml")) if run.arm == arm)
+    out, sections = Path(out), _of_the_recipe(study, experiment)
+    run = next(run for run in planned_runs(read_plan(study.study / f"{experiment}.toml")) if run.arm == experiment)
     config = run.config.model_copy(update={"split": "none", "fold": 0, "external": False})
     model, description = train_on_everything(config, data, out, report=report)
     out.mkdir(parents=True, exist_ok=True)
     path = out / f"{experiment}.safetensors"
     save_model(model.half(), path, description)
-    table = with_intervals({"recipe": tested})
-    metrics = _markdown(formatted(table, _there(table, METRICS + PATIENT_METRICS)))
-    measured = (
+    card = path.with_name(f"{path.name}.md")
+    card.write_text(model_card(path.name, path, description, parameter_count(model), sections), encoding="utf-8")
+    return [path, card]
+
+
+def _of_the_recipe(study: Study, experiment: str) -> list[str]:
+    """What the records of an experiment say of its arm of the same name: at home, and elsewhere if tested there."""
+    tested, record = study.pooled(experiment, experiment), f"Records: `results/{experiment}`"
+    sections = [
         "## Metrics\n\nOf the same recipe, trained on four fifths of the patients and tested on the others, five folds,"
         f" the logits of {tested.predictions['seeds'].iloc[0]} seeds averaged; 95 % intervals, clustered by patient."
-        f" Records: `results/{experiment}`.\n\n{metrics}\n"
-    )
-    card = path.with_name(f"{path.name}.md")
-    card.write_text(model_card(path.name, path, description, parameter_count(model), [measured]), encoding="utf-8")
-    return [path, card]
+        f" {record}.\n\n{_metrics('recipe', tested)}\n"
+    ]
+    if study.runs(experiment, experiment)[0].record["config"].get("external"):
+        sections.append(
+            "## On slides from elsewhere\n\nUCSB, never used for a choice, as all networks of that experiment see it"
+            f" together (mean logits); 95 % intervals, clustered by slide. {record}, part `ucsb`.\n\n"
+            f"{_metrics('recipe', study.pooled(experiment, experiment, part='ucsb'), 'ucsb')}\n"
+        )
+    return sections
+
+
+def _metrics(name: str, run: Run, part: str = "test") -> str:
+    table = with_intervals({name: run}, part)
+    return _markdown(formatted(table, _there(table, METRICS + PATIENT_METRICS)))
 
 
 def trained_on(weights: Path, description: Mapping[str, Any], data: str | Path) -> Rung:
@@ -198,12 +213,10 @@ def _measured(weights: Path) -> str:
         return text + "The record beside the weights is another network's: not measured here.\n"
     split, config = run.record["split"], run.record["config"]
     parts = ", ".join(f"{name} {count}" for name, count in split["parts"].items())
-    table = with_intervals({"network": run})
-    shown = _markdown(formatted(table, _there(table, METRICS + PATIENT_METRICS)))
     return text + (
         f"Float32, test part of fold {config['fold'] + 1} of {config['folds']}, split by {split['kind']} with seed"
         f" {run.record['seed']} (images: {parts}); 95 % intervals, clustered by patient. Record: experiment"
-        f" `{run.record['experiment']}`, run `{run.record['run']}`.\n\n{shown}\n"
+        f" `{run.record['experiment']}`, run `{run.record['run']}`.\n\n{_metrics('network', run)}\n"
     )
 
 
@@ -224,7 +237,8 @@ def model_card(name: str, weights: Path, description: Mapping[str, Any], paramet
         sections: on metrics.
     """
     data = description.get("data", {})
-    known = f"{data['images']} images of {data['patients']} patients (`{data['name']}`)" if data else "not recorded"
+    known = f"{data['images']} images of {data['patients']} slide ids (`{data['name']}`)" if data else "not recorded"
+    kind = "SE-DenseNet" if description["architecture"].get("positions", True) else "DenseNet without SE gates"
     tissue = (
         "Trained on **synthetic** tissue: it knows nothing of real tissue."
         if description["profile"] == "phantom"
@@ -237,13 +251,13 @@ def model_card(name: str, weights: Path, description: Mapping[str, Any], paramet
 
 ## Network
 
-- SE-DenseNet, {parameters:,} parameters; architecture: `{description["architecture"]}`
+- {kind}, {parameters:,} parameters; architecture: `{description["architecture"]}`
 - classes, in the order of the logits: {", ".join(description["classes"])}
 - input: RGB fields squeezed to {description["size"]} x {description["size"]} pixels; colour normalisation:
   {description["normaliser"]}{_reference(description)}; then ImageNet mean and standard deviation
 - a prediction: {_views(description)}
 - start: ImageNet weights from {description["imagenet"]}
-- exported from `{weights.name}`, sha256 `{file_hash(weights)}`
+- weights: `{weights.name}`, sha256 `{file_hash(weights)}`
 
 ## Data
 
