@@ -22,9 +22,9 @@ CAPTION = (
     " image {image}: mean over 40x, 100x and 200x, {images} images, {patients} patients (benign + malignant), 95 %"
     " intervals clustered by patient. SE-DenseNet from ImageNet, without the lung step, head and block 4 trained; one"
     " network for each magnification and fold, one seed, colours normalised by Macenko's method. Dashed: the paper's"
-    " claim, whose split is not stated. Grey: what always answering with the larger class would score. The network of C1"
-    " in the table below is another: it has learned lung tissue, then 40x, 100x and 200x together, and its answers are"
-    " averaged over three seeds."
+    " claim, whose split is not stated. Grey: what always answering with the larger class would score. The network of"
+    " C1 in the table below is another: it has learned lung tissue, then 40x, 100x and 200x together, and its answers"
+    " are averaged over three seeds."
 )
 
 
