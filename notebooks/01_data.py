@@ -7,7 +7,7 @@
 # - say why the *patient*, not the image, is the unit that counts;
 # - make a split that keeps patients apart, and prove that it does.
 #
-# **Takes** about 12 minutes to read, 1 to run (phantom tissue, two cores), 50 for the exercises.
+# **Takes** about 13 minutes to read, 1 to run (phantom tissue, two cores), 50 for the exercises.
 # **Needs** a little pandas; no chapter before this one.
 #
 # The public pages of this book show **phantom** tissue: synthetic H&E with a known truth, written to disk under the exact
@@ -28,8 +28,10 @@ root = begin(profile=profile, data_root=data_root, seed=seed, device=device)
 # %% [markdown]
 # ## One table for every data set
 #
-# BreakHis {cite}`spanhol2016` holds 7,909 fields of breast tumours, benign and malignant, photographed at four
-# magnifications. A file name says all there is to know about an image:
+# BreakHis {cite}`spanhol2016` holds 7,909 images of breast tumours, benign and malignant, photographed at four
+# magnifications. Three words are kept apart here: a {term}`slide` is the glass plate with a thin section of tissue, a {term}`field` the
+# part of it that one photograph shows (an image of BreakHis), a {term}`tile` the square picture that a network is given. A
+# file name says all there is to know about an image:
 #
 # ```text
 # SOB_<B|M>_<subtype>-<year>-<slide>-<magnification>-<sequence>.png
@@ -45,8 +47,11 @@ table = breakhis.load(root)
 table.drop(columns="path").head()
 
 # %% [markdown]
-# `patient` is the slide id as published. `group` is its {term}`base number` without the letters: whether 14-22549AB and 14-22549CD
-# are one person is documented nowhere, so the stricter reading is used whenever images are kept apart.
+# **Who is a patient?** The name holds a {term}`slide id`, such as 14-22549AB: the column `patient`, since others count it as
+# one. Without its letters it is a {term}`base number`, 14-22549: the column `group`. Whether 14-22549AB and 14-22549CD are one
+# person is documented nowhere. So the stricter reading is used throughout: in the words of this book a
+# **{term}`patient` is a base number**. A table that counts
+# both has them as `patients` (slide ids) and `groups`.
 
 # %%
 from histotransfer.datasets.summary import count_images
@@ -69,19 +74,20 @@ figure = gallery(
 
 # %% [markdown]
 # The phantom obeys the law that makes real slides coloured (Beer–Lambert, chapter {doc}`02_normalization`), so its truth
-# is known pixel by pixel: how much of each stain there is, and which regions carry the diagnosis.
+# is known pixel by pixel: how much of each stain there is (haematoxylin in nuclei, eosin around them: {term}`H&E`), and which regions
+# carry the diagnosis.
 
-# %% mystnb={"figure": {"name": "fig-truth", "caption": "A phantom field and its truth: amounts of hematoxylin and eosin, and the diagnostic regions."}, "image": {"alt": "A synthetic tissue field beside maps of its hematoxylin, its eosin, and a mask of the diagnostic regions."}}
+# %% mystnb={"figure": {"name": "fig-truth", "caption": "A phantom field of 200x and its truth, pixel by pixel: how much haematoxylin and how much eosin lies there (dark blue: little, yellow: much), and the regions that carry the diagnosis (yellow)."}, "image": {"alt": "A synthetic tissue field beside maps of its haematoxylin, its eosin, and a mask of the diagnostic regions."}}
 from histotransfer.datasets import phantom
 
 truth = phantom.breast_image(12, 200, 0, seed=seed)
-hematoxylin, eosin = (
+haematoxylin, eosin = (
     truth.concentrations[..., 0],
     truth.concentrations[..., 1],
 )
 figure = gallery(
-    [truth.image, hematoxylin, eosin, truth.diagnostic_mask],
-    ["image", "hematoxylin", "eosin", "diagnostic regions"],
+    [truth.image, haematoxylin, eosin, truth.diagnostic_mask],
+    ["image", "haematoxylin", "eosin", "diagnostic regions"],
 )
 
 # %% [markdown]
@@ -97,14 +103,14 @@ from histotransfer.study.patients import per_patient
 patients = per_patient(table)
 figure = images_per_patient(patients)
 
-# %% mystnb={"figure": {"name": "fig-colours", "caption": "Mean colour of each phantom patient's images, with one standard deviation over them."}, "image": {"alt": "Scatter plot of patients by their mean colour with whiskers; patients lie apart by more than their own whiskers."}}
+# %% mystnb={"figure": {"name": "fig-colours", "caption": "Phantom tissue: mean colour of each patient's images, with one standard deviation over them. Grey is where a* and b* are 0."}, "image": {"alt": "Scatter plot of phantom patients by their mean colour, with whiskers over their images; benign and malignant patients overlap."}}
 figure = colour_per_patient(patients)
 
 # %% [markdown]
 # ## The same for the real subset
 #
-# The real images behind this book are a subset of BreakHis. From its committed record (`results/data`, counts and colours
-# only, written by `histotransfer data patients DIR --out results/data`):
+# The real images behind this book are a subset of BreakHis, a convenience sample ({doc}`../book/data`). From its committed record
+# (`results/data`, counts and colours only, written by `histotransfer data patients DIR --out results/data`):
 
 # %%
 import pandas as pd
@@ -117,25 +123,37 @@ balance.insert(0, "patients", grouped.size())
 balance
 
 # %% [markdown]
-# How many patients stand behind each of these numbers:
+# How many patients stand behind each of these numbers. Numbers of this book that are means over 40x, 100x and 200x rest on
+# those of the last column: who was photographed at 400x only is not among them.
 
 # %%
-(subset[magnifications] > 0).groupby(subset["label"]).sum()
+seen = subset[magnifications] > 0
+seen["40x, 100x or 200x"] = seen[magnifications[:3]].any(axis=1)
+seen.groupby(subset["label"]).sum()
 
 # %% mystnb={"figure": {"name": "fig-real-per-patient", "caption": "Images of each real patient of the subset (base number), by class."}, "image": {"alt": "Bar chart: a few real patients give most of the images, and there are far fewer benign than malignant patients."}}
 figure = images_per_patient(subset)
 
-# %% mystnb={"figure": {"name": "fig-real-colours", "caption": "Mean colour of each real patient's images, with one standard deviation over them."}, "image": {"alt": "Scatter plot of real patients by their mean colour with whiskers over their images."}}
+# %% mystnb={"figure": {"name": "fig-real-colours", "caption": "Real tissue: mean colour of each patient's images, with one standard deviation over them. Grey is where a* and b* are 0."}, "image": {"alt": "Scatter plot of real patients by their mean colour with whiskers over their images."}}
 figure = colour_per_patient(subset)
 
 # %% [markdown]
+# Grey is at the upper left. Most benign patients lie near it, most malignant ones do not, as the medians over patients say:
+
+# %%
+grouped[["L", "a", "b"]].median().round(1)
+
+# %% [markdown]
+# So in this subset colour goes with the label, and nothing with the files says why: tissue, stain or light. A network may learn
+# it in place of tissue; {doc}`02_normalization` measures how far colour alone gets.
+#
 # Few patients, unequal classes that change with the magnification, 400x too small to train on: know this before reading any
 # score. `histotransfer data verify DIR` says the same of your own copy, file by file.
 #
 # ## A split that keeps patients apart
 #
 # The paper states train : validation : test = 7 : 1 : 2, and does not state whether it divides images or patients. Here the
-# base number is never divided. `grouped_split` gives one of five patient-disjoint test folds and a tenth for validation.
+# base number is never divided. `grouped_split` gives one of five patient-disjoint test {term}`folds <fold>` and a tenth for validation.
 
 # %%
 from histotransfer.splits import audit, content_hashes, grouped_split
@@ -144,14 +162,14 @@ split = grouped_split(table, fold=0, seed=seed)
 pd.crosstab(split["split"], split["label"], margins=True)
 
 # %% [markdown]
-# The audit counts what any two parts share: patients, base numbers, and images that are the same byte for byte.
+# The audit counts what any two parts share: slide ids (`patients`), base numbers (`groups`), and images that are the same byte for byte.
 
 # %%
 hashes = content_hashes(table)
 pd.DataFrame(audit(split, hashes)).T
 
 # %% [markdown]
-# Splitting by image instead puts nearly every test patient into the training part as well:
+# Splitting by image instead puts nearly every test patient into the training part as well ({term}`leakage`):
 
 # %%
 from sklearn.model_selection import train_test_split

@@ -7,7 +7,7 @@
 # - add attention to a network with published weights without changing what it computes;
 # - count its parameters, and say what the paper's 1,068,993 and 84.7 MB can and cannot mean.
 #
-# **Takes** about 17 minutes to read, 1 to run (phantom tissue, two cores), 50 for the exercises.
+# **Takes** about 18 minutes to read, 1 to run (phantom tissue, two cores), 50 for the exercises.
 # **Needs** convolutions, PyTorch at the level of its tutorials; no chapter before this one.
 
 # %% tags=["parameters"]
@@ -22,6 +22,26 @@ from histotransfer.chapters import begin
 
 chosen = {"seed": seed, "device": device, "weights": weights}
 root = begin(profile=profile, data_root=data_root, **chosen)
+
+# %% [markdown]
+# ## The idea in words
+#
+# A **convolution** slides a small window over a picture and computes one number at each place, which makes a map; each pattern
+# that is looked for gives a map, a **channel**. A deep network is convolutions one after the other, with simple functions between
+# them (BN brings each channel to a common range, ReLU sets what is below 0 to 0).
+#
+# In most networks a layer sees the output of the one before. In a **DenseNet** it sees the outputs of *all* layers before, side
+# by side, and adds a few channels of its own: early patterns stay in reach, and each layer can be thin. Layers that share a
+# resolution form a **dense block**; between blocks a **transition** shrinks the stack and halves the resolution.
+#
+# **Squeeze-and-excitation** is attention to channels: from the means of all channels it computes a number for each, its **gate**,
+# and multiplies the channel by it. A gate of 1 leaves its channel as it is, one near 0 mutes it. In the drawing $x_0$ enters a
+# block, $H_1$ to $H_3$ are its layers; then come the formulas.
+
+# %% mystnb={"figure": {"name": "fig-dense-block", "caption": "A dense block of three layers, and the SE gate on its output. Each stack is the concatenation that the next layer sees; numbers below are channels."}, "image": {"alt": "Four stacks of feature maps that grow from 64 to 160 channels by the boxes H1, H2, H3; from the last stack an arrow to a squeeze of 160 means, two small layers, and 160 gates that multiply the stack."}}
+from histotransfer.figures import dense_block_with_gate
+
+figure = dense_block_with_gate()
 
 # %% [markdown]
 # ## The dense layer
@@ -72,18 +92,19 @@ layer(features).shape
 # | $\ell$ | layers of the block | `block_config` |
 # | $\theta$ | compression | `compression` |
 
-# %% mystnb={"figure": {"name": "fig-dense-block", "caption": "A dense block of three layers, and the SE gate on its output. Each stack is the concatenation that the next layer sees; numbers below are channels."}, "image": {"alt": "Four stacks of feature maps that grow from 64 to 160 channels by the boxes H1, H2, H3; from the last stack an arrow to a squeeze of 160 means, two small layers, and 160 gates that multiply the stack."}}
-from histotransfer.figures import dense_block_with_gate
-
-figure = dense_block_with_gate()
-
 # %% [markdown]
 # ## The SE gate
 #
 # Squeeze-and-excitation {cite}`hu2018` scales each channel by a number computed from all channels' means (their
 # equations 2, 3 and 4):
 #
-# $$ z_c = \frac{1}{HW}\sum_{i,j} u_c(i,j), \qquad s = \sigma\!\left(W_2\,\delta(W_1 z)\right), \qquad \tilde{x}_c = s_c\,u_c $$
+# $$
+# \begin{aligned}
+# z_c &= \frac{1}{HW}\sum_{i,j} u_c(i,j) \\
+# s &= \sigma\!\left(W_2\,\delta(W_1 z)\right) \\
+# \tilde{x}_c &= s_c\,u_c
+# \end{aligned}
+# $$
 #
 # | symbol | meaning | in the code |
 # |---|---|---|
@@ -154,8 +175,9 @@ f"source of weights: {trunk.source}; equal to the last bit: {same}"
 # %% [markdown]
 # ## Gates learn from the first step
 #
-# $W_2 = 0$ hides $W_1$ from the very first gradient; after one step of the optimiser every one of the gates' tensors has one.
-# A few steps on phantom tiles, the whole network thawed:
+# A gate has four tensors to learn: weights and bias of each of its two layers. $W_2 = 0$ hides the first layer from the very first
+# gradient, so half of the tensors have one; after one step of the optimiser all have. A few steps on phantom {term}`tiles <tile>`, the
+# whole network thawed:
 
 # %%
 from histotransfer.datasets import breakhis
@@ -182,7 +204,8 @@ for _ in range(6):
 f"of {len(own)} gate tensors with a gradient, step by step: {moving}"
 
 # %% [markdown]
-# How far the gates are from 1 after these steps, over all channels and images (`moved` is the mean of $|s - 1|$):
+# How far the gates are from 1 after these steps, over all channels and images: `moved` is the mean of $|s - 1|$, `by_image` how much
+# a gate varies from image to image (standard deviation, mean over channels). At 0 it would be a constant, whatever the image shows.
 
 # %%
 from histotransfer.study.gates import gate_statistics
@@ -192,7 +215,7 @@ gate_statistics(model.eval(), source).round(4)
 # %% [markdown]
 # ## How far gates move in the ladder
 #
-# The same table for one ladder on real tissue (`results/spine/ladder`, eight epochs where the study's primary arms have eleven; both
+# The same table for one {term}`ladder` on real tissue (`results/spine/ladder`, eight {term}`epochs <epoch>` where the study's primary arms have eleven; both
 # leave blocks 1 and 2 frozen), read on its validation images (`results/gates`):
 
 # %%
@@ -233,7 +256,8 @@ candidates().round(1)
 #   that its published head has. Its count is far above the paper's.
 # - **1,068,993 is the count** of a small net: DenseNet-40 of the CIFAR experiments with gates comes near. Its file is far
 #   below the paper's.
-# - **1,068,993 is what was trained**, a head over a frozen trunk. The head that fastai puts on a DenseNet-121 by default has
+# - **1,068,993 is what was trained**, a {term}`head` over a frozen trunk. The head that fastai puts on a DenseNet-121 by default comes
+#   near, and is not the same. Its parameters:
 
 # %%
 from histotransfer.models.size import default_head
@@ -241,8 +265,6 @@ from histotransfer.models.size import default_head
 parameter_count(default_head(features=1024, num_classes=2))
 
 # %% [markdown]
-# parameters: near, and not the same.
-#
 # ## Why an exact match would prove nothing
 #
 # Near is not equal, so one may search for a net that has exactly as many. Here are all SE-DenseNets with round values of what
@@ -382,7 +404,10 @@ check_gate_parameters(gate_parameters)
 # :label: ex-densenet-fold
 #
 # *Hard.* In eval mode BatchNorm is a fixed scale and shift of each channel,
-# $y = \gamma\,(x - \mu) / \sqrt{\sigma^2 + \epsilon} + \beta$. Return one new convolution that computes a given convolution and the
+#
+# $$ y = \gamma\,\frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}} + \beta. $$
+#
+# Return one new convolution that computes a given convolution and the
 # BatchNorm behind it. Inside a dense layer `norm2` can be folded into `conv1` like this; `norm1` cannot, for a ReLU stands
 # between it and any convolution.
 # ```
