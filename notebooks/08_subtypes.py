@@ -84,33 +84,6 @@ two = study.pooled("primary", "se-lung", seeds=[0, 1])
 difference = gap(two, as_two_classes(eight))
 formatted(difference, ["accuracy", "auroc"])
 
-
-# %% [markdown]
-# ## Check yourself
-#
-# <details>
-# <summary>A subtype has 150 images of three patients. How well can a network's skill for it be judged?</summary>
-#
-# Hardly: three patients are three cases, and a split by patient leaves one or two to learn from.
-#
-# </details>
-#
-# <details>
-# <summary>A network says "ductal carcinoma" for every malignant image. Why can its accuracy look good?</summary>
-#
-# Because most malignant images are of that subtype.
-#
-# </details>
-#
-# <details>
-# <summary>The macro average over eight subtypes rises by 0.02. Over how many patients was the smallest subtype averaged?</summary>
-#
-# That number decides how much the 0.02 is worth: every subtype counts alike, whether two patients stand behind it or
-# twenty.
-#
-# </details>
-
-
 # %% [markdown]
 # ## Check yourself
 #

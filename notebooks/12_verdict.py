@@ -7,7 +7,7 @@
 # - tell "undecided" from "refuted", and say what this design could have shown;
 # - repeat any line with the command that stands in it.
 #
-# **Takes** about 8 minutes to read, 1 to run (phantom tissue, two cores), 50 for the exercises.
+# **Takes** about 10 minutes to read, 1 to run (phantom tissue, two cores), 50 for the exercises.
 # **Needs** chapter {doc}`Evaluation <05_evaluation>`, and the rules in {doc}`/book/claims`.
 #
 # The rule was fixed in `study/claims.toml` before the first test prediction of the experiments below; pilot runs and the frozen probes

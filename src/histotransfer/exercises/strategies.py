@@ -35,7 +35,7 @@ def check_batchnorm_share(batchnorm_share: Callable[[nn.Module], float]) -> str:
     whole, found = parameter_count(model), float(batchnorm_share(model))
     require(abs(found - kept / whole) > 1e-6, "running means and variances are counted, not trained")
     require(abs(found - own / whole) < 1e-9, f"{found:.4f}: scales and shifts of BatchNorm over all parameters")
-    return f"{own / whole:.1%} of {whole:,} parameters; what so few can do is measured in this chapter."
+    return f"{own / whole:.1%} of {whole:,} parameters; the study trains these few alone, too."
 
 
 @self_check
