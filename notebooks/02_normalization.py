@@ -12,7 +12,8 @@
 # **Needs** logarithms, matrices, NumPy; chapter {doc}`Data <01_data>`.
 #
 # The paper says "colour normalisation" and does not state the method. The {term}`arms <arm>` of this book that rebuild the paper use
-# Macenko's, a common choice, though what follows finds no gain from it: leaving it out would test another recipe. Arms without it are in chapter {doc}`07_ablations`.
+# Macenko's, a common choice, though what follows finds no gain from it: leaving it out would test another recipe. Arms
+# without it are in chapter {doc}`07_ablations`.
 
 # %% tags=["parameters"]
 profile = "phantom"
