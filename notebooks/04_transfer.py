@@ -7,7 +7,7 @@
 # - read learning curves stage by stage;
 # - climb the ladder of the paper yourself, with one call.
 #
-# **Takes** about 9 minutes to read, 1 to run (phantom tissue, two cores), 50 for the exercises.
+# **Takes** about 10 minutes to read, 1 to run (phantom tissue, two cores), 50 for the exercises.
 # **Needs** chapter {doc}`SE-DenseNet <03_se_densenet>`, and what a learning rate is.
 
 # %% tags=["parameters"]
@@ -111,6 +111,11 @@ from histotransfer.study.records import read_run
 run = read_run(folder)
 figure = learning_curves(run.history)
 
+# %% [markdown]
+# How to read them: both curves falling is learning. Training falling while validation stays or rises is learning these images by
+# heart ({term}`overfitting <overfitting>`). A jump at a grey line is the price of thawing: the weights that wake are moved before they fit
+# again. Validation images are those of a few patients, so small steps of their curve mean little.
+
 # %%
 columns = [
     "rung",
@@ -122,10 +127,29 @@ columns = [
 run.history[columns].round(3)
 
 # %% [markdown]
+# The test patients are predicted at the end of each stage, and nothing is decided by them. After the last one, beside the two baselines:
+
+# %%
+from histotransfer.study.runner import RUNS
+from histotransfer.study.tables import (
+    formatted,
+    read_experiment,
+    with_intervals,
+)
+
+names = [name for name in RUNS if name != "lc25000"]
+tested = with_intervals(read_experiment(folder.parent, names))
+whole = tested[tested["magnification"] == "all"]
+formatted(whole, ["accuracy", "auroc"])
+
+# %% [markdown]
+# How such a table is to be read, and what intervals can and cannot say of so few patients, is chapter {doc}`05_evaluation`.
+
+# %% [markdown]
 # ## What a record holds
 #
-# Every number of this book comes from a folder like this one. The first three files are the same byte for byte when the run
-# is repeated; what may differ (times, hardware, versions) stands in `provenance.json`.
+# Every number of this book comes from a folder like this one. When the run is repeated, all files but one are the same byte for
+# byte; what may differ (times, hardware, versions) stands in `provenance.json`.
 
 # %%
 sorted(path.name for path in folder.iterdir())
@@ -152,7 +176,8 @@ race = json.loads(Path("results/bench/unfreezing.json").read_text())
 pd.DataFrame(race["seconds"]).assign(times=race["ratios"]).round(2)
 
 # %% [markdown]
-# Nothing is learnt differently: {term}`AUROC` on validation patients, both sides and their difference.
+# Fast is worth nothing if something else is learnt. {term}`AUROC` on validation patients, both sides and their difference (their
+# augmentation and random numbers differ, so it is near 0, not 0):
 
 # %%
 aurocs = race["validation_auroc"] | {

@@ -67,6 +67,8 @@ formatted(table, ["accuracy", "balanced_accuracy", "auroc"])
 #
 # $$ \mathrm{PRR} = \frac{1}{|P|}\sum_{p \in P} \frac{N_p^{\text{right}}}{N_p}. $$
 #
+# As there, a patient is here a slide id as published; the n of the tables, and the intervals, go by base number.
+#
 # The threshold is 0.5, fixed beforehand.
 
 # %%
@@ -86,7 +88,7 @@ formatted(table, ["average_precision", "f1", "matthews_correlation"])
 #
 # Whether such intervals hold the truth as often as they say was **measured**, on made data sets with the real numbers of
 # patients and images: in percent, lowest and mean over all scenarios and magnifications (the aim is 95), and how wide they are on
-# average. `used` is the method with the best worst case among those of about its width; of one arm the studentised interval does
+# average; first for one arm, then for the difference of two. `used` is the method with the best worst case among those of about its width; of one arm the studentised interval does
 # better at its worst for AUROC, and is much wider.
 
 # %%
@@ -98,9 +100,12 @@ tried = pd.read_csv("results/coverage/methods.csv")
 tried = tried[tried["phase"] == "evaluation"]
 tried = tried[tried["metric"].isin(["accuracy", "auroc"])]
 tried["used"] = tried["method"] == tried["kind"].map(USED)
-held = tried.groupby(["metric", "kind", "method", "used"])
-percent = 100 * held["coverage"].agg(["min", "mean"])
-percent.round(1).join(held["width"].mean().round(2))
+held = tried.groupby(["kind", "metric", "method", "used"])
+percent = 100 * held["coverage"].agg(["min", "mean"]).round(3)
+width = held["width"].mean().round(2)
+measured = percent.join(width).reset_index(["method", "used"])
+display(measured.loc["one arm"])
+measured.loc["difference"]
 
 # %% mystnb={"figure": {"name": "fig-roc", "caption": "ROC curves of this chapter's own run with pointwise 95 % bands; grey: a guess."}}
 from histotransfer import figures

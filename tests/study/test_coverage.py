@@ -262,6 +262,15 @@ def test_measured_coverage_stands_beside_the_intervals_it_was_measured_for(measu
         assert row["coverage"] == own.loc[own["metric"] == "accuracy", "coverage"].min()
 
 
+def test_coverage_says_nothing_beside_an_interval_that_leaves_nothing_out(measured):
+    table = with_intervals({"probe": read_run(RESULTS / INPUTS[0])})
+    at = (table["magnification"] == "200") & (table["metric"] == "accuracy")
+    table.loc[at, ["low", "high"]] = [0.001, 0.998]
+    beside = with_coverage(table, RESULTS / "coverage")
+    assert np.isnan(beside.loc[at, "coverage"].item())
+    assert beside.loc[~at, "coverage"].notna().any()
+
+
 def test_coverage_that_was_not_measured_is_not_shown(make_predictions, write_made_run, tmp_path):
     run = read_run(write_made_run(tmp_path / "run"))
     assert with_coverage(with_intervals({"run": run}), RESULTS / "coverage")["coverage"].isna().all()

@@ -125,8 +125,9 @@ def image_metrics(predictions: pd.DataFrame) -> Metrics:
 def patient_metrics(predictions: pd.DataFrame) -> Metrics:
     """Recognition rate; accuracy and, of two classes, AUROC of the patients, each by the mean of its probabilities.
 
-    Recognition rate: the share of images that are right, per patient, averaged over patients (Spanhol et al. 2016,
-    equations 1 and 2). A patient with images of two classes stands once in each for the other two.
+    Recognition rate: the share of images that are right, per slide id as published, averaged over these (Spanhol et al.
+    2016, equations 1 and 2, call it a patient). A patient with images of two classes stands once in each for the
+    other two.
 
     Raises:
         HistotransferError: as `image_metrics`.

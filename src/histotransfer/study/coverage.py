@@ -245,7 +245,7 @@ def with_coverage(table: pd.DataFrame, folder: str | Path = "results/coverage") 
 
     Returns:
         The table with `coverage`: the lowest over the scenarios, for the same magnification, numbers of patients and
-        metric; NaN where these were not measured.
+        metric; NaN where these were not measured, and where the interval leaves out nothing that a share can be.
 
     Raises:
         HistotransferError: no such record.
@@ -256,4 +256,6 @@ def with_coverage(table: pd.DataFrame, folder: str | Path = "results/coverage") 
     keys = ["magnification", "patients", "metric"]
     measured = pd.read_csv(path, dtype={"magnification": str})
     measured = measured[measured["kind"] == (TWO if "smallest" in table else ONE)]
-    return table.merge(measured.groupby(keys, as_index=False)["coverage"].min(), on=keys, how="left")
+    table = table.merge(measured.groupby(keys, as_index=False)["coverage"].min(), on=keys, how="left")
+    table.loc[(table["low"].round(2) <= 0) & (table["high"].round(2) >= 1), "coverage"] = np.nan
+    return table
