@@ -12,7 +12,7 @@ import pytest
 
 from histotransfer.bookbuild import chapter_sources, execute_chapter
 from histotransfer.study.answers import answers
-from histotransfer.study.records import file_hash
+from histotransfer.study.records import PREDICTIONS, file_hash
 from histotransfer.study.verdicts import Study
 
 ROOT = Path(__file__).parent.parent.parent
@@ -51,11 +51,11 @@ def test_a_changed_record_changes_the_pages_numbers(tmp_path):
     for folder in ("study", "results"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns(".unfinished"))
     for folder in (tmp_path / "results" / "primary").glob("se-lung-s?-f?"):
-        table = pd.read_csv(folder / "predictions.csv", dtype=str)
+        table = pd.read_csv(folder / PREDICTIONS, dtype=str)
         swapped = table.rename(columns={"logit_benign": "logit_malignant", "logit_malignant": "logit_benign"})
-        swapped.to_csv(folder / "predictions.csv", index=False)
+        swapped.to_csv(folder / PREDICTIONS, index=False)
         record = json.loads((folder / "record.json").read_text())
-        record["artifacts"]["predictions.csv"] = file_hash(folder / "predictions.csv")
+        record["artifacts"]["predictions.csv"] = file_hash(folder / PREDICTIONS)
         (folder / "record.json").write_text(json.dumps(record))
     execute_chapter(ROOT / "notebooks" / "12_verdict.py", tmp_path / "12.ipynb", root=tmp_path)
     page = "".join(

@@ -6,6 +6,7 @@ import pytest
 
 from histotransfer.study.answers import COLUMNS, answers
 from histotransfer.study.plan import planned_runs, read_plan
+from histotransfer.study.records import PREDICTIONS
 from histotransfer.study.verdicts import NOT_RUN, PRIMARY, Study
 
 STUDY = Path(__file__).parents[2] / "study"
@@ -53,7 +54,7 @@ def test_a_row_says_what_the_records_say(results):
 def test_a_changed_record_changes_the_row(results, tmp_path, write_made_run):
     shutil.copytree(results, tmp_path, dirs_exist_ok=True)
     for folder in (tmp_path / "primary").glob("se-lung-*"):
-        predictions = pd.read_csv(folder / "predictions.csv", dtype={"patient": str, "group": str})
+        predictions = pd.read_csv(folder / PREDICTIONS, dtype={"patient": str, "group": str})
         write_made_run(folder, predictions=predictions.assign(logit_malignant=-predictions["logit_malignant"]))
     before, after = (answers(Study(STUDY, folder)) for folder in (results, tmp_path))
     for claim in ("C2", "C4b"):

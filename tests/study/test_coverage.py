@@ -12,7 +12,7 @@ from histotransfer.errors import HistotransferError
 from histotransfer.evaluation.intervals import all_metrics, intervals, limits_of
 from histotransfer.study import coverage
 from histotransfer.study.coverage import GAPS, INPUTS, TWO, measure, run_coverage, truth_of, with_coverage
-from histotransfer.study.records import file_hash, read_run
+from histotransfer.study.records import PREDICTIONS, file_hash, read_run
 from histotransfer.study.rivals import BOUNDED, RIVALS, rivals
 from histotransfer.study.simulation import (
     SEPARATION,
@@ -224,7 +224,7 @@ def measured():
 def test_the_committed_record_is_of_the_committed_runs():
     record = json.loads((RESULTS / "coverage/record.json").read_text())
     for name, digest in record["inputs"].items():
-        assert file_hash(RESULTS / name / "predictions.csv") == digest
+        assert file_hash(RESULTS / name / PREDICTIONS) == digest
     for name, digest in record["artifacts"].items():
         assert file_hash(RESULTS / "coverage" / name) == digest
     assert record["sets"] == coverage.SETS and record["seeds"] == coverage.SEEDS

@@ -1,3 +1,4 @@
+import gzip
 import hashlib
 import json
 import math
@@ -9,6 +10,7 @@ import pytest
 from histotransfer.errors import HistotransferError
 from histotransfer.evaluation.metrics import evaluate
 from histotransfer.study.records import (
+    PREDICTIONS,
     RECORD_KEYS,
     environment,
     fingerprint,
@@ -18,7 +20,7 @@ from histotransfer.study.records import (
     write_json,
 )
 
-FILES = ["history.csv", "predictions.csv", "provenance.json", "record.json"]
+FILES = ["history.csv", PREDICTIONS, "provenance.json", "record.json"]
 
 
 def files(folder):
@@ -64,8 +66,12 @@ def test_artifacts_are_the_hashes_of_the_files(tmp_path, write_made_run):
     folder = write_made_run(tmp_path / "run", extra={"model.bin": lambda path: path.write_bytes(b"weights")})
     artifacts = json.loads((folder / "record.json").read_text())["artifacts"]
     assert artifacts == {
-        name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
-        for name in ("history.csv", "model.bin", "predictions.csv")
+        name: hashlib.sha256(content).hexdigest()
+        for name, content in {
+            "history.csv": (folder / "history.csv").read_bytes(),
+            "model.bin": b"weights",
+            "predictions.csv": gzip.decompress((folder / PREDICTIONS).read_bytes()),
+        }.items()
     }
 
 
@@ -124,15 +130,25 @@ def test_json_has_no_nan(tmp_path, value):
         write_json(tmp_path / "x.json", {"auroc": value})
 
 
-@pytest.mark.parametrize("name", ["predictions.csv", "history.csv"])
+@pytest.mark.parametrize("name", [PREDICTIONS, "history.csv"])
 def test_a_changed_file_is_detected(tmp_path, write_made_run, name):
     folder = write_made_run(tmp_path / "run")
-    content = (folder / name).read_text()
-    (folder / name).write_text(content[:-2] + ("1" if content[-2] != "1" else "2") + "\n")
+    with gzip.open(folder / name, "rt") if name == PREDICTIONS else (folder / name).open() as file:
+        content = file.read()
+    with gzip.open(folder / name, "wt") if name == PREDICTIONS else (folder / name).open("w") as file:
+        file.write(content[:-2] + ("1" if content[-2] != "1" else "2") + "\n")
     with pytest.raises(HistotransferError, match=f"{name}: is not the file that record.json names"):
         read_run(folder)
     (folder / name).unlink()
     with pytest.raises(HistotransferError, match=f"{name}: is not the file"):
+        read_run(folder)
+
+
+@pytest.mark.parametrize("content", [b"", b"text", b"\x1f\x8b\x08"])
+def test_predictions_that_cannot_be_unpacked_are_refused(tmp_path, write_made_run, content):
+    folder = write_made_run(tmp_path / "run")
+    (folder / PREDICTIONS).write_bytes(content)
+    with pytest.raises(HistotransferError, match=f"{PREDICTIONS}: is not the file that record.json names"):
         read_run(folder)
 
 

@@ -17,6 +17,7 @@ from histotransfer.splits import grouped_split
 from histotransfer.study import release as module
 from histotransfer.study.execution import run_plan
 from histotransfer.study.plan import read_plan
+from histotransfer.study.records import PREDICTIONS
 from histotransfer.study.release import release, ship
 from histotransfer.study.runner import last_rung, model_description, predictions_table
 from histotransfer.study.tables import number, with_intervals
@@ -74,7 +75,7 @@ def test_a_network_is_written_with_its_card_and_nothing_else(weights, out, to, n
 
 def test_the_card_has_the_records_numbers_with_intervals(weights, out):
     card = release(weights, "safetensors", out, report=silent)[-1].read_text()
-    predictions = pd.read_csv(weights.parent / "predictions.csv")
+    predictions = pd.read_csv(weights.parent / PREDICTIONS)
     guess = np.where(predictions["logit_malignant"] >= predictions["logit_benign"], "malignant", "benign")
     accuracy = accuracy_score(predictions["truth"], guess)
     last = next(line for line in card.splitlines() if line.startswith("| all "))

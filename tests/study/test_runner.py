@@ -14,7 +14,7 @@ from histotransfer.models.weights import imagenet_trunk
 from histotransfer.predict import Predictor
 from histotransfer.splits import grouped_split
 from histotransfer.stain import normaliser
-from histotransfer.study.records import RECORD_KEYS, image_paths, read_run
+from histotransfer.study.records import PREDICTIONS, RECORD_KEYS, image_paths, read_run
 from histotransfer.study.runner import RUNS, external_rung, last_rung, model_description, run_arm, run_ladder
 from histotransfer.study.tables import read_experiment
 
@@ -135,7 +135,7 @@ def test_an_equal_run_writes_equal_files(lines_and_folder, phantom_root, tmp_pat
     _, folder = lines_and_folder
     run(phantom_root, tmp_path / "tiny")
     for name in RUNS:
-        for file in ("record.json", "history.csv", "predictions.csv"):
+        for file in ("record.json", "history.csv", PREDICTIONS):
             assert (tmp_path / "tiny" / name / file).read_bytes() == (folder / name / file).read_bytes(), (name, file)
 
 

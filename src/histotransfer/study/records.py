@@ -1,15 +1,18 @@
-"""One folder a run: `record.json`, `history.csv`, `predictions.csv`, `provenance.json` (and weights, not committed).
+"""One folder a run: `record.json`, `history.csv`, `predictions.csv.gz`, `provenance.json` (and weights, not committed).
 
-The first three are byte-identical for equal runs; whatever may differ (times, versions, hardware) is provenance.
+The first three are byte-identical for equal runs; whatever may differ (times, versions, hardware) is provenance. The
+record names its files by the sha256 of what they hold, so that it does not depend on how predictions are compressed.
 """
 
 import contextlib
+import gzip
 import hashlib
 import json
 import os
 import platform
 import shutil
 import subprocess
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -24,6 +27,7 @@ from histotransfer.errors import HistotransferError
 
 RECORD_KEYS = ("experiment", "run", "profile", "config", "data", "split", "seed", "metrics", "artifacts")
 FLOATS = "%.7g"
+PREDICTIONS = "predictions.csv.gz"
 PACKAGES = (
     "torch",
     "torchvision",
@@ -87,9 +91,10 @@ def write_run(
     with run_folder(folder) as temporary:
         for name, write in (extra or {}).items():
             write(temporary / name)
-        predictions.to_csv(temporary / "predictions.csv", index=False, float_format=FLOATS, lineterminator="\n")
+        text = predictions.to_csv(index=False, float_format=FLOATS, lineterminator="\n")
+        (temporary / PREDICTIONS).write_bytes(gzip.compress(text.encode(), mtime=0))
         history.to_csv(temporary / "history.csv", index=False, float_format=FLOATS, lineterminator="\n")
-        artifacts = {path.name: file_hash(path) for path in sorted(temporary.iterdir())}
+        artifacts = {path.name.removesuffix(".gz"): file_hash(path) for path in sorted(temporary.iterdir())}
         whole = {**record, "artifacts": artifacts}
         if missing := set(RECORD_KEYS) ^ set(whole):
             raise ValueError(f"record keys missing or unknown: {sorted(missing)}")
@@ -107,14 +112,17 @@ def read_run(folder: Path) -> Run:
     try:
         record = json.loads((folder / "record.json").read_text())
         provenance = json.loads((folder / "provenance.json").read_text())
-        artifacts = {name: record["artifacts"][name] for name in ("predictions.csv", "history.csv")}
+        artifacts = {name: record["artifacts"][name.removesuffix(".gz")] for name in (PREDICTIONS, "history.csv")}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise HistotransferError(f"{folder}: not a run's folder ({type(error).__name__}: {error})") from error
     for name, expected in artifacts.items():
-        if not (folder / name).is_file() or file_hash(folder / name) != expected:
+        found = None
+        with contextlib.suppress(OSError, EOFError, zlib.error):  # missing, or not to be unpacked
+            found = file_hash(folder / name)
+        if found != expected:
             raise HistotransferError(f"{folder / name}: is not the file that record.json names; run it again")
     text = {"patient": str, "group": str, "image": str}
-    predictions = pd.read_csv(folder / "predictions.csv", dtype=text, keep_default_na=False)
+    predictions = pd.read_csv(folder / PREDICTIONS, dtype=text, keep_default_na=False)
     return Run(folder, record, pd.read_csv(folder / "history.csv"), predictions, provenance)
 
 
@@ -179,8 +187,8 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def file_hash(path: Path) -> str:
-    """sha256 of a file."""
-    with path.open("rb") as file:
+    """sha256 of what a file holds; of one that ends in .gz, unpacked."""
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
