@@ -113,7 +113,7 @@ figure = learning_curves(run.history)
 
 # %% [markdown]
 # How to read them: both curves falling is learning. Training falling while validation stays or rises is learning these images by
-# heart ({term}`overfitting <overfitting>`). A jump at a grey line is the price of thawing: the weights that wake are moved before they fit
+# heart (overfitting, failure F1 of the next chapter). A jump at a grey line is the price of thawing: the weights that wake are moved before they fit
 # again. Validation images are those of a few patients, so small steps of their curve mean little.
 
 # %%

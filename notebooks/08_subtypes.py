@@ -52,7 +52,7 @@ for metric in ("auroc", "recall"):
     shown[metric] = [number(*row) for row in table[ends].to_numpy()]
 shown
 
-# %% mystnb={"figure": {"name": "fig-subtypes", "caption": "AUROC of each subtype against the rest, mean over 40x, 100x and 200x, with 95 % intervals clustered by patient; subtypes with fewer than five patients are left out."}}
+# %% mystnb={"figure": {"name": "fig-subtype-auroc", "caption": "AUROC of each subtype against the rest, mean over 40x, 100x and 200x, with 95 % intervals clustered by patient; subtypes with fewer than five patients are left out."}}
 from histotransfer import figures
 
 ends = {"auroc": "value", "auroc_low": "low", "auroc_high": "high"}

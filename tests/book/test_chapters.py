@@ -83,6 +83,13 @@ def test_labels_of_exercises_are_unique():
     assert len(labels) == len(set(labels)) >= 24
 
 
+def test_names_of_figures_are_unique():
+    cells = [cell for source in chapter_sources(ROOT) for cell in read_source(source).cells]
+    looks = [cell.metadata.get("mystnb", {}).get("figure", {}) for cell in cells]
+    names = [look["name"] for look in looks if "name" in look]
+    assert sorted(names) == sorted(set(names)) and len(names) >= 30
+
+
 def describes_itself(function):
     """Whether a figure's alt text comes from its numbers, given by the function or by one that it calls."""
     called = set(re.findall(r"\b(\w+)\(", inspect.getsource(function))) - {function.__name__}
