@@ -48,8 +48,9 @@ pd.set_option("display.max_colwidth", None)
 # logits are averaged,
 # intervals clustered by patient. They speak of these trained networks on new patients, not of what training anew would give. The recipe
 # is one for a CPU, not the paper's: {ref}`what was stated and what was done <tab-recipe>`.
-# **None of these verdicts says "reproduced"**: the paper leaves out too much for that. `p` in the first table is for "no difference",
-# corrected by Holm's method over the primary family; verdicts go by the intervals, which are not corrected.
+# **None of these verdicts says "reproduced"**: the paper leaves out too much for that. `p` in the first table tests
+# more than "no difference": that the two arms could have exchanged their answers to any patient (whole patients are swapped),
+# corrected by Holm's method over the primary family. Verdicts go by the intervals, which are not corrected.
 
 # %%
 from histotransfer.study.answers import answers

@@ -11,7 +11,7 @@ from histotransfer import cli
 from histotransfer.errors import HistotransferError
 from histotransfer.evaluation.intervals import all_metrics, intervals, limits_of
 from histotransfer.study import coverage
-from histotransfer.study.coverage import GAPS, INPUTS, TWO, measure, run_coverage, truth_of, with_coverage
+from histotransfer.study.coverage import GAPS, INPUTS, TWO, measure, methods, run_coverage, truth_of, with_coverage
 from histotransfer.study.records import PREDICTIONS, file_hash, read_run
 from histotransfer.study.rivals import BOUNDED, RIVALS, rivals
 from histotransfer.study.simulation import (
@@ -269,6 +269,11 @@ def test_coverage_says_nothing_beside_an_interval_that_leaves_nothing_out(measur
     beside = with_coverage(table, RESULTS / "coverage")
     assert np.isnan(beside.loc[at, "coverage"].item())
     assert beside.loc[~at, "coverage"].notna().any()
+    difference = gap(*[read_run(RESULTS / name) for name in INPUTS[:2]])
+    at = (difference["magnification"] == "200") & (difference["metric"] == "accuracy")
+    for low, shown in ((-1.0, False), (-0.9, True)):
+        difference.loc[at, ["low", "high"]] = [low, 1.0]
+        assert with_coverage(difference, RESULTS / "coverage").loc[at, "coverage"].notna().item() == shown
 
 
 def test_coverage_that_was_not_measured_is_not_shown(make_predictions, write_made_run, tmp_path):
@@ -276,3 +281,20 @@ def test_coverage_that_was_not_measured_is_not_shown(make_predictions, write_mad
     assert with_coverage(with_intervals({"run": run}), RESULTS / "coverage")["coverage"].isna().all()
     with pytest.raises(HistotransferError, match="no record of coverage"):
         with_coverage(with_intervals({"run": run}), tmp_path)
+
+
+def test_methods_stand_with_their_worst_coverage_and_mean_width():
+    tried = pd.read_csv(RESULTS / "coverage/methods.csv")
+    own = tried[(tried["phase"] == coverage.EVALUATION) & (tried["kind"] == TWO) & (tried["metric"] == "auroc")]
+    table = methods(TWO, ["accuracy", "auroc"], RESULTS / "coverage")
+    assert list(table.columns) == [(a, b) for a in ("held, %", "width") for b in ("accuracy", "auroc")]
+    assert set(table.index) == set(own["method"]) - {coverage.USED[TWO]} | {f"{coverage.USED[TWO]} (used)"}
+    worst = own[own["method"] == coverage.USED[TWO]]
+    row = table.loc[f"{coverage.USED[TWO]} (used)"]
+    assert row["held, %", "auroc"] == pytest.approx(100 * worst["coverage"].min(), abs=0.05)
+    assert row["width", "auroc"] == pytest.approx(worst["width"].mean(), abs=0.005)
+
+
+def test_methods_without_a_record_are_asked_for(tmp_path):
+    with pytest.raises(HistotransferError, match="no record of coverage"):
+        methods(TWO, ["accuracy"], tmp_path)

@@ -3,8 +3,19 @@ import pytest
 
 from histotransfer.errors import HistotransferError
 from histotransfer.evaluation.intervals import all_metrics, intervals
+from histotransfer.evaluation.within_folds import WithinFolds
 from histotransfer.study.records import read_run
-from histotransfer.study.tables import fixed_and_tuned, formatted, gap, number, read_experiment, with_intervals, without
+from histotransfer.study.tables import (
+    fixed_and_tuned,
+    formatted,
+    gap,
+    gap_within_folds,
+    number,
+    read_experiment,
+    with_intervals,
+    within_folds,
+    without,
+)
 
 
 @pytest.fixture(scope="module")
@@ -130,3 +141,45 @@ def test_what_tuning_would_have_changed_stands_beside_what_was_fixed(make_predic
     assert found.loc[("threshold", "accuracy"), "fixed beforehand"] == number(*expected)
     assert found.index.get_level_values("tuned").unique().tolist() == ["threshold", "temperature"]
     assert (found["fixed beforehand"] != found["tuned on validation patients"]).any()
+
+
+@pytest.fixture
+def arms(tmp_path, write_made_run, make_predictions):
+    """Two arms of two folds and two seeds, the second arm scoring by chance."""
+    found = {"ladder": [], "probe": []}
+    for seed in (0, 1):
+        whole = make_predictions(patients=16, seed=seed).assign(seed=seed)
+        whole["fold"] = whole["group"].str[3:].astype(int) // 2 % 2
+        noise = make_predictions(patients=16, seed=seed + 7)["logit_benign"]
+        for name, predictions in (("ladder", whole), ("probe", whole.assign(logit_benign=noise, logit_malignant=0.0))):
+            for fold, rows in predictions.groupby("fold"):
+                folder = tmp_path / f"{name}-s{seed}-f{fold}"
+                found[name].append(read_run(write_made_run(folder, predictions=rows.reset_index(drop=True))))
+    return found
+
+
+def test_auroc_within_folds_is_a_row_beside_the_pooled_one(arms):
+    table = within_folds(arms)
+    assert set(table["metric"]) == {"auroc_within_folds", "patient_auroc_within_folds"}
+    own = pd.concat([run.predictions for run in arms["ladder"]], ignore_index=True)
+    row = table.query("run == 'ladder' and magnification == 'all' and metric == 'auroc_within_folds'").squeeze()
+    assert row["value"] == WithinFolds(own).value["auroc"] and row["low"] < row["value"] < row["high"]
+    assert (row["images"], row["patients"]) == (80, "8 + 8")
+
+
+def test_the_gap_within_folds_is_that_of_the_values(arms):
+    table = gap_within_folds(arms["probe"], arms["ladder"], "ladder minus probe")
+    values = within_folds(arms).pivot(index=["magnification", "metric"], columns="run", values="value")
+    found = table.set_index(["magnification", "metric"])
+    pd.testing.assert_series_equal(
+        found["value"].sort_index(), (values["ladder"] - values["probe"]).sort_index(), check_names=False
+    )
+    assert (found["low"] < found["value"]).all() and (found["smallest"] > 0).all()
+    with pytest.raises(HistotransferError, match="not tested on the same images in the same folds"):
+        gap_within_folds(arms["probe"][1:], arms["ladder"], "ladder minus probe")
+
+
+def test_a_single_difference_is_named_at_the_head_of_its_table(runs):
+    shown = formatted(gap(runs["probe"], runs["ladder"]), ["auroc"])
+    assert shown.columns.name == "ladder minus probe"
+    assert formatted(with_intervals({"ladder": runs["ladder"]}), ["auroc"]).columns.name is None

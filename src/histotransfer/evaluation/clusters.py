@@ -17,6 +17,7 @@ import pandas as pd
 
 from histotransfer.evaluation.metrics import (
     BINS,
+    DECIMALS,
     bin_of,
     class_names,
     most_probable,
@@ -114,13 +115,17 @@ def _calibration_error(units: Units, counts: np.ndarray) -> np.ndarray:
     return np.abs(inside).sum(axis=0) / (counts @ units.sizes)
 
 
-def _auroc(units: Units, counts: np.ndarray) -> np.ndarray:
-    """Share of (positive, negative) pairs in the right order, ties counted half."""
+def ordered_pairs(units: Units, counts: np.ndarray) -> np.ndarray:
+    """``(2, D)``: (positive, negative) pairs in the right order, ties counted half, and all such pairs of a redraw."""
     chosen = units.classes == units.positive
-    pairs, sizes = counts[:, chosen] @ units.pairs_won, units.sizes
-    return (pairs * counts[:, ~chosen]).sum(axis=1) / (
-        (counts[:, chosen] @ sizes[chosen]) * (counts[:, ~chosen] @ sizes[~chosen])
-    )
+    won, sizes = counts[:, chosen] @ units.pairs_won, units.sizes
+    every = (counts[:, chosen] @ sizes[chosen]) * (counts[:, ~chosen] @ sizes[~chosen])
+    return np.stack([(won * counts[:, ~chosen]).sum(axis=1), every])
+
+
+def _auroc(units: Units, counts: np.ndarray) -> np.ndarray:
+    won, every = ordered_pairs(units, counts)
+    return won / every
 
 
 def _average_precision(units: Units, counts: np.ndarray) -> np.ndarray:
@@ -268,7 +273,7 @@ class Scored:
     def _part(self, who: _Who, chances: np.ndarray) -> _Part:
         images = self._units(who.cluster, self.classes[who.at], chances)
         sums = np.stack([np.bincount(who.patient, weights=column) for column in chances.T], axis=1)
-        means = sums / np.bincount(who.patient)[:, None]
+        means = (sums / np.bincount(who.patient)[:, None]).round(DECIMALS)
         patients = self._units(who.of, self.classes[who.at], means)
         return _Part(images, patients, images.sums(images.right * who.share), images.sums(who.share))
 

@@ -29,6 +29,7 @@ THRESHOLD = 0.5  # fixed beforehand: anything tuned on one to three benign valid
 ALL, MEAN = "all", "mean"
 MEAN_OVER = (40, 100, 200)  # 400x is for testing only
 BINS = 10
+DECIMALS = 12  # of patients' mean probabilities
 
 Metrics = dict[str, float | None]
 
@@ -140,12 +141,15 @@ def patient_metrics(predictions: pd.DataFrame) -> Metrics:
 
 
 def patient_table(predictions: pd.DataFrame) -> pd.DataFrame:
-    """One row a patient (and class): the logarithm of the mean of its images' probabilities as `logit_*`."""
+    """One row a patient (and class): the logarithm of the mean of its images' probabilities as `logit_*`.
+
+    Means are rounded to `DECIMALS`: those of equal probabilities are ties, whatever the last bits of their sums.
+    """
     names = [f"logit_{name}" for name in class_names(predictions)]
     values = predictions[["patient", "group", "truth"]].assign(
         **dict(zip(names, probabilities(predictions).T, strict=True))
     )
-    means = values.groupby(["patient", "group", "truth"], as_index=False)[names].mean()
+    means = values.groupby(["patient", "group", "truth"], as_index=False)[names].mean().round(DECIMALS)
     tiny = np.finfo(float).tiny  # a probability of 0 has no logarithm
     return means.assign(image=means["patient"], **{name: np.log(means[name].clip(tiny)) for name in names})
 

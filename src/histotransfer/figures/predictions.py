@@ -164,6 +164,7 @@ def reliability_diagram(curves: Mapping[str, pd.DataFrame]) -> Figure:
             place = {"ha": "center", "va": "top", "rotation": 90}
             axis.text(row.predicted, -0.03, row.images, fontsize=SMALL, color="0.35", **place)
         axis.set(xlabel="predicted probability", aspect="equal", xlim=(-0.05, 1.05), ylim=(-0.2, 1.05))
+        axis.set(xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
         axis.set_title(f"{name}\n{bins['images'].sum()} images", fontsize=10)
         shown = (
             f"{number(row.observed, row.low, row.high)} at {row.predicted:.2f} ({row.images} images,"

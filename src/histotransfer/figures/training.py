@@ -56,6 +56,7 @@ def learning_curves(history: pd.DataFrame, quantity: str = "log_loss") -> Figure
                 start + 0.6, 1.0, stages[start], fontsize=SMALL, transform=axis.get_xaxis_transform(), va="bottom"
             )
         axis.set(xlabel="epoch", xlim=(0.5, len(seeds) + 0.5))
+        axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axis.set_title(rung, pad=18)
     axes.flat[0].set_ylabel(quantity.replace("_", " ") + (" (nats)" if "loss" in quantity else ""))
     legend_above(figure)

@@ -16,7 +16,7 @@ those of another (`evaluation`).
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -236,6 +236,36 @@ def _sizes(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def methods(kind: str, metrics: Sequence[str], folder: str | Path = "results/coverage") -> pd.DataFrame:
+    """How the methods that were tried did, one row each.
+
+    Args:
+        kind: `ONE` or `TWO`.
+        metrics: of those in `COMPARED`.
+        folder: the record.
+
+    Returns:
+        For each metric `held, %` of its intervals in the worst scenario and at the worst magnification, and their mean
+        `width`; the method in use is marked.
+
+    Raises:
+        HistotransferError: no such record.
+    """
+    tried = _recorded(folder, "methods")
+    tried = tried[(tried["phase"] == EVALUATION) & (tried["kind"] == kind) & tried["metric"].isin(metrics)]
+    by_method = tried.groupby(["method", "metric"])
+    parts = {"held, %": (100 * by_method["coverage"].min()).round(1), "width": by_method["width"].mean().round(2)}
+    both = pd.concat({name: part.unstack() for name, part in parts.items()}, axis=1)
+    return both.rename({USED[kind]: f"{USED[kind]} (used)"}).rename_axis(kind).rename_axis(columns=[None, None])
+
+
+def _recorded(folder: str | Path, name: str) -> pd.DataFrame:
+    path = Path(folder) / f"{name}.csv"
+    if not path.is_file():
+        raise HistotransferError(f"{path}: no record of coverage; `histotransfer study coverage` writes it")
+    return pd.read_csv(path, dtype={"magnification": str})
+
+
 def with_coverage(table: pd.DataFrame, folder: str | Path = "results/coverage") -> pd.DataFrame:
     """A table of `study.tables` with how often such intervals held the truth, as far as that was measured.
 
@@ -245,17 +275,16 @@ def with_coverage(table: pd.DataFrame, folder: str | Path = "results/coverage") 
 
     Returns:
         The table with `coverage`: the lowest over the scenarios, for the same magnification, numbers of patients and
-        metric; NaN where these were not measured, and where the interval leaves out nothing that a share can be.
+        metric; NaN where these were not measured, and where the interval leaves out nothing that a share, or the
+        difference of two, can be.
 
     Raises:
         HistotransferError: no such record.
     """
-    path = Path(folder) / "coverage.csv"
-    if not path.is_file():
-        raise HistotransferError(f"{path}: no record of coverage; `histotransfer study coverage` writes it")
     keys = ["magnification", "patients", "metric"]
-    measured = pd.read_csv(path, dtype={"magnification": str})
-    measured = measured[measured["kind"] == (TWO if "smallest" in table else ONE)]
+    measured = _recorded(folder, "coverage")
+    two = "smallest" in table
+    measured = measured[measured["kind"] == (TWO if two else ONE)]
     table = table.merge(measured.groupby(keys, as_index=False)["coverage"].min(), on=keys, how="left")
-    table.loc[(table["low"].round(2) <= 0) & (table["high"].round(2) >= 1), "coverage"] = np.nan
+    table.loc[(table["low"].round(2) <= (-1 if two else 0)) & (table["high"].round(2) >= 1), "coverage"] = np.nan
     return table

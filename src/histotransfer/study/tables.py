@@ -9,9 +9,10 @@ import pandas as pd
 
 from histotransfer.errors import HistotransferError
 from histotransfer.evaluation.calibration import sensitivity
-from histotransfer.evaluation.intervals import differences, intervals
+from histotransfer.evaluation.intervals import differences, intervals, limits_of, limits_of_gaps, mean_gaps
 from histotransfer.evaluation.metrics import ALL, MEAN, MEAN_OVER, class_names, scopes
 from histotransfer.evaluation.pooling import pool
+from histotransfer.evaluation.within_folds import WithinFolds
 from histotransfer.study.records import Run, read_run
 
 
@@ -61,6 +62,56 @@ def gap(reference: Run, other: Run, part: str = "test") -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def within_folds(arms: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
+    """AUROC of pairs that one network scored (`WithinFolds`), in the form of `with_intervals`.
+
+    Its metrics are `auroc_within_folds` and `patient_auroc_within_folds`.
+
+    Args:
+        arms: name to all runs of the arm, every fold and seed.
+
+    Raises:
+        HistotransferError: an arm has no predictions of the test part.
+    """
+    rows = []
+    for name, runs in arms.items():
+        for magnification, predictions, by in scopes(_every_test(runs)):
+            arm = WithinFolds(predictions, by)
+            rows += _rows_within(name, magnification, predictions, limits_of(arm.value, arm))
+    return pd.DataFrame(rows)
+
+
+def gap_within_folds(reference: Sequence[Run], other: Sequence[Run], name: str) -> pd.DataFrame:
+    """What `within_folds` says of `other` minus that of `reference`, tested on the same folds, with `smallest`.
+
+    Args:
+        reference: all runs of an arm.
+        other: all runs of another.
+        name: what the rows are called.
+
+    Raises:
+        HistotransferError: no predictions of the test part, or not of the same images in the same folds and seeds.
+    """
+    same = ["seed", "fold", "image"]
+    tables = [_every_test(runs).sort_values(same, ignore_index=True) for runs in (reference, other)]
+    if not tables[0][same].equals(tables[1][same]):
+        raise HistotransferError(f"{name}: the arms were not tested on the same images in the same folds and seeds")
+    rows = []
+    for (magnification, theirs, by), (_, ours, _) in zip(*map(scopes, tables), strict=True):
+        pair = WithinFolds(ours, by), WithinFolds(theirs, by)
+        found = limits_of_gaps(mean_gaps([(pair[0].value, pair[1].value)]), [pair])
+        rows += _rows_within(name, magnification, ours, found)
+    return pd.DataFrame(rows)
+
+
+def _every_test(runs: Sequence[Run]) -> pd.DataFrame:
+    return pd.concat([_of_part(run, "test") for run in runs], ignore_index=True)
+
+
+def _rows_within(name: str, magnification: str, predictions: pd.DataFrame, values: pd.DataFrame) -> list[dict]:
+    return _rows(name, magnification, predictions.drop_duplicates("image"), values.add_suffix("_within_folds", axis=0))
+
+
 def without(run: Run, groups: Collection[str]) -> Run:
     """A run without the predictions of some strict patients."""
     kept = run.predictions[~run.predictions["group"].isin(groups)]
@@ -95,8 +146,9 @@ def patients_of(predictions: pd.DataFrame) -> str:
 def formatted(table: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
     """A long table as people read it: one row a magnification and run, `0.84 [0.77, 0.90]` a metric, n at the end.
 
-    Where there is one run only, its name is left out. Of a table with `coverage` it stands behind the interval, in
-    percent: how often such intervals held the truth where that was measured (`study.coverage`).
+    Where there is one run only, its name is left out, but a difference is named at the head. Of a table with `coverage`
+    it stands behind the interval, in percent: how often such intervals held the truth where that was measured
+    (`study.coverage`).
     """
     text = table[table["metric"].isin(metrics)].copy()
     coverage = text.get("coverage", pd.Series(np.nan, text.index))
@@ -110,9 +162,10 @@ def formatted(table: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
     wide = wide.sort_index(
         key=lambda index: index.map(lambda name: order.get(name, runs.index(name) if name in runs else 0))
     )
-    if len(runs) == 1:
-        wide = wide.droplevel("run")
-    return wide.rename_axis(columns=None).rename(columns=lambda name: name.replace("_", " "))
+    wide = wide.rename_axis(columns=None).rename(columns=lambda name: name.replace("_", " "))
+    if len(runs) > 1:
+        return wide
+    return wide.droplevel("run").rename_axis(columns=runs[0] if " minus " in runs[0] else None)
 
 
 def fixed_and_tuned(runs: Sequence[Run]) -> pd.DataFrame:
