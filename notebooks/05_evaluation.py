@@ -151,9 +151,7 @@ figure = figures.reliability_diagram({
 from histotransfer.study.tables import gap
 
 difference = gap(runs["frozen-probe"], runs["ladder"])
-shown = formatted(difference, ["accuracy", "auroc"])
-smallest = difference[difference["metric"] == "auroc"]
-shown.join(smallest.set_index("magnification")["smallest"].round(2))
+formatted(difference, ["accuracy", "auroc"], smallest="auroc")
 
 # %% [markdown]
 # ## Where it looks
@@ -315,11 +313,7 @@ figure = figures.forest(ranked, "auroc")
 
 # %%
 real_gap = with_coverage(gap(real["frozen-probe"], real["se-lung"]))
-shown = formatted(real_gap, ["accuracy", "auroc"])
-smallest = real_gap[real_gap["metric"] == "auroc"]
-display(
-    shown.join(smallest.set_index("magnification")["smallest"].round(2))
-)
+display(formatted(real_gap, ["accuracy", "auroc"], smallest="auroc"))
 inside_gap = gap_within_folds(
     runs_of["frozen-probe"],
     runs_of["se-lung"],

@@ -72,10 +72,8 @@ formatted(compared, ["accuracy", "balanced_accuracy", "auroc"])
 
 # %%
 difference = gap(probe, final)
-auroc = difference[difference["metric"] == "auroc"]
-smallest = auroc.set_index("magnification")["smallest"].round(2)
 metrics = ["auroc", "accuracy", "log_loss"]
-formatted(difference, metrics).join(smallest)
+formatted(difference, metrics, smallest="auroc")
 
 # %% [markdown]
 # The rehearsal's validation patients are test patients of other folds, so the recipe was chosen with their help. The same

@@ -183,3 +183,17 @@ def test_a_single_difference_is_named_at_the_head_of_its_table(runs):
     shown = formatted(gap(runs["probe"], runs["ladder"]), ["auroc"])
     assert shown.columns.name == "ladder minus probe"
     assert formatted(with_intervals({"ladder": runs["ladder"]}), ["auroc"]).columns.name is None
+
+
+def test_a_single_magnification_of_several_runs_is_named_at_the_head_of_its_table(runs):
+    table = with_intervals(runs)
+    shown = formatted(table[table["magnification"] == "100"], ["auroc"])
+    assert shown.columns.name == "100" and shown.index.tolist() == ["ladder", "probe"]
+
+
+def test_the_smallest_difference_of_a_metric_stands_last(runs):
+    table = gap(runs["probe"], runs["ladder"])
+    shown = formatted(table, ["auroc"], smallest="accuracy")
+    own = table[table["metric"] == "accuracy"].set_index("magnification")["smallest"]
+    assert shown.columns[-1] == "smallest accuracy"
+    assert shown["smallest accuracy"].tolist() == [f"{own[at]:.2f}" for at in ("40", "100", "all")]

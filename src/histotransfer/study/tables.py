@@ -143,29 +143,40 @@ def patients_of(predictions: pd.DataFrame) -> str:
     return " + ".join(str(groups.get(name, 0)) for name in class_names(predictions))
 
 
-def formatted(table: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
+def formatted(table: pd.DataFrame, metrics: Sequence[str], *, smallest: str | None = None) -> pd.DataFrame:
     """A long table as people read it: one row a magnification and run, `0.84 [0.77, 0.90]` a metric, n at the end.
 
-    Where there is one run only, its name is left out, but a difference is named at the head. Of a table with `coverage`
-    it stands behind the interval, in percent: how often such intervals held the truth where that was measured
-    (`study.coverage`).
+    Where there is one run only, its name is left out, but a difference is named at the head; so is the magnification
+    where several runs have but one. Of a table with `coverage` it stands behind the interval, in percent: how often
+    such intervals held the truth where that was measured (`study.coverage`).
+
+    Args:
+        table: as `with_intervals` or `gap` makes it.
+        metrics: of it, in this order.
+        smallest: the metric of a difference whose `smallest` is shown last.
     """
     text = table[table["metric"].isin(metrics)].copy()
     coverage = text.get("coverage", pd.Series(np.nan, text.index))
     text["text"] = [number(*row) for row in zip(text["value"], text["low"], text["high"], coverage, strict=True)]
-    wide = text.pivot(index=["magnification", "run"], columns="metric", values="text")[list(metrics)]
-    about = text.drop_duplicates(["magnification", "run"]).set_index(["magnification", "run"])
+    rows = ["magnification", "run"]
+    wide = text.pivot(index=rows, columns="metric", values="text")[list(metrics)]
+    about = text.drop_duplicates(rows).set_index(rows)
     wide["images"] = about["images"]
     wide[f"patients ({about['classes'].iloc[0]})"] = about["patients"]
+    if smallest is not None:
+        own = table[table["metric"] == smallest].set_index(rows)["smallest"]
+        wide[f"smallest {smallest}"] = [number(value, np.nan, np.nan) for value in own.reindex(wide.index)]
     order = {name: i for i, name in enumerate(["40", "100", "200", "400", MEAN, ALL])}
     runs = list(dict.fromkeys(table["run"]))
     wide = wide.sort_index(
         key=lambda index: index.map(lambda name: order.get(name, runs.index(name) if name in runs else 0))
-    )
-    wide = wide.rename_axis(columns=None).rename(columns=lambda name: name.replace("_", " "))
-    if len(runs) > 1:
-        return wide
-    return wide.droplevel("run").rename_axis(columns=runs[0] if " minus " in runs[0] else None)
+    ).rename(columns=lambda name: name.replace("_", " "))
+    at = wide.index.unique("magnification")
+    if len(runs) == 1:
+        return wide.droplevel("run").rename_axis(columns=runs[0] if " minus " in runs[0] else None)
+    if len(at) == 1:
+        return wide.droplevel("magnification").rename_axis(columns=at[0])
+    return wide.rename_axis(columns=None)
 
 
 def fixed_and_tuned(runs: Sequence[Run]) -> pd.DataFrame:
