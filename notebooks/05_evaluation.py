@@ -271,7 +271,8 @@ convergence_of_starts(histories)
 # Every image is tested **out of fold**: by networks that saw nothing of its patient. An image's logits are averaged over
 # seeds, so that patients remain the only sample: what is judged is an ensemble of three networks, and the intervals do not hold what
 # training anew would change. `se-lung` has the parts of the paper's model, SE, and LC25000 between ImageNet and BreakHis, in a
-# recipe for a CPU ({ref}`what was stated and what was done <tab-recipe>`); 400x is only tested. Made with
+# recipe for a CPU ({ref}`what was stated and what was done <tab-recipe>`); 400x is only tested, and one patient holds more than half of
+# its images: where an interval runs from 0 to 1, these patients say nothing. Made with
 # `histotransfer study run study/primary.toml --data DIR`; everything below is drawn from the records in `results/primary`.
 #
 # Behind each interval stands in percent how often such intervals held the truth of fixed predictions at exactly these numbers of
