@@ -40,7 +40,7 @@ pd.set_option("display.max_colwidth", None)
 #
 # | verdict | when |
 # |---|---|
-# | supported here | the lower end of the 95 % interval is at or above the threshold (above 0 where a difference is claimed) |
+# | supported here | the lower end of the 95 % interval is at or above the threshold (above 0 where a difference is claimed; C4 claims one of at least 0.02) |
 # | contradicted here | its upper end is below the threshold |
 # | undecided | otherwise |
 #

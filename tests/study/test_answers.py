@@ -48,6 +48,8 @@ def test_a_row_says_what_the_records_say(results):
     assert row["command"] == "histotransfer study run study/primary.toml --data DIR"
     assert len(table.loc[["C1"]]) == 4 and set(table.loc["C1", "n"]) == {"40 images, 10 + 10 patients"}
     assert "magnitude" in table.loc["C4b", "verdict"]
+    assert table.loc["C4b", "compared"] == "se-lung minus plain, at least 0.02"
+    assert "at least" not in row["compared"]
     assert table.loc["C3b", "verdict"] == NOT_RUN
 
 

@@ -44,7 +44,9 @@ def _differences(study: Study) -> Iterator[dict]:
     for claim, row in pd.concat(both).iterrows():
         text = _row(claim, study, row["experiment"], row)
         where = f"at {row['magnification']}x" if row["magnification"] != "mean" else "mean over 40x, 100x, 200x"
-        text |= {"compared": row["compared"], "metric": f"{row['metric'].replace('auroc', 'AUROC')}, {where}"}
+        least = study.claims[claim]["threshold"]
+        compared = row["compared"] + (f", at least {least:.2f}" if least else "")
+        text |= {"compared": compared, "metric": f"{row['metric'].replace('auroc', 'AUROC')}, {where}"}
         if pd.notna(row.get("p_holm")):
             text["result"] += f", p = {row['p_holm']:.2g} after Holm"
         if claim.startswith("C4") and row["verdict"] != NOT_RUN:

@@ -15,6 +15,8 @@ from histotransfer.evaluation.pooling import pool
 from histotransfer.evaluation.within_folds import WithinFolds
 from histotransfer.study.records import Run, read_run
 
+LEAST_END = 5e-5  # what is smaller is shown as 0
+
 
 def read_experiment(folder: str | Path, runs: Sequence[str]) -> dict[str, Run]:
     """The named runs of an experiment's folder.
@@ -200,11 +202,22 @@ def fixed_and_tuned(runs: Sequence[Run]) -> pd.DataFrame:
 
 
 def number(value: float, low: float, high: float, coverage: float = np.nan) -> str:
-    """`0.84 [0.77, 0.90] 93 %`; without brackets where there is no interval, a dash where there is no value."""
+    """`0.84 [0.77, 0.90] 93 %`; without brackets where there is no interval, a dash where there is no value.
+
+    Two decimals, but an end that these would make 0 keeps its first digit that is not: on which side of 0 an interval
+    ends is what a verdict goes by.
+    """
     if pd.isna(value):
         return "–"
-    value, low, high = (f"{round(x, 2) + 0.0:.2f}" for x in (value, low, high))  # never -0.00
-    if low == "nan":
-        return value
-    text = f"{value} [{low},\N{NO-BREAK SPACE}{high}]"
+    if pd.isna(low):
+        return _rounded(value)
+    text = f"{_rounded(value)} [{_end(low)},\N{NO-BREAK SPACE}{_end(high)}]"
     return text if pd.isna(coverage) else f"{text} {coverage * 100:.0f}\N{NO-BREAK SPACE}%"
+
+
+def _rounded(value: float) -> str:
+    return f"{round(value, 2) + 0.0:.2f}"  # never -0.00
+
+
+def _end(value: float) -> str:
+    return f"{value:.1g}" if LEAST_END <= abs(value) < 0.005 else _rounded(value)
