@@ -161,7 +161,7 @@ formatted(difference, ["accuracy", "auroc"], smallest="auroc")
 # magnification. There the
 # diagnostic regions are known: above, what lies outside is grey.
 
-# %% mystnb={"figure": {"name": "fig-grad-cam", "caption": "Fields with their diagnostic regions (above), and the evidence for the predicted class by Grad-CAM (below); cross: hottest cell."}}
+# %% mystnb={"figure": {"name": "fig-grad-cam", "caption": "Fields with their true class, what the network said, and their diagnostic regions (above); the evidence for what it said by Grad-CAM (below); cross: hottest cell."}}
 from histotransfer.evaluation.explain import grad_cam
 from histotransfer.study.explanations import look, unseen_images
 
@@ -170,7 +170,7 @@ seen = look(live / "ladder" / "model.safetensors", unseen)
 maps = grad_cam(seen.model, seen.source, seen.predicted)
 masks = seen.masks() if profile == "phantom" else None
 few = unseen[unseen["magnification"] == 100].index[2::5][:5]
-titles = [f"{seen.labels[i]}\npredicted {seen.guess[i]}" for i in few]
+titles = [f"{seen.labels[i]}\nsaid {seen.guess[i]}" for i in few]
 regions = None if masks is None else masks[few]
 figure = figures.overlays(seen.tiles[few], maps[few], titles, regions)
 
