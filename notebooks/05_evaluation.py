@@ -216,14 +216,12 @@ from histotransfer.evaluation.explain import (
     gate_profiles,
     gates,
 )
+from histotransfer.study.explanations import beside_recorded
 
 values = gates(seen.model, seen.source)
 profiles = gate_profiles(values, seen.groups, seen.labels)
 moved = gate_differences(profiles, *seen.classes)
-real_gates = pd.read_csv("results/explanations/gate_differences.csv")
-both = pd.concat({"own": moved, "real": real_gates.set_index("gate")})
-spread = ["largest", "low", "high"]
-both.assign(**(1e6 * both[spread]).round(1)).round(6)
+beside_recorded(moved, seen)
 
 # %% mystnb={"figure": {"name": "fig-gates", "caption": "Mean gate of every channel of the gates that moved, by class, with 95 % t intervals over patients."}}
 trained = moved.index[moved["highest"] > moved["lowest"]]

@@ -19,6 +19,7 @@ from histotransfer.study.complexity import (
     read_nets,
     run_probes,
     run_scratch,
+    scratch_gap,
     size_gaps,
     studied_nets,
 )
@@ -107,15 +108,18 @@ def test_gaps_are_those_of_the_two_values(experiment):
 
 
 def test_gaps_say_which_way_where_the_interval_leaves_out_none(tmp_path, make_predictions, write_made_run):
-    for net, shift in {"32-float32": 0.0, "32-float16": 0.0, "32-int8": -2.0, "16-float32": 2.0}.items():
+    shifts = {"32-float32": 0.0, "32-float16": 0.0, "32-int8": -2.0, "16-float32": 2.0, "112-float32": 0.0}
+    nets = {f"block4-{net}": shift for net, shift in shifts.items()} | {"small-k12-112-float32": -2.0}
+    for net, shift in nets.items():
         table = make_predictions(patients=20, images=8, magnifications=(40, 100, 200, 400))
         table["logit_malignant"] += shift * (table["truth"] == "malignant").map({True: 1, False: -1})
-        write_made_run(tmp_path / f"block4-{net}", predictions=table)
+        write_made_run(tmp_path / net, predictions=table)
     gaps = precision_gaps(tmp_path, [32])
     names = ["float16 minus float32, 32 pixels", "int8 minus float32, 32 pixels"]
     assert gaps["AUROC"].to_dict() == dict(zip(names, ["not told apart", "lower"], strict=True))
     assert gaps["difference"].iloc[0] == "0.00" and gaps["difference"].iloc[1].startswith("-0.")
     assert size_gaps(tmp_path, [32, 16])["AUROC"].to_dict() == {"16 minus 32 pixels": "higher"}
+    assert scratch_gap(tmp_path)["AUROC"].to_dict() == {"small-k12 minus block4, 112 pixels": "lower"}
 
 
 def test_arms_of_the_study_are_taken_in_once_they_are_there(tmp_path, make_predictions, write_made_run):

@@ -11,6 +11,7 @@ from histotransfer.study.tables import (
     gap,
     gap_within_folds,
     number,
+    patients_of,
     read_experiment,
     with_intervals,
     within_folds,
@@ -142,6 +143,7 @@ def test_what_tuning_would_have_changed_stands_beside_what_was_fixed(make_predic
     used = whole[whole["magnification"] != 400]  # tested only: no part of the mean
     expected = intervals(used.reset_index(drop=True), "magnification").loc["accuracy", ["value", "low", "high"]]
     assert found.loc[("threshold", "accuracy"), "fixed beforehand"] == number(*expected)
+    assert found.columns.name == f"{used['image'].nunique()} images, {patients_of(used)} patients"
     assert found.index.get_level_values("tuned").unique().tolist() == ["threshold", "temperature"]
     assert (found["fixed beforehand"] != found["tuned on validation patients"]).any()
 

@@ -328,6 +328,12 @@ def precision_gaps(experiment: str | Path, sizes: Sequence[int] = SIZES) -> pd.D
     return _mean_gaps(pairs)
 
 
+def scratch_gap(experiment: str | Path) -> pd.DataFrame:
+    """AUROC of the small net from scratch minus that of the frozen trunk on pictures of its size, as `exit_gaps`."""
+    trunk, small = (read_run(Path(experiment) / f"{net}-{SMALL_SIZE}-float32") for net in ("block4", SMALL))
+    return _mean_gaps({f"{SMALL} minus block4, {SMALL_SIZE} pixels": (trunk, small)})
+
+
 LOWER, HIGHER, NEITHER = DIRECTIONS = ("lower", "higher", "not told apart")
 
 

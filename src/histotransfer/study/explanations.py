@@ -1,5 +1,6 @@
 """A trained network on images it never saw, ready to be explained; and the record of what its explanations say."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -147,3 +148,25 @@ def write_explanations(run: str | Path, data_root: str | Path, out: str | Path) 
         write_json(temporary / "record.json", record)
         write_json(temporary / "provenance.json", environment())
     return Path(out)
+
+
+def beside_recorded(differences: pd.DataFrame, seen: Seen, folder: str | Path = "results/explanations") -> pd.DataFrame:
+    """Differences of a network's gates above those of the record, each under its n; differences in millionths.
+
+    Args:
+        differences: as `gate_differences` returns them.
+        seen: the images that they are of.
+        folder: as `write_explanations` wrote it.
+
+    Raises:
+        HistotransferError: no such record.
+    """
+    try:
+        record = json.loads((Path(folder) / "record.json").read_text(encoding="utf-8"))
+        real = pd.read_csv(Path(folder) / "gate_differences.csv", index_col="gate")
+    except OSError as error:
+        raise HistotransferError(f"{folder}: no record of explanations ({error.strerror}): {error.filename}") from error
+    own = f"own: {len(seen.groups)} images, {len(set(seen.groups))} patients"
+    both = pd.concat({own: differences, f"real: {record['images']} images, {record['patients']} patients": real})
+    spread = ["largest", "low", "high"]
+    return both.assign(**(1e6 * both[spread]).round(1)).round(6).rename_axis([None, None])

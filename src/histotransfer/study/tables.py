@@ -184,21 +184,24 @@ def formatted(table: pd.DataFrame, metrics: Sequence[str], *, smallest: str | No
 def fixed_and_tuned(runs: Sequence[Run]) -> pd.DataFrame:
     """An arm's test metrics as fixed beforehand, and had the threshold or the temperature been tuned inside the folds.
 
-    A sensitivity analysis (`calibration.sensitivity`), mean over `MEAN_OVER`, each value with its interval.
+    A sensitivity analysis (`calibration.sensitivity`), mean over `MEAN_OVER`, each value with its interval; at the head
+    stands the n.
 
     Args:
         runs: of the arm, every fold and seed.
     """
     tables = [run.predictions[run.predictions["magnification"].isin(MEAN_OVER)] for run in runs]
     tuned = sensitivity(tables, "magnification")
-    fixed = intervals(pool(tables), "magnification").loc[tuned["metric"], ["value", "low", "high"]]
+    pooled = pool(tables)
+    fixed = intervals(pooled, "magnification").loc[tuned["metric"], ["value", "low", "high"]]
     text = {
         "tuned": tuned["sensitivity"],
         "metric": tuned["metric"].str.replace("_", " "),
         "fixed beforehand": [number(*row) for row in fixed.to_numpy()],
         "tuned on validation patients": [number(*row) for row in tuned[["value", "low", "high"]].to_numpy()],
     }
-    return pd.DataFrame(text).set_index(["tuned", "metric"])
+    about = f"{len(pooled)} images, {patients_of(pooled)} patients"
+    return pd.DataFrame(text).set_index(["tuned", "metric"]).rename_axis(columns=about)
 
 
 def number(value: float, low: float, high: float, coverage: float = np.nan) -> str:
