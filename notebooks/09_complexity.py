@@ -8,7 +8,7 @@
 # - cut a network off early and measure what its later layers add;
 # - read a Pareto plot with intervals, and resist choosing from it.
 #
-# **Takes** about 10 minutes to read, 6 to run (phantom tissue, two cores), 50 for the exercises.
+# **Takes** about 13 minutes to read, 6 to run (phantom tissue, two cores), 50 for the exercises.
 # **Needs** chapters {doc}`SE-DenseNet <03_se_densenet>` and {doc}`Evaluation <05_evaluation>`.
 #
 # The paper asks for a balance of complexity and accuracy (open question Q2) and does not measure one.
@@ -198,8 +198,8 @@ speed.round(1)
 # %% [markdown]
 # int8 is faster at every size, and at 224 pixels it costs AUROC.
 #
-# **From scratch.** `small-k12` has about as many parameters as the paper states, and learned from these images alone. Minus the whole
-# trunk, which never saw tissue:
+# **From scratch.** `small-k12` has about as many parameters as the paper states, and learned from these images alone. Minus a regression on
+# the whole frozen trunk, whose features never saw tissue:
 
 # %%
 from histotransfer.study.complexity import scratch_gap
