@@ -214,9 +214,9 @@ from_scratch
 #
 # ## Trained nets
 #
-# The nets of the study's primary experiment, at 224 pixels and after Macenko's normalisation, beside the frozen trunk on the same splits.
-# Each is three seeds, its logits averaged, but `block4-se-everywhere` one; so hold these against one another and not against the single
-# probes above. Paired differences stand in chapters {doc}`07_ablations` and {doc}`12_verdict`.
+# Nets that the study trained, without gates, with gates at blocks and transitions, and with gates everywhere: at 224 pixels, after
+# Macenko's normalisation, lung tissue in between, seed 0, beside the frozen trunk on the same splits. Hold these against one another and
+# not against the probes above, whose colours are as scanned. Their paired differences stand in chapter {doc}`07_ablations`.
 
 # %%
 from histotransfer.study.complexity import studied_nets

@@ -48,12 +48,13 @@ NETS: dict[str, dict[str, Any]] = {
     SMALL: {"positions": (), **CONFIGURATIONS["densenet40-k12"], "stem": "imagenet"},
 }
 """Name to keyword arguments of `SEDenseNet`; those named as an exit are cut off there."""
-STUDIED = {  # nets of the study at 224 pixels, to be held against one another: experiment and arm
+STUDIED = {  # nets of the study at 224 pixels, all after LC25000, to be held against one another: experiment and arm
     ("block4", "frozen"): ("primary", "frozen-probe"),
-    ("block4", "trained"): ("primary", "plain"),
-    ("block4-se", "trained"): ("primary", "se"),
+    ("block4", "trained"): ("primary", "plain-lung"),
+    ("block4-se", "trained"): ("primary", "se-lung"),
     ("block4-se-everywhere", "trained"): ("se-placement", "everywhere"),
 }
+STUDIED_SEED = 0  # the only one that all of them have
 TIMES = "times.csv"
 TIMED_IMAGES, TIMED_REPEATS = 8, 5
 CALIBRATION = 300  # training images that int8 is calibrated on
@@ -255,13 +256,13 @@ def read_nets(results: str | Path) -> dict[Net, pd.DataFrame]:
 
 
 def studied_nets(study: Study) -> dict[Net, pd.DataFrame]:
-    """Predictions of the arms of `STUDIED` that are finished, averaged over their seeds."""
+    """Predictions of the arms of `STUDIED` that are finished, of `STUDIED_SEED` alone."""
     found = {}
     for (name, training), (experiment, arm) in STUDIED.items():
         with contextlib.suppress(NotRunYet):
             config = study.runs(experiment, arm)[0].record["config"]
             net = Net(name, config["size"], "float32", training, config["normaliser"])
-            found[net] = study.predictions(experiment, arm)
+            found[net] = study.predictions(experiment, arm, seeds=(STUDIED_SEED,))
     return found
 
 
