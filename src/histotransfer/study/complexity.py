@@ -48,7 +48,7 @@ NETS: dict[str, dict[str, Any]] = {
     SMALL: {"positions": (), **CONFIGURATIONS["densenet40-k12"], "stem": "imagenet"},
 }
 """Name to keyword arguments of `SEDenseNet`; those named as an exit are cut off there."""
-STUDIED = {  # nets of the study at 224 pixels, all after LC25000, to be held against one another: experiment and arm
+STUDIED = {  # nets of the study at 224 pixels, the trained ones after LC25000: experiment and arm
     ("block4", "frozen"): ("primary", "frozen-probe"),
     ("block4", "trained"): ("primary", "plain-lung"),
     ("block4-se", "trained"): ("primary", "se-lung"),
