@@ -214,7 +214,7 @@ from_scratch
 #
 # ## Trained nets
 #
-# Nets that the study trained, without gates, with gates at blocks and transitions, and with gates everywhere: at 224 pixels, after
+# Nets that the study trained, without gates, with gates after blocks, at blocks and transitions, and everywhere: at 224 pixels, after
 # Macenko's normalisation, lung tissue in between, seed 0, beside the frozen trunk on the same splits. Hold these against one another and
 # not against the probes above, whose colours are as scanned. Their paired differences stand in chapter {doc}`07_ablations`.
 

@@ -42,6 +42,7 @@ SMALL, SMALL_SIZE, EPOCHS = "small-k12", 112, 20
 NETS: dict[str, dict[str, Any]] = {
     **{leave: {"positions": ()} for leave in EXITS},
     "block4-se": {"positions": ("block", "transition")},
+    "block4-se-block": {"positions": ("block",)},
     "block4-se-everywhere": {"positions": ("layer", "block", "transition")},
     # Three blocks of twelve plain layers, k = 12, behind the stem for large pictures: about as many parameters as the
     # paper states.
@@ -51,6 +52,7 @@ NETS: dict[str, dict[str, Any]] = {
 STUDIED = {  # nets of the study at 224 pixels, the trained ones after LC25000: experiment and arm
     ("block4", "frozen"): ("primary", "frozen-probe"),
     ("block4", "trained"): ("primary", "plain-lung"),
+    ("block4-se-block", "trained"): ("se-placement", "block"),
     ("block4-se", "trained"): ("primary", "se-lung"),
     ("block4-se-everywhere", "trained"): ("se-placement", "everywhere"),
 }
