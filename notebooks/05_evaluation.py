@@ -291,8 +291,9 @@ formatted(real_table, shown)
 # **Pooled and within folds.** Five networks score five folds, and a pooled {term}`AUROC` compares their scores with one another.
 # `majority` shows what that does: it gives all images of a fold one score, so within a fold its AUROC is 0.5. Pooled it falls below,
 # because a fold whose test patients are more often malignant trains on fewer of them, and the answers of the folds lean the wrong
-# way. So here only pairs of images that one network scored are counted, in each seed on its own; beside it the same by patient. What the
-# first two columns share does not come from pooling. How often these intervals hold the truth was not measured.
+# way. So the second and third column count only pairs of images that one network scored, in each seed on its own, by image and by
+# patient. They are of single networks, the first column of the mean of three: two things change at once, and averaging seeds alone
+# raises AUROC a little. How often these intervals hold the truth was not measured.
 
 # %%
 from histotransfer.study.tables import gap_within_folds, within_folds

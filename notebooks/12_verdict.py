@@ -45,7 +45,7 @@ pd.set_option("display.max_colwidth", None)
 # | undecided | otherwise |
 #
 # "Here" is a subset of BreakHis: five folds that keep patients ({term}`base numbers <base number>`) apart, three seeds whose
-# logits are averaged,
+# logits are averaged (one seed for C3b, C4a, C5 and C6),
 # intervals clustered by patient. They speak of these trained networks on new patients, not of what training anew would give. The recipe
 # is one for a CPU, not the paper's: {ref}`what was stated and what was done <tab-recipe>`.
 # **None of these verdicts says "reproduced"**: the paper leaves out too much for that. `p` in the first table tests

@@ -80,3 +80,16 @@ def test_a_fold_without_a_class_has_no_say_and_none_at_all_is_not_defined(runs):
     assert WithinFolds(lost).value["auroc"] == pytest.approx(by_hand(lost[lost["fold"] > 0]))
     apart = runs[(runs["fold"] == 0) == (runs["truth"] == "benign")].reset_index(drop=True)
     assert WithinFolds(apart).value == {"auroc": None, "patient_auroc": None}
+
+
+def test_a_cluster_has_the_share_of_the_pairs_that_it_is_in(make_predictions):
+    """By hand: fold 0 pairs a (2 images) and b (1) with c (3), fold 1 holds one class only and has no say."""
+    sizes = [("a", 2, "malignant", 0), ("b", 1, "malignant", 0), ("c", 3, "benign", 0), ("d", 4, "malignant", 1)]
+    rows = [(group, truth, fold) for group, images, truth, fold in sizes for _ in range(images)]
+    frame = pd.DataFrame(rows, columns=["group", "truth", "fold"]).assign(
+        image=[f"{i}.png" for i in range(len(rows))], seed=0, magnification=40, logit_benign=0.0, logit_malignant=0.0
+    )  # fmt: skip
+    arm = WithinFolds(frame.assign(patient=frame["group"]))
+    order = frame[["truth", "group"]].drop_duplicates()["group"].tolist()
+    assert dict(zip(order, arm.shares("auroc"), strict=True)) == {"a": 2 / 3, "b": 1 / 3, "c": 1, "d": 0}
+    assert dict(zip(order, arm.shares("patient_auroc"), strict=True)) == {"a": 1 / 2, "b": 1 / 2, "c": 1, "d": 0}

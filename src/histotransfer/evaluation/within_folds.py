@@ -23,7 +23,6 @@ class WithinFolds:
 
     Attributes:
         classes: ``(K,)`` class of each cluster, as `Design` finds them.
-        shares: as `Design.shares`.
         value: both metrics of the patients as they are; None where not defined.
     """
 
@@ -41,7 +40,7 @@ class WithinFolds:
         averaged = ["seed", *([] if by is None else [by])]
         cell = predictions.groupby([*averaged, "fold"]).ngroup().rename("cell")
         arm = Design(predictions.assign(cell=cell), "cell").scored(probabilities(predictions))
-        self.classes, self.shares = arm.classes, arm.shares
+        self.classes = arm.classes
         self._of = predictions.groupby(averaged).ngroup().to_numpy()[[who.rows[0] for who in arm.design.who]]
         self._parts = {
             AUROC: [(who.at, part.images) for who, part in zip(arm.design.who, arm.parts, strict=True)],
@@ -61,6 +60,15 @@ class WithinFolds:
         """
         counts = np.asarray(counts, dtype=float)
         return {metric: self._auroc(self._parts[metric], counts) for metric in metrics or self._parts}
+
+    def shares(self, metric: str) -> np.ndarray:
+        """``(K,)`` share of each cluster in its class, of the pairs that count, the mean over what is averaged."""
+        found = np.zeros((self._of.max() + 1, len(self.classes)))
+        for of, (at, units) in zip(self._of, self._parts[metric], strict=True):
+            positive, sizes = units.classes == units.positive, units.sizes
+            found[of, at] += sizes * np.where(positive, sizes[~positive].sum(), sizes[positive].sum())
+        every = np.stack([found[:, self.classes == own].sum(axis=1) for own in self.classes], axis=1)
+        return np.divide(found, every, out=np.zeros_like(found), where=every > 0).mean(axis=0)
 
     def _auroc(self, parts: list[tuple[np.ndarray, Units]], counts: np.ndarray) -> np.ndarray:
         pairs = np.stack([ordered_pairs(units, counts[:, at]) for at, units in parts])
