@@ -119,6 +119,32 @@ def test_one_patient_of_a_class_shows_no_spread(make_predictions):
         assert found[["low", "high"]].isna().all(axis=None)
 
 
+def test_a_metric_that_hangs_on_one_patient_has_no_interval(make_predictions):
+    """At 40x one patient is all the benign there are: without them AUROC there, and so its mean, is not defined."""
+    predictions = make_predictions(patients=10, magnifications=(40, 100))
+    lost = (predictions["magnification"] == 40) & (predictions["truth"] == "benign")
+    hanging = predictions[~lost | (predictions["group"] == "14-0")].reset_index(drop=True)
+    arms = hanging, shifted(hanging, 1)
+    found = [intervals(hanging, "magnification"), differences([arms], "magnification", draws=200)]
+    for table in found:
+        assert np.isfinite(table.loc["auroc", "value"])
+        assert table.loc[["auroc", "specificity"], ["low", "high"]].isna().all(axis=None)
+        assert table.loc["sensitivity", ["low", "high"]].notna().all()
+    certain = hanging.assign(logit_malignant=np.where(hanging["truth"] == "malignant", 9.0, -9.0))
+    assert intervals(certain, "magnification").loc["auroc"].isna().tolist() == [False, True, True]
+
+
+def test_too_many_redraws_without_a_value_give_no_interval(make_predictions):
+    """Two patients of ten are all the benign at 40x: no one is needed alone, but one redraw in nine has neither."""
+    predictions = make_predictions(patients=20, magnifications=(40, 100))
+    lost = (predictions["magnification"] == 40) & (predictions["truth"] == "benign")
+    few = predictions["group"].isin(predictions.loc[lost, "group"].unique()[:2])
+    hanging = predictions[~lost | few].reset_index(drop=True)
+    found = differences([(hanging, shifted(hanging, 1))], "magnification", draws=400)
+    assert found.loc["specificity", ["low", "high"]].isna().all()
+    assert found.loc["sensitivity", ["low", "high"]].notna().all()
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_logits_that_are_no_numbers_are_refused(make_predictions, bad):
     predictions = make_predictions()

@@ -33,6 +33,7 @@ LEVEL = 0.95
 POWER = 0.8
 MIN_GROUPS = 2  # of each class that is there: leaving out the only one shows no spread
 NONE = 1e-9  # a standard error below it is rounding
+UNDEFINED = 0.05  # the largest share of redraws without a value that an interval may leave out
 
 Pairs = Sequence[tuple[pd.DataFrame, pd.DataFrame]]
 
@@ -47,8 +48,8 @@ def intervals(predictions: pd.DataFrame, by: str | None = None, *, level: float 
 
     Returns:
         One row a metric (index): `value`, `low`, `high`. NaN where it is not defined, as for a missing class. A value
-        but no interval where a class has one group only, and where patients do not differ though the value is neither 0
-        nor 1 (a constant prediction).
+        but no interval where a class has one group only, where the metric is not defined without some patient, and
+        where patients do not differ though the value is neither 0 nor 1 (a constant prediction).
 
     Raises:
         HistotransferError: no image, or a logit that is not finite.
@@ -77,8 +78,8 @@ def differences(
         seed: of the draws.
 
     Returns:
-        One row a metric: `value`, `low`, `high` as in `intervals` (no interval where no patient tells the arms apart),
-        and `smallest`: the smallest true difference that this design would have shown, its interval without 0, with
+        One row a metric: `value`, `low`, `high` as in `intervals` (no interval where no patient tells the arms apart
+        and where more than `UNDEFINED` of the redraws have no value; fewer are left out), and `smallest`: the smallest true difference that this design would have shown, its interval without 0, with
         that power: (t(1 - (1 - level) / 2) + t(power)) standard errors (Bloom 1995, Evaluation Review 19, 547).
 
     Raises:
@@ -127,7 +128,7 @@ def limits_of(values: Metrics, arm: Redrawable, level: float = LEVEL) -> pd.Data
     left, rows = arm.values(leave_one_out(arm.classes)), {}
     for metric, value in values.items():
         low = high = np.nan
-        if value is not None and enough(arm.classes):
+        if value is not None and enough(arm.classes) and not np.isnan(left[metric]).any():
             shares = arm.shares(metric)
             error, freedom = jackknife(left[metric], shares, arm.classes)
             low, high = limits(metric, value, error, freedom, fewest(shares, arm.classes), level)
@@ -152,6 +153,8 @@ def limits_of_gaps(
     )
     rows = {metric: {"value": gap, "low": np.nan, "high": np.nan, "smallest": np.nan} for metric, gap in gaps.items()}
     for metric in known if enough(arm.classes) else []:
+        if np.isnan(left[metric]).any() or np.isnan(drawn[metric]).mean() > UNDEFINED:
+            continue
         error, freedom = np.nanstd(drawn[metric]), jackknife(left[metric], arm.shares(metric), arm.classes)[1]
         if error > NONE:
             reach, narrow = stdtrit(freedom, (1 + level) / 2), np.sqrt((freedom + 1) / freedom)
