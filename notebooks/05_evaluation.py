@@ -216,12 +216,12 @@ from histotransfer.evaluation.explain import (
     gate_profiles,
     gates,
 )
-from histotransfer.study.explanations import beside_recorded
+from histotransfer.study.explanations import gates_beside_record
 
 values = gates(seen.model, seen.source)
 profiles = gate_profiles(values, seen.groups, seen.labels)
 moved = gate_differences(profiles, *seen.classes)
-beside_recorded(moved, seen)
+gates_beside_record(moved, seen)
 
 # %% mystnb={"figure": {"name": "fig-gates", "caption": "Mean gate of every channel of the gates that moved, by class, with 95 % t intervals over patients."}}
 trained = moved.index[moved["highest"] > moved["lowest"]]

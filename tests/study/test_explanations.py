@@ -10,7 +10,7 @@ from histotransfer.datasets import breakhis
 from histotransfer.datasets.phantom import truth
 from histotransfer.errors import HistotransferError
 from histotransfer.study import explanations
-from histotransfer.study.explanations import beside_recorded, look, unseen_images, write_explanations
+from histotransfer.study.explanations import gates_beside_record, look, unseen_images, write_explanations
 from histotransfer.study.records import read_run
 from histotransfer.tiles import TileSource
 
@@ -91,9 +91,9 @@ def test_gates_stand_above_the_recorded_ones_each_under_its_n(write_model, phant
     table = pd.DataFrame([[8, 0.9, 1.1, 2e-6, -1e-6, 5e-6, 3]], columns=columns, index=["transition1"])
     (tmp_path / "record.json").write_text(json.dumps({"images": 7, "patients": 3}))
     table.rename_axis("gate").to_csv(tmp_path / "gate_differences.csv")
-    both = beside_recorded(table * 2, seen, tmp_path)
+    both = gates_beside_record(table * 2, seen, tmp_path)
     own = f"own: {len(seen.groups)} images, {len(set(seen.groups))} patients"
     assert both.index.tolist() == [(own, "transition1"), ("real: 7 images, 3 patients", "transition1")]
     assert both["largest"].tolist() == [4, 2] and both["low"].tolist() == [-2, -1] and both["channels"].iloc[1] == 8
     with pytest.raises(HistotransferError, match="no record of explanations"):
-        beside_recorded(table, seen, tmp_path / "nowhere")
+        gates_beside_record(table, seen, tmp_path / "nowhere")

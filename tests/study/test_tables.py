@@ -173,15 +173,17 @@ def test_auroc_within_folds_is_a_row_beside_the_pooled_one(arms):
 
 
 def test_the_gap_within_folds_is_that_of_the_values(arms):
-    table = gap_within_folds(arms["probe"], arms["ladder"], "ladder minus probe")
+    table = gap_within_folds([(arms["ladder"], arms["probe"])], "ladder minus probe")
     values = within_folds(arms).pivot(index=["magnification", "metric"], columns="run", values="value")
     found = table.set_index(["magnification", "metric"])
     pd.testing.assert_series_equal(
         found["value"].sort_index(), (values["ladder"] - values["probe"]).sort_index(), check_names=False
     )
     assert (found["low"] < found["value"]).all() and (found["smallest"] > 0).all()
+    turned = gap_within_folds([(arms["ladder"], arms["probe"]), (arms["probe"], arms["ladder"])], "both ways")
+    assert (turned["value"] == 0).all() and turned["low"].isna().all()  # no redraw tells them apart
     with pytest.raises(HistotransferError, match="not tested on the same images in the same folds"):
-        gap_within_folds(arms["probe"][1:], arms["ladder"], "ladder minus probe")
+        gap_within_folds([(arms["ladder"], arms["probe"][1:])], "ladder minus probe")
 
 
 def test_a_single_difference_is_named_at_the_head_of_its_table(runs):

@@ -8,6 +8,7 @@ import pytest
 from histotransfer.errors import HistotransferError
 from histotransfer.evaluation.intervals import differences, intervals, smallest_distance
 from histotransfer.evaluation.metrics import MEAN_OVER, image_metrics
+from histotransfer.evaluation.within_folds import WithinFolds
 from histotransfer.study.plan import planned_runs, read_plan
 from histotransfer.study.records import read_run
 from histotransfer.study.tables import gap
@@ -72,11 +73,26 @@ def test_a_family_keeps_its_size_while_some_of_it_is_not_run(results):
     assert table.loc[p.index[0], "p_holm"] == pytest.approx(min(1, 4 * p.iloc[0]))
 
 
+def test_a_claim_within_folds_is_the_mean_of_its_pairs(results):
+    study = Study(STUDY, results)
+    found = study.differences_within_folds(PRIMARY).query("magnification == 'mean'").set_index(["run", "metric"])
+    assert found.index.unique("run").tolist() == ["C2", "C3a", "C4b"]  # C3b is not run
+    value = {}
+    for arm in ("plain", "se", "plain-lung", "se-lung"):
+        tables = pd.concat([run.predictions for run in study.runs("primary", arm)], ignore_index=True)
+        own = tables[tables["magnification"] != 400].reset_index(drop=True)
+        value[arm] = WithinFolds(own, "magnification").value["auroc"]
+    expected = (value["se"] - value["plain"] + value["se-lung"] - value["plain-lung"]) / 2
+    assert found.loc[("C2", "auroc_within_folds"), "value"] == pytest.approx(expected)
+    with pytest.raises(NotRunYet, match="none of C3b"):
+        study.differences_within_folds([own for own in PRIMARY if own.claim == "C3b"])
+
+
 def test_accuracy_is_judged_at_each_magnification(results):
     table = Study(STUDY, results).accuracy()
     assert table.index.tolist() == ["40", "100", "200", "400"]
     assert (table["images"] == 60).all()
-    assert (table["majority"] == 0.5).all()
+    assert (table["larger_class"] == 0.5).all()
     assert table["value"].between(table["low"], table["high"]).all()
     own = Study(STUDY, results).predictions("primary", "se-lung").query("magnification == 40")
     assert table.loc["40", "smallest"] == pytest.approx(smallest_distance(own, "accuracy"), nan_ok=True)
@@ -102,29 +118,29 @@ def test_each_seed_alone_is_told_apart(results):
 def test_overfitting_is_the_gap_of_the_same_images_seen_and_unseen(tmp_path, make_predictions, write_made_run):
     """Arms that differ in how sure they are of their training images only: the gaps are worked out by hand.
 
-    One patient validates whenever not tested, and so has no image that was trained on.
+    One patient validates whenever not tested, and so has no image that was trained on. Every fold's network is as sure
+    as it is, so that the loss of their mean logits would be another number.
     """
     sure = {"none": 3.0, "macenko": 1.0}
+    whole = make_predictions(patients=30, images=8, magnifications=MAGNIFICATIONS, seed=3)
+    of_fold, never = whole["group"].str.removeprefix("14-").astype(int) % 5, whole["group"].iloc[0]
+    seen_by = {}
     for run in planned_runs(read_plan(STUDY / "colour.toml")):
         if run.arm in sure:
-            test = make_predictions(patients=30, images=8, magnifications=MAGNIFICATIONS, seed=3)
-            test = test[test["group"].str.removeprefix("14-").astype(int) % 5 == run.config.fold]
-            whole = make_predictions(patients=30, images=8, magnifications=MAGNIFICATIONS, seed=3)
-            never = whole["group"].iloc[0]
-            train = whole[~whole["group"].isin({never, *test["group"]})].assign(part="train", logit_benign=0.0)
-            train["logit_malignant"] = sure[run.arm] * (train["truth"] == "malignant").map({True: 1, False: -1})
-            table = pd.concat([test, train], ignore_index=True).assign(fold=run.config.fold, seed=run.config.seed)
+            fold = run.config.fold
+            test = whole[of_fold == fold]
+            train = whole[(of_fold != fold) & (whole["group"] != never)].assign(part="train", logit_benign=0.0)
+            level = sure[run.arm] + fold
+            train["logit_malignant"] = level * (train["truth"] == "malignant").map({True: 1, False: -1})
+            seen_by.setdefault(run.arm, []).append(train.assign(loss=np.log1p(np.exp(-level))))
+            table = pd.concat([test, train], ignore_index=True).assign(fold=fold, seed=run.config.seed)
             write_made_run(tmp_path / "colour" / run.name, predictions=table)
     study = Study(STUDY, tmp_path)
     row = study.overfitting().loc["Macenko"]
-    test, train = ({arm: study.predictions("colour", arm, part=part) for arm in sure} for part in ("test", "train"))
-    loss = {arm: np.log1p(np.exp(-level)) for arm, level in sure.items()}
-    for arm in sure:
-        tables = [own[arm][own[arm]["magnification"] != 400] for own in (test, train)]
-        assert image_metrics(tables[1])["log_loss"] == pytest.approx(loss[arm], abs=1e-6)
-    assert row["value"] == pytest.approx(loss["macenko"] - loss["none"], abs=1e-6)
-    assert row["auroc"] == 0
-    used = test["none"][(test["none"]["magnification"] != 400) & (test["none"]["group"] != never)]
+    loss = {arm: pd.concat(own).query("magnification != 400")["loss"] for arm, own in seen_by.items()}
+    assert row["value"] == pytest.approx(loss["macenko"].mean() - loss["none"].mean(), abs=1e-5)
+    assert row["auroc_gain"] == 0
+    used = whole[(whole["magnification"] != 400) & (whole["group"] != never)]
     assert row["images"] == len(used)
     assert study.overfitting().loc["Vahadane", "verdict"] == NOT_RUN
 

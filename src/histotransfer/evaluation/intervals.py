@@ -78,9 +78,10 @@ def differences(
         seed: of the draws.
 
     Returns:
-        One row a metric: `value`, `low`, `high` as in `intervals` (no interval where no patient tells the arms apart
-        and where more than `UNDEFINED` of the redraws have no value; fewer are left out), and `smallest`: the smallest true difference that this design would have shown, its interval without 0, with
-        that power: (t(1 - (1 - level) / 2) + t(power)) standard errors (Bloom 1995, Evaluation Review 19, 547).
+        One row a metric: `value`, `low`, `high` as in `intervals` (no interval where no patient tells the arms apart,
+        and where more than `UNDEFINED` of the redraws have no value; fewer are left out), and `smallest`: the smallest
+        true difference that this design would have shown, its interval without 0, with that power:
+        (t(1 - (1 - level) / 2) + t(power)) standard errors (Bloom 1995, Evaluation Review 19, 547).
 
     Raises:
         HistotransferError: as `pooling.aligned`.

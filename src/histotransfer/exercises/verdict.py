@@ -7,6 +7,7 @@ from scipy.stats import norm
 from histotransfer.exercises import require, self_check
 
 RULE = {(0.01, 0.09, 0.0): "supported here", (-0.02, 0.08, 0.0): "undecided", (-0.09, -0.01, 0.0): "contradicted here"}
+RULE |= {(0.0, 0.08, 0.0): "undecided"}  # no difference at all is not excluded
 RULE |= {(0.85, 0.93, 0.84): "supported here", (0.80, 0.90, 0.84): "undecided", (0.70, 0.83, 0.84): "contradicted here"}
 NEEDED = norm.ppf(0.975) + norm.ppf(0.8)  # standard errors that a power of 0.8 at 95 % asks for
 
@@ -16,6 +17,8 @@ def check_rule(rule: Callable[[float, float, float], str]) -> str:
     """Exercise `ex-verdict-rule`: what the rule says of an interval and a threshold."""
     for (low, high, threshold), expected in RULE.items():
         found = rule(low, high, threshold)
+        at_nothing = found == "supported here" and low == threshold == 0
+        require(not at_nothing, f"[{low}, {high}] against {threshold}: a difference of 0 is not excluded")
         middle = found == "supported here" and expected == "undecided"
         require(
             not middle,

@@ -150,7 +150,9 @@ def write_explanations(run: str | Path, data_root: str | Path, out: str | Path) 
     return Path(out)
 
 
-def beside_recorded(differences: pd.DataFrame, seen: Seen, folder: str | Path = "results/explanations") -> pd.DataFrame:
+def gates_beside_record(
+    differences: pd.DataFrame, seen: Seen, folder: str | Path = "results/explanations"
+) -> pd.DataFrame:
     """Differences of a network's gates above those of the record, each under its n; differences in millionths.
 
     Args:

@@ -89,7 +89,7 @@ def recipe(study: Study) -> str:
 
 
 def _minus_probe_within_folds(study: Study) -> str:
-    table = gap_within_folds(study.runs("final", "frozen-probe"), study.runs("final", "final"), "final minus probe")
+    table = gap_within_folds([(study.runs("final", "final"), study.runs("final", "frozen-probe"))], "final minus probe")
     means = table[table["magnification"] == MEAN].set_index("metric")
     return number(*means.loc["auroc_within_folds", ["value", "low", "high"]])
 

@@ -83,26 +83,27 @@ def within_folds(arms: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def gap_within_folds(reference: Sequence[Run], other: Sequence[Run], name: str) -> pd.DataFrame:
-    """What `within_folds` says of `other` minus that of `reference`, tested on the same folds, with `smallest`.
+def gap_within_folds(pairs: Sequence[tuple[Sequence[Run], Sequence[Run]]], name: str) -> pd.DataFrame:
+    """What `within_folds` says of one arm minus that of another, in the form of `gap`; of several pairs the mean.
 
     Args:
-        reference: all runs of an arm.
-        other: all runs of another.
+        pairs: all runs of an arm, and all of the one it is held against.
         name: what the rows are called.
 
     Raises:
         HistotransferError: no predictions of the test part, or not of the same images in the same folds and seeds.
     """
     same = ["seed", "fold", "image"]
-    tables = [_every_test(runs).sort_values(same, ignore_index=True) for runs in (reference, other)]
-    if not tables[0][same].equals(tables[1][same]):
+    arms = [_every_test(runs).sort_values(same, ignore_index=True) for pair in pairs for runs in pair]
+    if not all(arm[same].equals(arms[0][same]) for arm in arms):
         raise HistotransferError(f"{name}: the arms were not tested on the same images in the same folds and seeds")
     rows = []
-    for (magnification, theirs, by), (_, ours, _) in zip(*map(scopes, tables), strict=True):
-        pair = WithinFolds(ours, by), WithinFolds(theirs, by)
-        found = limits_of_gaps(mean_gaps([(pair[0].value, pair[1].value)]), [pair])
-        rows += _rows_within(name, magnification, ours, found)
+    for tables in zip(*map(scopes, arms), strict=True):
+        magnification, predictions, _ = tables[0]
+        found = [WithinFolds(own, by) for _, own, by in tables]
+        both = list(zip(found[::2], found[1::2], strict=True))
+        gaps = mean_gaps([(one.value, other.value) for one, other in both])
+        rows += _rows_within(name, magnification, predictions, limits_of_gaps(gaps, both))
     return pd.DataFrame(rows)
 
 

@@ -28,7 +28,7 @@ from histotransfer.evaluation.metrics import MEAN, MEAN_OVER
 from histotransfer.evaluation.pooling import pool
 from histotransfer.study.plan import planned_runs, read_plan
 from histotransfer.study.records import Run, read_run
-from histotransfer.study.tables import gap, patients_of, with_intervals
+from histotransfer.study.tables import gap, gap_within_folds, patients_of, with_intervals
 
 NOT_RUN = "not run yet"
 
@@ -236,6 +236,21 @@ class Study:
                 rows[claim] |= {"p": p, "p_holm": family[claim]}
         return pd.DataFrame.from_dict(rows, orient="index")
 
+    def differences_within_folds(self, comparisons: Sequence[Comparison]) -> pd.DataFrame:
+        """What `tables.gap_within_folds` says of each comparison, under its claim's id; those not run are left out.
+
+        Raises:
+            NotRunYet: none of them is run.
+        """
+        found = []
+        for comparison in comparisons:
+            with contextlib.suppress(NotRunYet):
+                pairs = [tuple(self.runs(comparison.experiment, arm) for arm in pair) for pair in comparison.pairs]
+                found.append(gap_within_folds(pairs, comparison.claim))
+        if not found:
+            raise NotRunYet(f"none of {', '.join(comparison.claim for comparison in comparisons)} is run yet")
+        return pd.concat(found, ignore_index=True)
+
     def accuracy(self) -> pd.DataFrame:
         """C1: accuracy of the proposed model, split by patient, one row a magnification with its verdict."""
         threshold = self.claims["C1"]["threshold"]
@@ -252,7 +267,7 @@ class Study:
                 "low": low,
                 "high": high,
                 "smallest": smallest_distance(own, "accuracy"),
-                "majority": max(np.mean(own["truth"] == name) for name in own["truth"].unique()),
+                "larger_class": max(np.mean(own["truth"] == name) for name in own["truth"].unique()),
                 "balanced_accuracy": found.loc["balanced_accuracy", "value"],
                 "images": len(own),
                 "patients": patients_of(own),
@@ -284,39 +299,51 @@ class Study:
     def overfitting(self) -> pd.DataFrame:
         """C6: how much less an arm overfits with a treatment than without: one row a treatment of `OVERFITTING`.
 
-        Overfitting is the log-loss (nats) on test images minus that on the same images while they were trained on,
-        mean over `MEAN_OVER`; `value, low, high` is that without the treatment minus that with it, paired by patient,
-        and `auroc, auroc_low, auroc_high` the test AUROC with it minus without, on all test images. `images` and
-        `patients` count those of the log-loss: who is never in a training part, but always validates, is left out. The
-        verdict is on the log-loss.
+        Overfitting is the log-loss (nats) of images that a network tested minus that of the same images by the networks
+        that trained on them, mean over `MEAN_OVER`; `value, low, high` is that without the treatment minus that with
+        it, paired by patient, and `auroc_gain, gain_low, gain_high` the test AUROC with it minus without, on all test
+        images. `images` and `patients` count those of the log-loss: who is never in a training part, but always
+        validates, is left out. The verdict is on the log-loss.
         """
         rows = {}
         for name, treated, untreated in OVERFITTING:
             try:
-                test, train = (
-                    [self._averaged(arm, part) for arm in (treated, untreated)] for part in ("test", "train")
-                )
+                # The mean of two paired differences is half of the difference of differences.
+                (treated_test, treated_train), (test, train) = map(self._tested_and_trained, (treated, untreated))
+                halves = [(test, treated_test), (treated_train, train)]
+                loss = 2 * differences(halves, "magnification").loc["log_loss"]
+                whole = [self.predictions("colour", arm) for arm in (treated, untreated)]
             except NotRunYet:
                 rows[name] = {"verdict": NOT_RUN}
                 continue
-            # The mean of two paired differences is half of the difference of differences.
-            known = [table[table["image"].isin(train[0]["image"])].reset_index(drop=True) for table in test]
-            halves = [(known[1], known[0]), (train[0], train[1])]
-            loss = 2 * differences(halves, "magnification").loc["log_loss"]
-            auroc = differences([(test[0], test[1])], "magnification").loc["auroc"]
+            pair = tuple(table[table["magnification"].isin(MEAN_OVER)] for table in whole)
+            gain = differences([pair], "magnification").loc["auroc"]
+            known = whole[0][whole[0]["image"].isin(train["of"])]
             rows[name] = {
                 "arms": f"{treated} against {untreated}",
                 **loss,
-                **{f"auroc{end}": auroc[column] for end, column in (("", "value"), ("_low", "low"), ("_high", "high"))},
-                "images": len(known[0]),
-                "patients": patients_of(known[0]),
+                "auroc_gain": gain["value"],
+                "gain_low": gain["low"],
+                "gain_high": gain["high"],
+                "images": len(known),
+                "patients": patients_of(known),
                 "verdict": verdict(loss["low"], loss["high"], self.claims["C6"]["threshold"]),
             }
         return pd.DataFrame.from_dict(rows, orient="index")
 
-    def _averaged(self, arm: str, part: str) -> pd.DataFrame:
-        table = self.predictions("colour", arm, part=part)
-        return table[table["magnification"].isin(MEAN_OVER)].reset_index(drop=True)
+    def _tested_and_trained(self, arm: str) -> list[pd.DataFrame]:
+        """An arm's images once for each network that trained on them: as tested with the same seed, and as trained on.
+
+        No logits are averaged, so that the losses of both tables are those of single networks. `of` is the image.
+        """
+        whole = pd.concat(run.predictions for run in self.runs("colour", arm))
+        whole = whole[whole["magnification"].isin(MEAN_OVER)]
+        seen = whole[whole["part"] == "train"].reset_index(drop=True)
+        key = ["seed", "image"]
+        tested = whole[whole["part"] == "test"].set_index(key)
+        tested = tested.loc[pd.MultiIndex.from_frame(seen[key])].reset_index()
+        name = seen["image"] + ", seed " + seen["seed"].astype(str) + ", fold " + seen["fold"].astype(str)
+        return [table.assign(of=seen["image"], image=name) for table in (tested, seen)]
 
     def convergence(self) -> pd.DataFrame:
         """C5: restricted mean number of epochs to a validation log-loss, one row an arm, and what transfer saves.
