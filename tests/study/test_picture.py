@@ -15,7 +15,7 @@ from histotransfer.study.picture import (
     write_summary,
 )
 from histotransfer.study.plan import planned_runs, read_plan
-from histotransfer.study.tables import number, with_intervals
+from histotransfer.study.tables import number, with_intervals, within_folds
 from histotransfer.study.verdicts import NotRunYet, Study
 
 STUDY = Path(__file__).parents[2] / "study"
@@ -85,6 +85,13 @@ def test_the_remark_on_the_probe_has_the_paired_difference_from_it(study, experi
     for metric, name in names.items():
         assert abs(ours[metric] - probe[metric]) > 0.005
         assert f"{name} {ours[metric] - probe[metric]:.2f} [" in say(study)
+
+
+def test_the_remark_on_the_recipe_has_its_difference_within_folds(study):
+    tables = within_folds({arm: study.runs("final", arm) for arm in ("frozen-probe", "final")})
+    rows = tables[(tables["metric"] == "auroc_within_folds") & (tables["magnification"] == "mean")]
+    values = rows.set_index("run")["value"]
+    assert f"folds AUROC differs by {values['final'] - values['frozen-probe']:.2f} [" in recipe(study)
 
 
 def test_the_summary_shows_what_there_is(study, tmp_path):
