@@ -246,7 +246,7 @@ def methods(kind: str, metrics: Sequence[str], folder: str | Path = "results/cov
 
     Returns:
         For each metric `held, %` of its intervals in the worst scenario and at the worst magnification, and their mean
-        `width`; the method in use is marked.
+        `width`; the method in use is marked. At the head stands how many data sets each scenario has.
 
     Raises:
         HistotransferError: no such record.
@@ -256,7 +256,8 @@ def methods(kind: str, metrics: Sequence[str], folder: str | Path = "results/cov
     by_method = tried.groupby(["method", "metric"])
     parts = {"held, %": (100 * by_method["coverage"].min()).round(1), "width": by_method["width"].mean().round(2)}
     both = pd.concat({name: part.unstack() for name, part in parts.items()}, axis=1)
-    return both.rename({USED[kind]: f"{USED[kind]} (used)"}).rename_axis(kind).rename_axis(columns=[None, None])
+    about = f"{kind}, {tried['sets'].min():,} data sets a scenario"
+    return both.rename({USED[kind]: f"{USED[kind]} (used)"}).rename_axis(about).rename_axis(columns=[None, None])
 
 
 def _recorded(folder: str | Path, name: str) -> pd.DataFrame:
