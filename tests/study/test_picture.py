@@ -47,8 +47,15 @@ def test_the_table_has_a_line_an_answer(study):
     assert head.count("|") == 6 and all(line.count("|") == 6 for line in lines)
     assert len(lines) == len(table)
     for line, (claim, row) in zip(lines, table.iterrows(), strict=True):
-        assert line.startswith(f"| {claim}: ")
+        assert line.startswith(f"| {claim}")
         assert row["verdict"] in line and row["result"] in line
+
+
+def test_what_a_claim_has_in_common_is_said_once(study):
+    lines = [line for line in verdicts(study).splitlines() if line.startswith("| C1")]
+    assert lines[0].startswith("| C1: more than 84 % test accuracy, benign against malignant, at 40x |")
+    assert [line.split(" | ")[0] for line in lines[1:]] == ["| C1, at 100x", "| C1, at 200x", "| C1, at 400x"]
+    assert [line.split(" | ")[3] == "as above" for line in lines] == [False, True, True, True]
 
 
 def test_the_figure_shows_both_splits_beside_the_claim(study):

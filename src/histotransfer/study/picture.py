@@ -58,11 +58,16 @@ def caption(table: pd.DataFrame) -> str:
 
 
 def verdicts(study: Study) -> str:
-    """The table of verdicts in Markdown: one line a claim or part of one."""
+    """The table of verdicts in Markdown: one line a claim or part of one, what its first line says not repeated."""
     lines = ["| claim | verdict | result | what was compared | n |", "|---|---|---|---|---|"]
+    said: dict[str, str] = {}
     for claim, row in answers(study).iterrows():
-        compared = f"{row['compared']} ({row['metric']})"
-        cells = (f"{claim}: {row['claim']}", f"**{row['verdict']}**", row["result"], compared, row["n"])
+        text, compared = f"{claim}: {row['claim']}", f"{row['compared']} ({row['metric']})"
+        if claim in said:
+            text = claim + row["claim"].removeprefix(study.claims[claim]["claim"])
+        shown = "as above" if said.get(claim) == compared else compared
+        said[claim] = compared
+        cells = (text, f"**{row['verdict']}**", row["result"], shown, row["n"])
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
