@@ -89,8 +89,8 @@ formatted(table, ["average_precision", "f1", "matthews_correlation"])
 #
 # Whether such intervals hold the truth as often as they say was **measured**, on made data sets with the real numbers of
 # patients and images. The tables show, for each method tried, in how many percent of the data sets its 95 % interval held the
-# truth in the worst scenario and at the worst magnification, and how wide it was on average: first for one arm, then for the
-# difference of two. A method that holds 100 % by being as wide as everything says nothing, one that holds 80 % says too much. The book
+# truth in the worst scenario and at the worst of 40x, 100x and 200x (give or take a point, as data sets are few too), and how wide it
+# was on average: first for one arm, then for the difference of two. At 400x, with six patients a class, nothing holds. A method that holds 100 % by being as wide as everything says nothing, one that holds 80 % says too much. The book
 # uses the method with the best worst case among those of about its width (`used`); where another holds as much or more for one metric,
 # it is wider, or holds less for the other.
 
@@ -154,6 +154,9 @@ from histotransfer.study.tables import gap
 
 difference = gap(runs["frozen-probe"], runs["ladder"])
 formatted(difference, ["accuracy", "auroc"], smallest="auroc")
+
+# %% [markdown]
+# With a handful of patients even such intervals hold the truth clearly less often than they say: read these as an exercise.
 
 # %% [markdown]
 # ## Where it looks
@@ -300,7 +303,7 @@ formatted(real_table, shown)
 # because a fold whose test patients are more often malignant trains on fewer of them, and the answers of the folds lean the wrong
 # way. So the second and third column count only pairs of images that one network scored, in each seed on its own, by image and by
 # patient. They are of single networks, the first column of the mean of three: two things change at once. How often these intervals
-# hold the truth was not measured.
+# hold the truth was not measured, and n counts all images, those too of folds that hold one class only and so have no say.
 
 # %%
 from histotransfer.study.tables import gap_within_folds, within_folds

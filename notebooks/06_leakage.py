@@ -143,8 +143,8 @@ figure = forest(real_table, "auroc")
 # %% [markdown]
 # ### When the network is trained
 #
-# The probe met all magnifications at once. Here a network is trained, one for each magnification (the paper reports each; whether
-# it trained on each alone is not stated): SE-DenseNet from ImageNet, the same settings
+# The probe met all magnifications at once. Here a network is trained, one for each magnification (what the paper trained on is not
+# stated): SE-DenseNet from ImageNet, the same settings
 # whatever the split (`study/leakage-trained.toml`, one seed); the head alone, then block 4 with it. What follows from the split is part
 # of the difference: divided by patient, folds differ in size (below) and in their share of each class, and a fold's network leans to the class it
 # saw most of. An arm with as many training images, and as many of each class, on both sides was not run.

@@ -71,7 +71,7 @@ primary[shown].round(3)
 # %% [markdown]
 # ## What each stage adds
 #
-# A run's stages are states of one network: the head alone, then block 4 thawed, then block 3. Each minus the one before:
+# A run's stages are states of one network: the head alone, then block 4 thawed, then block 3. First each state, then each minus the one before:
 
 # %%
 steps = [
@@ -111,19 +111,32 @@ formatted(placed_gaps, ["auroc", "accuracy"], smallest="auroc")
 #
 # `study/colour.toml`, one seed, up to block 4. **Overfitting** here is the log-loss (nats) of an image that a network tested minus that
 # of the same image by each network that trained on it; who only ever validates has no such loss and is left out. Below: how much less of
-# it there is with a treatment than without (`value`), and what the treatment adds to the AUROC of test patients (`auroc_gain`).
+# it there is with a treatment than without (`less`), an image counted once for each network that trained on it. It is a sum: how far
+# the treatment lowers the loss of tested images, and how far it raises that of trained ones. The second alone is no gain, as fitting
+# less narrows the gap as well. Last, what the treatment adds to the AUROC of all test images.
 # `upright` is `macenko` without flips and rotations.
 
 # %%
 less = study.overfitting()
-shown = ["arms", "verdict", "value", "low", "high", "auroc_gain"]
-shown += ["gain_low", "gain_high", "images", "patients"]
-less.reindex(columns=shown).round(3)
+from IPython.display import display
+
+from histotransfer.study.tables import number
+
+shown = less[["arms", "verdict"]].copy()
+ends = [["low", "high"]]
+for name in ("test_drop", "train_rise", "auroc_gain"):
+    ends += [[f"{name}_low", f"{name}_high"]]
+values = ["value", "test_drop", "train_rise", "auroc_gain"]
+for value, pair in zip(values, ends, strict=True):
+    rows = less[[value, *pair]].to_numpy()
+    shown[value.replace("value", "less")] = [number(*row) for row in rows]
+display(shown.drop(columns="auroc_gain").join(less[["images", "patients"]]))
+shown[["auroc_gain"]].join(less[["gain_images", "gain_patients"]])
 
 # %%
-costs = less.index[less["gain_high"] < 0]
+costs = less.index[less["auroc_gain_high"] < 0]
 print("cost AUROC on test patients here:", ", ".join(costs) or "none")
-gains = less.index[less["gain_low"] > 0]
+gains = less.index[less["auroc_gain_low"] > 0]
 print("raise it here:", ", ".join(gains) or "none")
 
 # %% [markdown]
@@ -277,7 +290,7 @@ check_holm(holm)
 # ## Take home
 #
 # - An ablation is a paired difference between arms that share everything else; two separate intervals are not.
-# - Averaging over seeds takes the network's luck out. It does not make patients: their number sets the width.
+# - Averaging over seeds leaves less of the network's luck. It does not make patients: their number sets the width.
 # - Beat the frozen probe first; only then ask which part of the network did it.
 #
 # **Further reading:** {cite}`hu2018` for what SE adds on everyday photographs, where test sets have fifty thousand images.

@@ -37,8 +37,9 @@ study = Study("study", "results")
 #
 # The ladder of chapter {doc}`07_ablations` (SE, LC25000 between), with eight outputs in place of two, split by patient over
 # benign and malignant, five folds and two seeds (`study/subtypes.toml`). For a subtype $t$ the score of an image is its
-# probability $p_t$, the truth whether it is of $t$. The unit is the patient: a subtype with fewer than five base numbers has
-# its images counted and nothing more said.
+# probability $p_t$, the truth whether it is of $t$. The unit is the patient: a subtype with fewer than five base numbers, or with none at
+# one of 40x, 100x and 200x, has its images counted and nothing more said. AUROC and recall are means over these three, so that a
+# magnification with few patients counts as much as one with many; the matrix below pools images.
 
 # %%
 from histotransfer.study.subtypes import subtype_table
@@ -52,7 +53,7 @@ for metric in ("auroc", "recall"):
     shown[metric] = [number(*row) for row in table[ends].to_numpy()]
 shown
 
-# %% mystnb={"figure": {"name": "fig-subtype-auroc", "caption": "AUROC of each subtype against the rest, mean over 40x, 100x and 200x, with 95 % intervals clustered by patient; subtypes with fewer than five patients are left out."}}
+# %% mystnb={"figure": {"name": "fig-subtype-auroc", "caption": "AUROC of each subtype against the rest, mean over 40x, 100x and 200x, with 95 % intervals clustered by patient; subtypes with fewer than five patients, or none at one of these, are left out."}}
 from histotransfer import figures
 
 ends = {"auroc": "value", "auroc_low": "low", "auroc_high": "high"}
@@ -82,6 +83,7 @@ from histotransfer.study.tables import formatted, gap
 eight = study.pooled("subtypes", "se-lung", seeds=[0, 1])
 two = study.pooled("primary", "se-lung", seeds=[0, 1])
 difference = gap(two, as_two_classes(eight))
+difference["run"] = "eight classes added up minus two classes"
 formatted(difference, ["accuracy", "auroc"])
 
 # %% [markdown]
@@ -97,7 +99,7 @@ formatted(difference, ["accuracy", "auroc"])
 # <details>
 # <summary>A network says "ductal carcinoma" for every malignant image. Why can its accuracy look good?</summary>
 #
-# Because most malignant images are of that subtype.
+# Because about half of the malignant images here are of that subtype, and more than that in all of BreakHis.
 #
 # </details>
 #
@@ -132,7 +134,7 @@ check_judged(judged)
 # :label: sol-subtype-judged
 # :class: dropdown
 #
-# Images per subtype are the wrong count: the largest here has four patients.
+# Images per subtype are the wrong count: in the table of the check, the one with most images has four patients.
 #
 # ```python
 # def judged(table):

@@ -140,8 +140,8 @@ figure = pareto(whole, "ms")
 
 # %% [markdown]
 # Intervals of single nets overlap because the patients are the same few. Differences on the same images, paired by patient, are
-# narrower; `AUROC` says which way where the 95 % interval leaves out 0. Exploratory: nobody announced these comparisons, so no
-# p-values.
+# narrower; `AUROC` says which way where the 95 % interval leaves out 0, and `there` the same of AUROC within folds (chapter
+# {doc}`05_evaluation`). Exploratory: nobody announced these comparisons, so no p-values.
 #
 # **Depth.** Each earlier exit minus the whole frozen trunk (`block4`), at 224 pixels:
 
@@ -183,8 +183,9 @@ smaller
 from histotransfer.study.complexity import LOWER, precision_gaps
 
 fewer = precision_gaps("results/complexity")
-int8 = fewer["AUROC"].filter(like="int8")
-assert list(int8) == [LOWER, LOWER, NEITHER]
+int8 = fewer.filter(like="int8", axis=0)
+assert list(int8["AUROC"]) == [LOWER, LOWER, NEITHER]
+assert list(int8["there"]) == [LOWER, NEITHER, NEITHER]
 fewer
 
 # %% [markdown]
@@ -198,8 +199,8 @@ assert (costs["ms", "int8"] < costs["ms", "float32"]).all()
 costs.round(1)
 
 # %% [markdown]
-# int8 is faster at every size; at 224 and at 160 pixels it costs AUROC, and at 112 no cost could be told from none. Here the networks are
-# features for a regression on few patients; measure it anew for another.
+# int8 is faster at every size. At 224 pixels it costs AUROC both ways, at 160 only when folds are pooled; at 112 no cost could be told from
+# none. The regression on top chose its C anew each time, which is part of the difference; measure it again for another network.
 #
 # **From scratch.** `small-k12` has about as many parameters as the paper states, and learned from these images alone. Minus a regression on
 # the whole frozen trunk, whose features never saw tissue:
@@ -365,7 +366,7 @@ check_front(front)
 # - Picture size moves operations, depth moves parameters, gates move parameters only, precision moves bytes.
 # - A picture of half the side costs a quarter of the operations; what it costs in AUROC could not be told from nothing here.
 # - Which exit is best depends on the colours it sees: measure every exit before paying for the last one.
-# - Eight bits are not free: int8 cost AUROC at two of three sizes.
+# - Eight bits are not free: int8 cost AUROC at 224 pixels.
 # - Size without accuracy is a number; accuracy without an interval is another.
 #
 # **Further reading:** {cite}`huang2017`; chapter {doc}`03_se_densenet` on what the paper's own size can mean.

@@ -110,16 +110,19 @@ compared = with_intervals({"frozen-probe": probe, "final": final})
 formatted(compared, ["accuracy", "balanced_accuracy", "auroc"])
 
 # %% [markdown]
-# The recipe minus the probe, paired by patient. To rank and to give good probabilities are two things: compare the columns of AUROC and log-loss.
+# The recipe minus the probe, paired by patient; in percent, how often such intervals held the truth (chapter {doc}`05_evaluation`). To
+# rank and to give good probabilities are two things: compare the columns of AUROC and log-loss.
 
 # %%
-difference = gap(probe, final)
+from histotransfer.study.coverage import with_coverage
+
+difference = with_coverage(gap(probe, final))
 formatted(difference, metrics, smallest="auroc")
 
 # %% [markdown]
 # **Not shown within folds.** A pooled AUROC compares scores of five networks, and may favour one of two methods by that (chapter
-# {doc}`05_evaluation`). Where the second column is above the first, a method ranks the images of one fold better than those of all: its
-# five networks put their scores at different heights.
+# {doc}`05_evaluation`). Where the second column is above the first, a method ranks the images of one fold better than those of all; one
+# reason are networks whose scores differ in height or in spread. The probe's do: its C is chosen in each fold anew, on few patients.
 
 # %%
 import pandas as pd
@@ -133,7 +136,15 @@ ways = ["auroc", "auroc_within_folds"]
 formatted(pd.concat([compared, levels]), ways).iloc[:, :2]
 
 # %% [markdown]
-# Their difference, each seed on its own: no interval leaves out 0.
+# How often each C was chosen in the fifteen probes; the smaller, the closer together their scores:
+
+# %%
+C = [run.record["config"]["chosen"]["C"] for run in probe_runs]
+pd.Series(C, name="probes").value_counts().sort_index().rename_axis("C")
+
+# %% [markdown]
+# Most lie at an end of the values that were offered (`histotransfer.evaluation.baselines.PROBE_C`): a bar that is set so unsteadily is
+# itself uncertain. The difference within folds, each seed on its own: no interval leaves out 0.
 
 # %%
 name = "final minus frozen-probe, within folds"
@@ -145,16 +156,15 @@ formatted(images, ways[1:], smallest="auroc_within_folds")
 # %% [markdown]
 # **How blind was the choice?** The rehearsal's validation patients are test patients of other folds. And when its second round was put
 # together, test results of other experiments on all of these patients were on record: they were not used, and could not be unseen.
-# Without the validation patients, pooled and then within folds; a value without an interval hangs on one patient, without whom no fold
-# holds both classes:
+# Without the validation patients, pooled and then within folds. Where no interval stands, the two decide every image alike, or more than
+# one in twenty redraws of so few patients leave no fold with both classes:
 
 # %%
 from IPython.display import display
 
 from histotransfer.study.tables import without
 
-table = study.predictions("rehearsal", "base", part="validation")
-chosen_on = set(table["group"])
+chosen_on = study.rehearsed()
 unseen = [without(run, chosen_on) for run in (probe, final)]
 display(formatted(gap(*unseen), metrics))
 kept = [

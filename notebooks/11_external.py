@@ -175,7 +175,10 @@ check_spoils(spoils)
 # :label: ex-external-effective
 #
 # *Medium.* Slides give $n_1, n_2, \dots$ images; any two images of a slide correlate by $\rho$, others by 0. The mean of all images
-# then has the variance of a mean of how many independent images? Return $(\sum n_i)^2 / \big(\sum n_i + \rho \sum n_i (n_i - 1)\big)$,
+# then has the variance of a mean of how many independent images? Return
+#
+# $$ \frac{(\sum n_i)^2}{\sum n_i + \rho \sum n_i (n_i - 1)}, $$
+#
 # and convince yourself that it is that.
 # ```
 

@@ -102,7 +102,7 @@ def test_gaps_are_those_of_the_two_values(experiment):
     gaps = exit_gaps(experiment, 32)
     assert len(gaps) == 3
     table = complexity_table(read_nets(experiment.parent)).query("precision == 'float32'").set_index("net")["auroc"]
-    for name, text in gaps["difference"].items():
+    for name, text in gaps["pooled"].items():
         expected = table[name.removesuffix(" minus block4")] - table["block4"]
         assert float(text.split(" ")[0]) == pytest.approx(expected, abs=0.0051)
 
@@ -117,7 +117,9 @@ def test_gaps_say_which_way_where_the_interval_leaves_out_none(tmp_path, make_pr
     gaps = precision_gaps(tmp_path, [32])
     names = ["float16 minus float32, 32 pixels", "int8 minus float32, 32 pixels"]
     assert gaps["AUROC"].to_dict() == dict(zip(names, ["not told apart", "lower"], strict=True))
-    assert gaps["difference"].iloc[0] == "0.00" and gaps["difference"].iloc[1].startswith("-0.")
+    assert gaps["pooled"].iloc[0] == "0.00" and gaps["pooled"].iloc[1].startswith("-0.")
+    assert gaps["within folds"].to_list() == gaps["pooled"].to_list()  # of one fold and seed
+    assert gaps["there"].to_list() == gaps["AUROC"].to_list()
     assert size_gaps(tmp_path, [32, 16])["AUROC"].to_dict() == {"16 minus 32 pixels": "higher"}
     assert scratch_gap(tmp_path)["AUROC"].to_dict() == {"small-k12 minus block4, 112 pixels": "lower"}
 

@@ -15,7 +15,7 @@ from histotransfer.study.picture import (
     write_summary,
 )
 from histotransfer.study.plan import planned_runs, read_plan
-from histotransfer.study.tables import number, with_intervals, within_folds
+from histotransfer.study.tables import number, with_intervals, within_folds, without
 from histotransfer.study.verdicts import NotRunYet, Study
 
 STUDY = Path(__file__).parents[2] / "study"
@@ -38,6 +38,10 @@ def study(tmp_path_factory, make_predictions, write_made_run):
             table["logit_malignant"] += (table["truth"] == "malignant") * BETTER[run.arm]
             own = table[table["group"].str.removeprefix("14-").astype(int) % 5 == run.config.fold]
             write_made_run(folder / name / run.name, predictions=own.assign(seed=run.config.seed))
+    for run in planned_runs(read_plan(STUDY / "rehearsal.toml")):
+        if run.arm == "base":
+            table = make_predictions(patients=4, images=8, magnifications=(40, 100, 200), part="validation")
+            write_made_run(folder / "rehearsal" / run.name, predictions=table.assign(fold=run.config.fold))
     return Study(STUDY, folder)
 
 
@@ -95,10 +99,13 @@ def test_the_remark_on_the_probe_has_the_paired_difference_from_it(study, experi
 
 
 def test_the_remark_on_the_recipe_has_its_difference_within_folds(study):
-    tables = within_folds({arm: study.runs("final", arm) for arm in ("frozen-probe", "final")})
-    rows = tables[(tables["metric"] == "auroc_within_folds") & (tables["magnification"] == "mean")]
-    values = rows.set_index("run")["value"]
-    assert f"folds AUROC differs by {values['final'] - values['frozen-probe']:.2f} [" in recipe(study)
+    assert study.rehearsed() == {f"14-{patient}" for patient in range(4)}
+    for left_out, said in ((set(), "folds AUROC differs by"), (study.rehearsed(), "no part in the choice by")):
+        arms = ("frozen-probe", "final")
+        tables = within_folds({arm: [without(run, left_out) for run in study.runs("final", arm)] for arm in arms})
+        rows = tables[(tables["metric"] == "auroc_within_folds") & (tables["magnification"] == "mean")]
+        values = rows.set_index("run")["value"]
+        assert f"{said} {values['final'] - values['frozen-probe']:.2f} [" in recipe(study)
 
 
 def test_the_summary_shows_what_there_is(study, tmp_path):

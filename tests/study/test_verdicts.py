@@ -139,7 +139,10 @@ def test_overfitting_is_the_gap_of_the_same_images_seen_and_unseen(tmp_path, mak
     row = study.overfitting().loc["Macenko"]
     loss = {arm: pd.concat(own).query("magnification != 400")["loss"] for arm, own in seen_by.items()}
     assert row["value"] == pytest.approx(loss["macenko"].mean() - loss["none"].mean(), abs=1e-5)
-    assert row["auroc_gain"] == 0
+    assert row["train_rise"] == pytest.approx(row["value"], abs=1e-9)  # on test images the arms say the same
+    assert row["train_rise_low"] <= row["train_rise"] <= row["train_rise_high"]
+    assert row["auroc_gain"] == row["test_drop"] == 0
+    assert row["gain_images"] == (whole["magnification"] != 400).sum()
     used = whole[(whole["magnification"] != 400) & (whole["group"] != never)]
     assert row["images"] == len(used)
     assert study.overfitting().loc["Vahadane", "verdict"] == NOT_RUN

@@ -68,11 +68,17 @@ def _convergence(study: Study) -> Iterator[dict]:
 def _overfitting(study: Study) -> Iterator[dict]:
     table = study.overfitting()
     for name in JUDGED["C6"]:
-        yield _row("C6", study, "colour", table.loc[name]) | {
+        row = table.loc[name]
+        text = _row("C6", study, "colour", row) | {
             "claim": f"{study.claims['C6']['claim']}: {name}",
             "compared": "without it minus with it",
-            "metric": "test minus training log-loss (nats)",
+            "metric": "test minus training log-loss, nats; AUROC: with it minus without, on test images",
         }
+        if row["verdict"] != NOT_RUN:
+            gain = number(*row[["auroc_gain", "auroc_gain_low", "auroc_gain_high"]])
+            text["compared"] = f"{' minus '.join(reversed(row['arms'].split(' against ')))}"
+            text["result"] += f", test AUROC {gain}"
+        yield text
 
 
 def _size() -> dict:

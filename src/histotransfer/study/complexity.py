@@ -30,7 +30,7 @@ from histotransfer.stain import normaliser
 from histotransfer.study.probe import FoldFeatures, ProbeStudy
 from histotransfer.study.records import Run, environment, read_run, write_json, write_run
 from histotransfer.study.runner import UNFINISHED, checkpoint_of, data_of, last_rung, predictions_table
-from histotransfer.study.tables import gap, number, patients_of
+from histotransfer.study.tables import gap, gap_within_folds, number, patients_of
 from histotransfer.study.verdicts import NotRunYet, Study
 from histotransfer.tiles import TileSource, load_tiles
 from histotransfer.transfer.ladder import Report, climb, history
@@ -304,7 +304,9 @@ def exit_gaps(experiment: str | Path, size: int = 224) -> pd.DataFrame:
     """AUROC of each earlier exit minus that of the whole frozen trunk, mean over 40x, 100x and 200x, paired by patient.
 
     Returns:
-        Index "exit minus exit"; `difference` with its interval; `AUROC`, one of `DIRECTIONS`; `images`, `patients`.
+        Index "exit minus exit"; `pooled`, the difference with its interval, and `AUROC`, one of `DIRECTIONS`; both
+        again of pairs that one network scored (`tables.gap_within_folds`): `within folds`, `there`; `images`,
+        `patients`.
 
     Raises:
         HistotransferError: a run is missing or damaged.
@@ -343,11 +345,20 @@ LOWER, HIGHER, NEITHER = DIRECTIONS = ("lower", "higher", "not told apart")
 def _mean_gaps(pairs: Mapping[str, tuple[Run, Run]]) -> pd.DataFrame:
     rows = {}
     for name, (reference, other) in pairs.items():
-        found = gap(reference, other).set_index(["magnification", "metric"]).loc[(MEAN, "auroc")]
-        said = HIGHER if found["low"] > 0 else LOWER if found["high"] < 0 else NEITHER
+        tables = gap(reference, other), gap_within_folds([([other], [reference])], name)
+        pooled, inside = (
+            table.set_index(["magnification", "metric"]).loc[(MEAN, metric)]
+            for table, metric in zip(tables, ("auroc", "auroc_within_folds"), strict=True)
+        )
         rows[name] = {
-            "difference": number(*found[["value", "low", "high"]]),
-            "AUROC": said,
-            **found[["images", "patients"]],
+            "pooled": number(*pooled[["value", "low", "high"]]),
+            "AUROC": _direction(pooled),
+            "within folds": number(*inside[["value", "low", "high"]]),
+            "there": _direction(inside),
+            **pooled[["images", "patients"]],
         }
     return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def _direction(found: pd.Series) -> str:
+    return HIGHER if found["low"] > 0 else LOWER if found["high"] < 0 else NEITHER

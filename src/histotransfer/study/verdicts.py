@@ -301,32 +301,36 @@ class Study:
 
         Overfitting is the log-loss (nats) of images that a network tested minus that of the same images by the networks
         that trained on them, mean over `MEAN_OVER`; `value, low, high` is that without the treatment minus that with
-        it, paired by patient, and `auroc_gain, gain_low, gain_high` the test AUROC with it minus without, on all test
-        images. `images` and `patients` count those of the log-loss: who is never in a training part, but always
-        validates, is left out. The verdict is on the log-loss.
+        it, paired by patient: the sum of `test_drop` (how much lower the treatment makes the tested log-loss) and
+        `train_rise` (how much higher the trained one), each with `_low` and `_high`. An image counts once for each
+        network that trained on it; `images` and `patients` count those: who is never in a training part, but always
+        validates, is left out. `auroc_gain` (with `_low`, `_high`) is the test AUROC with the treatment minus without,
+        of `gain_images` and `gain_patients`, all that are tested. The verdict is on the log-loss.
         """
         rows = {}
         for name, treated, untreated in OVERFITTING:
             try:
                 # The mean of two paired differences is half of the difference of differences.
                 (treated_test, treated_train), (test, train) = map(self._tested_and_trained, (treated, untreated))
-                halves = [(test, treated_test), (treated_train, train)]
-                loss = 2 * differences(halves, "magnification").loc["log_loss"]
+                halves = {"test_drop": (test, treated_test), "train_rise": (treated_train, train)}
+                loss = 2 * differences(list(halves.values()), "magnification").loc["log_loss"]
+                parts = {name: differences([half], "magnification").loc["log_loss"] for name, half in halves.items()}
                 whole = [self.predictions("colour", arm) for arm in (treated, untreated)]
             except NotRunYet:
                 rows[name] = {"verdict": NOT_RUN}
                 continue
             pair = tuple(table[table["magnification"].isin(MEAN_OVER)] for table in whole)
-            gain = differences([pair], "magnification").loc["auroc"]
+            parts["auroc_gain"] = differences([pair], "magnification").loc["auroc"]
             known = whole[0][whole[0]["image"].isin(train["of"])]
             rows[name] = {
                 "arms": f"{treated} against {untreated}",
                 **loss,
-                "auroc_gain": gain["value"],
-                "gain_low": gain["low"],
-                "gain_high": gain["high"],
+                **{name: own["value"] for name, own in parts.items()},
+                **{f"{name}_{end}": own[end] for name, own in parts.items() for end in ("low", "high")},
                 "images": len(known),
                 "patients": patients_of(known),
+                "gain_images": len(pair[0]),
+                "gain_patients": patients_of(pair[0]),
                 "verdict": verdict(loss["low"], loss["high"], self.claims["C6"]["threshold"]),
             }
         return pd.DataFrame.from_dict(rows, orient="index")
@@ -389,6 +393,15 @@ class Study:
             with contextlib.suppress(NotRunYet):
                 found[f"{experiment}: {arm}"] = self.pooled(experiment, arm, part="ucsb")
         return with_intervals(found, "ucsb")
+
+    def rehearsed(self, experiment: str = "rehearsal") -> set[str]:
+        """The strict patients whose images a rehearsal is judged on.
+
+        Raises:
+            NotRunYet: its first arm is not run.
+        """
+        base, *_ = read_plan(self.study / f"{experiment}.toml").arms
+        return set(self.predictions(experiment, base, part="validation")["group"])
 
     def rehearsal(self, experiment: str = "rehearsal") -> pd.DataFrame:
         """Every arm of a rehearsal on validation patients, best first, and its difference from the first arm.
