@@ -117,21 +117,21 @@ formatted(placed_gaps, ["auroc", "accuracy"], smallest="auroc")
 # `upright` is `macenko` without flips and rotations.
 
 # %%
-less = study.overfitting()
-from IPython.display import display
-
 from histotransfer.study.tables import number
 
+less = study.overfitting()
 shown = less[["arms", "verdict"]].copy()
-ends = [["low", "high"]]
-for name in ("test_drop", "train_rise", "auroc_gain"):
-    ends += [[f"{name}_low", f"{name}_high"]]
-values = ["value", "test_drop", "train_rise", "auroc_gain"]
-for value, pair in zip(values, ends, strict=True):
-    rows = less[[value, *pair]].to_numpy()
-    shown[value.replace("value", "less")] = [number(*row) for row in rows]
-display(shown.drop(columns="auroc_gain").join(less[["images", "patients"]]))
-shown[["auroc_gain"]].join(less[["gain_images", "gain_patients"]])
+for name in ("less", "test_drop", "train_rise"):
+    ends = [name, f"{name}_low", f"{name}_high"]
+    ends = ["value", "low", "high"] if name == "less" else ends
+    shown[name] = [number(*row) for row in less[ends].to_numpy()]
+shown.join(less[["images", "patients"]])
+
+# %%
+ends = ["auroc_gain", "auroc_gain_low", "auroc_gain_high"]
+gained = less[["gain_images", "gain_patients"]].copy()
+gained.insert(0, "AUROC", [number(*row) for row in less[ends].to_numpy()])
+gained.rename(columns=lambda name: name.removeprefix("gain_"))
 
 # %%
 costs = less.index[less["auroc_gain_high"] < 0]

@@ -8,7 +8,7 @@
 # - tell how much of a difference between recipes these patients could show;
 # - say why the best of many arms looks better than it is.
 #
-# **Takes** about 8 minutes to read, 1 to run (phantom tissue, two cores), 50 for the exercises.
+# **Takes** about 11 minutes to read, 1 to run (phantom tissue, two cores), 50 for the exercises.
 # **Needs** chapters {doc}`Transfer <04_transfer>` and {doc}`Evaluation <05_evaluation>`.
 #
 # The paper leaves other strategies open (Q3). Everything here is exploratory: intervals, no p-values.
