@@ -213,7 +213,7 @@ figure = figures.means_with_intervals(sanity, label)
 #
 # Gates start at exactly 1 and move only where training thawed them. Table, for this chapter's network and for the one on real
 # tissue: lowest and highest mean gate of any channel; the largest difference between the classes with its interval, in
-# millionths; and how many channels' intervals leave out 0 (not corrected for how many there are).
+# millionths (`largest`, `low`, `high`); and how many channels' intervals leave out 0 (`apart`, not corrected for how many there are).
 
 # %%
 from histotransfer.evaluation.explain import (

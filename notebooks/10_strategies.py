@@ -82,6 +82,7 @@ assert apart.to_dict() == {"all-at-once minus se-lung": "log_loss"}
 # that begin with `together` several. These three are a second round, made of what had been better in the first. How many arms there are,
 # and on how few patients they were judged, says how much luck the best of them had. No difference has an interval: at 200x one
 # benign patient is all there is to validate on, so that AUROC there, and with it the mean, hangs on that patient.
+# What each setting means says `histotransfer.config`; AUROC is of logits averaged over the networks that validated an image.
 
 # %%
 from histotransfer.study.tables import number
@@ -89,7 +90,7 @@ from histotransfer.study.tables import number
 rehearsed = study.rehearsal()
 limits = rehearsed[["minus_base", "low", "high"]].to_numpy()
 rehearsed["AUROC minus base"] = [number(*row) for row in limits]
-shown = ["auroc", "AUROC minus base", "images", "patients"]
+shown = ["auroc", "AUROC minus base", "changes", "images", "patients"]
 assert rehearsed["low"].isna().all()
 rehearsed[shown].round({"auroc": 3})
 

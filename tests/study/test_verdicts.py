@@ -253,6 +253,7 @@ def test_a_rehearsal_is_ordered_by_validation_patients(tmp_path, make_prediction
             write_made_run(tmp_path / "rehearsal" / run.name, predictions=table.assign(fold=run.config.fold))
     table = Study(STUDY, tmp_path).rehearsal()
     assert table.index.tolist() == ["mixup", "base", "decay"]
+    assert table["changes"].tolist() == ["mixup: 0.4", "–", "weight_decay: 0.1"]
     np.testing.assert_allclose(table["minus_base"], table["auroc"] - table.loc["base", "auroc"])
     assert table.loc["mixup", "low"] > 0 > table.loc["decay", "high"]
     assert pd.isna(table.loc["base", "low"])

@@ -407,13 +407,15 @@ class Study:
         """Every arm of a rehearsal on validation patients, best first, and its difference from the first arm.
 
         Returns:
-            Index `arm`; `auroc` (mean over `MEAN_OVER`, the validation parts of all folds together), `minus_base` with
-            `low` and `high` (paired by patient), `log_loss`, `images`, `patients`. Arms not run yet are left out.
+            Index `arm`; `changes` (the settings that set it apart); `auroc` (mean over `MEAN_OVER`, the validation
+            parts of all folds together), `minus_base` with `low` and `high` (paired by patient), `log_loss`, `images`,
+            `patients`. Arms not run yet are left out.
 
         Raises:
             NotRunYet: the first arm is not run.
         """
-        base, *others = read_plan(self.study / f"{experiment}.toml").arms
+        arms = read_plan(self.study / f"{experiment}.toml").arms
+        base, *others = arms
         tables = {base: self.predictions(experiment, base, part="validation")}
         for arm in others:
             with contextlib.suppress(NotRunYet):
@@ -423,6 +425,7 @@ class Study:
             found = all_metrics(table, "magnification")
             gain = differences([(table, tables[base])], "magnification").loc["auroc"]
             rows[arm] = {
+                "changes": ", ".join(f"{name}: {value}" for name, value in arms[arm].items()) or "–",
                 "auroc": found["auroc"],
                 **gain[["value", "low", "high"]].rename({"value": "minus_base"}),
                 "log_loss": found["log_loss"],
