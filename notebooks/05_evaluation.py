@@ -357,7 +357,7 @@ real_history = study.history("primary", "se-lung")
 figure = figures.learning_curves(real_history)
 
 # %% [markdown]
-# In how many of the runs the detector finds overfitting:
+# In how many of the runs the detector finds overfitting (a count of these runs, which share patients: no interval is made of it):
 
 # %%
 from histotransfer.study.failures import overfitting_by_rung
