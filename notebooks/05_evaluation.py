@@ -322,8 +322,10 @@ figure = figures.forest(ranked, "auroc")
 # The network minus the probe, paired by patient, and then the same within folds:
 
 # %%
-real_gap = with_coverage(gap(real["frozen-probe"], real["se-lung"]))
-display(formatted(real_gap, ["accuracy", "auroc"], smallest="auroc"))
+pair = real["frozen-probe"], real["se-lung"]
+metrics = ["accuracy", "auroc"]
+real_gap = with_coverage(gap(*pair, metrics=metrics))
+display(formatted(real_gap, metrics, smallest="auroc"))
 inside_gap = gap_within_folds(
     [(runs_of["se-lung"], runs_of["frozen-probe"])],
     "se-lung minus frozen-probe",

@@ -86,7 +86,8 @@ formatted(with_intervals(breast), ["accuracy", "auroc", "recognition_rate"])
 # %%
 from histotransfer.study.tables import gap
 
-formatted(gap(*breast.values()), ["accuracy", "auroc", "recognition_rate"])
+metrics = ["accuracy", "auroc", "recognition_rate"]
+formatted(gap(*breast.values(), metrics=metrics), metrics)
 
 # %% [markdown]
 # ## Copies: LC25000
@@ -132,8 +133,8 @@ assert {"40", "100", "200"} <= set(above["by image"])
 above.rename("accuracy above 84 % at")
 
 # %%
-real_gap = with_coverage(gap(*real_breast.values()))
-formatted(real_gap, ["accuracy", "auroc", "recognition_rate"])
+real_gap = with_coverage(gap(*real_breast.values(), metrics=metrics))
+formatted(real_gap, metrics)
 
 # %% mystnb={"figure": {"name": "fig-real-gap", "caption": "AUROC of one frozen probe on the real subset, split by patient and by image, with patient-clustered 95 % intervals."}, "image": {"alt": "Dots with intervals at each magnification: the probe split by image lies far above the same probe split by patient."}}
 from histotransfer.figures import forest
@@ -181,7 +182,10 @@ pd.DataFrame(parts).T.round().astype(int).rename_axis(
 # %%
 gaps = []
 for what in ("head", "block 4"):
-    own = gap(trained[f"{what}, by patient"], trained[f"{what}, by image"])
+    pair = [
+        trained[f"{what}, by {split}"] for split in ("patient", "image")
+    ]
+    own = gap(*pair, metrics=["accuracy", "auroc"])
     own["run"] = f"{what}: by image minus by patient"
     gaps.append(own)
 formatted(with_coverage(pd.concat(gaps)), ["accuracy", "auroc"])

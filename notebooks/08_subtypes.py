@@ -82,9 +82,10 @@ from histotransfer.study.tables import formatted, gap
 
 eight = study.pooled("subtypes", "se-lung", seeds=[0, 1])
 two = study.pooled("primary", "se-lung", seeds=[0, 1])
-difference = gap(two, as_two_classes(eight))
+metrics = ["accuracy", "auroc"]
+difference = gap(two, as_two_classes(eight), metrics=metrics)
 difference["run"] = "eight classes added up minus two classes"
-formatted(difference, ["accuracy", "auroc"])
+formatted(difference, metrics)
 
 # %% [markdown]
 # ## Check yourself

@@ -57,9 +57,9 @@ turns = study.pooled("primary", "se-lung", seeds=[0])
 others = ["phantom-source", "all-at-once", "probe-then-tune"]
 others += ["batchnorm-only"]
 tried = [("primary", "se"), *(("strategies", arm) for arm in others)]
-gaps = study.gaps(turns, tried, seeds=[0])
-gaps = gaps[gaps["magnification"] == "mean"]
 metrics = ["auroc", "accuracy", "log_loss"]
+gaps = study.gaps(turns, tried, seeds=[0], metrics=metrics)
+gaps = gaps[gaps["magnification"] == "mean"]
 formatted(gaps, metrics, smallest="auroc")
 
 # %%
@@ -117,7 +117,7 @@ formatted(compared, ["accuracy", "balanced_accuracy", "auroc"])
 # %%
 from histotransfer.study.coverage import with_coverage
 
-difference = with_coverage(gap(probe, final))
+difference = with_coverage(gap(probe, final, metrics=metrics))
 formatted(difference, metrics, smallest="auroc")
 
 # %% [markdown]
@@ -167,7 +167,7 @@ from histotransfer.study.tables import without
 
 chosen_on = study.rehearsed()
 unseen = [without(run, chosen_on) for run in (probe, final)]
-display(formatted(gap(*unseen), metrics))
+display(formatted(gap(*unseen, metrics=metrics), metrics))
 kept = [
     [without(run, chosen_on) for run in runs]
     for runs in (final_runs, probe_runs)

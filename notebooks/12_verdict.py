@@ -176,8 +176,10 @@ for row in own.loc[["network, as scanned"]].iloc[:4].itertuples():
 # %%
 probe = study.pooled("primary", "frozen-probe")
 arms = ["plain", "se", "plain-lung", "se-lung"]
-bar = study.gaps(probe, [("primary", arm) for arm in arms])
-formatted(bar[bar["magnification"] == "mean"], ["accuracy", "auroc"])
+metrics = ["accuracy", "auroc"]
+tried = [("primary", arm) for arm in arms]
+bar = study.gaps(probe, tried, metrics=metrics)
+formatted(bar[bar["magnification"] == "mean"], metrics)
 
 # %% [markdown]
 # The verdicts are about new patients. The paper does not say that its test patients were new; split by image, a network of the same

@@ -268,6 +268,12 @@ def test_a_difference_is_the_middle_of_the_paired_redraws(make_predictions):
     assert found["smallest"] == pytest.approx(reach * drawn.std() * np.sqrt(1 + 1 / freedom))
 
 
+def test_of_some_metrics_differences_are_what_they_are_of_all(make_predictions):
+    arms = [(make_predictions(), shifted(make_predictions(), 1))]
+    found = differences(arms, draws=200, metrics=["log_loss", "auroc"])
+    pd.testing.assert_frame_equal(found, differences(arms, draws=200).loc[["log_loss", "auroc"]])
+
+
 def test_differences_follow_from_the_seed(make_predictions):
     ours = make_predictions()
     pair = [(ours, shifted(ours, 0.5))]

@@ -18,7 +18,7 @@ Deviations from Korn and Graubard: used for AUROC, average precision and the lik
 (Matthews correlation as ``(1 + r) / 2``), and their ratio of t quantiles has the normal one on top.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import pandas as pd
@@ -61,6 +61,7 @@ def differences(
     pairs: Pairs,
     by: str | None = None,
     *,
+    metrics: Collection[str] | None = None,
     draws: int = DRAWS,
     level: float = LEVEL,
     power: float = POWER,
@@ -72,6 +73,7 @@ def differences(
         pairs: predictions of both arms, one row an image, in any order; of several pairs (all else equal within each)
             the mean of their differences.
         by: as in `intervals`.
+        metrics: which; None: all of them, which takes many times as long as the two or three that are shown.
         draws: bootstrap draws.
         level: coverage aimed at.
         power: of `smallest`.
@@ -89,6 +91,8 @@ def differences(
     tables = aligned([table for pair in pairs for table in pair])
     values, arms = [all_metrics(table, by) for table in tables], [scored(table, by) for table in tables]
     gaps = mean_gaps([(values[i], values[i + 1]) for i in range(0, len(values), 2)])
+    if metrics is not None:
+        gaps = {metric: gaps[metric] for metric in metrics}
     return limits_of_gaps(
         gaps, list(zip(arms[::2], arms[1::2], strict=True)), draws=draws, level=level, power=power, seed=seed
     )

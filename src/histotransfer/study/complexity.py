@@ -345,7 +345,7 @@ LOWER, HIGHER, NEITHER = DIRECTIONS = ("lower", "higher", "not told apart")
 def _mean_gaps(pairs: Mapping[str, tuple[Run, Run]]) -> pd.DataFrame:
     rows = {}
     for name, (reference, other) in pairs.items():
-        tables = gap(reference, other), gap_within_folds([([other], [reference])], name)
+        tables = gap(reference, other, metrics=["auroc"]), gap_within_folds([([other], [reference])], name)
         pooled, inside = (
             table.set_index(["magnification", "metric"]).loc[(MEAN, metric)]
             for table, metric in zip(tables, ("auroc", "auroc_within_folds"), strict=True)

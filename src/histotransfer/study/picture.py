@@ -102,7 +102,7 @@ def _minus_probe_within_folds(study: Study, left_out: Collection[str] = ()) -> s
 
 
 def _minus_probe(study: Study, experiment: str, arm: str, metrics: Sequence[str]) -> str:
-    table = gap(study.pooled(experiment, "frozen-probe"), study.pooled(experiment, arm))
+    table = gap(study.pooled(experiment, "frozen-probe"), study.pooled(experiment, arm), metrics=metrics)
     means = table[table["magnification"] == MEAN].set_index("metric")
     said = (
         f"{metric.replace('auroc', 'AUROC').replace('log_loss', 'log-loss')}"

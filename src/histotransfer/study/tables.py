@@ -48,10 +48,10 @@ def with_intervals(runs: Mapping[str, Run], part: str = "test") -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def gap(reference: Run, other: Run, part: str = "test") -> pd.DataFrame:
+def gap(reference: Run, other: Run, part: str = "test", *, metrics: Collection[str] | None = None) -> pd.DataFrame:
     """Metrics of `other` minus those of `reference` on the same images, in the form of `with_intervals`.
 
-    One column more: `smallest`, as `intervals.differences` gives it.
+    One column more: `smallest`, as `intervals.differences` gives it, which `metrics` is handed to.
 
     Raises:
         HistotransferError: no predictions of that part, or not of the same images.
@@ -60,7 +60,7 @@ def gap(reference: Run, other: Run, part: str = "test") -> pd.DataFrame:
     tables = (scopes(_of_part(run, part)) for run in (reference, other))
     rows = []
     for (magnification, theirs, by), (_, ours, _) in zip(*tables, strict=True):
-        rows += _rows(name, magnification, ours, differences([(ours, theirs)], by))
+        rows += _rows(name, magnification, ours, differences([(ours, theirs)], by, metrics=metrics))
     return pd.DataFrame(rows)
 
 

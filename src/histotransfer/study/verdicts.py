@@ -173,7 +173,13 @@ class Study:
         return _as_run(arm, stage, pd.concat(tables, ignore_index=True))
 
     def gaps(
-        self, reference: Run, arms: Sequence[tuple[str, str]], *, seeds: Collection[int] = (), part: str = "test"
+        self,
+        reference: Run,
+        arms: Sequence[tuple[str, str]],
+        *,
+        seeds: Collection[int] = (),
+        part: str = "test",
+        metrics: Collection[str] | None = None,
     ) -> pd.DataFrame:
         """`tables.gap` of several arms (experiment and name), each minus the reference.
 
@@ -188,7 +194,7 @@ class Study:
                 found.append(self.pooled(experiment, arm, part=part, seeds=seeds))
         if not found:
             raise NotRunYet(f"none of {', '.join(arm for _, arm in arms)} is run yet")
-        return pd.concat([gap(reference, run, part) for run in found], ignore_index=True)
+        return pd.concat([gap(reference, run, part, metrics=metrics) for run in found], ignore_index=True)
 
     def pairs(self, comparison: Comparison, seeds: Collection[int] = ()) -> Pairs:
         """The predictions that a comparison is about; of some seeds only, if these are given."""
@@ -220,7 +226,7 @@ class Study:
                 rows[comparison.claim] = row | {"verdict": NOT_RUN}
                 continue
             by = "magnification" if over == MEAN else None
-            found = differences(pairs, by).loc[comparison.metric]
+            found = differences(pairs, by, metrics=[comparison.metric]).loc[comparison.metric]
             rows[comparison.claim] = {
                 **row,
                 **found,
@@ -313,14 +319,14 @@ class Study:
                 # The mean of two paired differences is half of the difference of differences.
                 (treated_test, treated_train), (test, train) = map(self._tested_and_trained, (treated, untreated))
                 halves = {"test_drop": (test, treated_test), "train_rise": (treated_train, train)}
-                loss = 2 * differences(list(halves.values()), "magnification").loc["log_loss"]
-                parts = {name: differences([half], "magnification").loc["log_loss"] for name, half in halves.items()}
+                loss = 2 * _mean_difference(list(halves.values()), "log_loss")
+                parts = {name: _mean_difference([half], "log_loss") for name, half in halves.items()}
                 whole = [self.predictions("colour", arm) for arm in (treated, untreated)]
             except NotRunYet:
                 rows[name] = {"verdict": NOT_RUN}
                 continue
             pair = tuple(table[table["magnification"].isin(MEAN_OVER)] for table in whole)
-            parts["auroc_gain"] = differences([pair], "magnification").loc["auroc"]
+            parts["auroc_gain"] = _mean_difference([pair], "auroc")
             known = whole[0][whole[0]["image"].isin(train["of"])]
             rows[name] = {
                 "arms": f"{treated} against {untreated}",
@@ -423,7 +429,7 @@ class Study:
         rows = {}
         for arm, table in tables.items():
             found = all_metrics(table, "magnification")
-            gain = differences([(table, tables[base])], "magnification").loc["auroc"]
+            gain = _mean_difference([(table, tables[base])], "auroc")
             rows[arm] = {
                 "changes": ", ".join(f"{name}: {value}" for name, value in arms[arm].items()) or "–",
                 "auroc": found["auroc"],
@@ -433,6 +439,11 @@ class Study:
                 "patients": patients_of(table),
             }
         return pd.DataFrame.from_dict(rows, orient="index").sort_values("auroc", ascending=False).rename_axis("arm")
+
+
+def _mean_difference(pairs: Pairs, metric: str) -> pd.Series:
+    """A metric's row of `differences`, mean over magnifications."""
+    return differences(pairs, "magnification", metrics=[metric]).loc[metric]
 
 
 def _as_run(arm: str, stage: str, predictions: pd.DataFrame) -> Run:
