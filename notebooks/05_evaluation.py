@@ -90,7 +90,8 @@ formatted(table, ["average_precision", "f1", "matthews_correlation"])
 # Whether such intervals hold the truth as often as they say was **measured**, on made data sets with the real numbers of
 # patients and images. The tables show, for each method tried, in how many percent of the data sets its 95 % interval held the
 # truth in the worst scenario and at the worst of 40x, 100x and 200x (give or take a point, as data sets are few too), and how wide it
-# was on average: first for one arm, then for the difference of two. At 400x, with six patients a class, nothing holds. A method that holds 100 % by being as wide as everything says nothing, one that holds 80 % says too much. The book
+# was on average: first for one arm, then for the difference of two. At 400x, with six patients a class,
+# differences hold the truth much less often; their percent stand with the tables below. A method that holds 100 % by being as wide as everything says nothing, one that holds 80 % says too much. The book
 # uses the method with the best worst case among those of about its width (`used`); where another holds as much or more for one metric,
 # it is wider, or holds less for the other.
 

@@ -76,7 +76,7 @@ def _overfitting(study: Study) -> Iterator[dict]:
         }
         if row["verdict"] != NOT_RUN:
             gain = number(*row[["auroc_gain", "auroc_gain_low", "auroc_gain_high"]])
-            text["compared"] = f"{' minus '.join(reversed(row['arms'].split(' against ')))}"
+            text["compared"] = " minus ".join(reversed(row["arms"].split(" against ")))
             text["result"] += f", test AUROC {gain}"
         yield text
 
