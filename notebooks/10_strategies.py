@@ -75,6 +75,29 @@ assert apart.to_dict() == {"all-at-once minus se-lung": "log_loss"}
 # A true difference smaller than `smallest auroc` would have been missed in more than one of five such studies (a power of 0.8): an
 # interval around 0 says that these patients cannot tell the two ways apart, not that they are alike.
 #
+# ## Does it matter that the lower blocks stay frozen?
+#
+# In nearly every experiment the stem and blocks 1 and 2 keep their ImageNet weights, so that their part of the work is done once and
+# stored (chapter {doc}`Transfer <04_transfer>`). `study/depth.toml` asks what that costs: 160 pixels, no lung and no gates, head 4 epochs,
+# block 4 another 4, then 3 with block 3 too (`to-block3`) or with all of the network (`everything`). One seed, five folds:
+
+# %%
+from histotransfer.study.tables import gap
+
+cut = study.pooled("depth", "to-block3")
+uncut = study.pooled("depth", "everything")
+deeper = gap(cut, uncut, metrics=metrics)
+formatted(deeper, metrics, smallest="auroc")
+
+# %%
+judged = deeper[deeper["metric"].isin(metrics)]
+judged = judged[judged["magnification"] != "400"]
+assert ((judged["low"] <= 0) & (judged["high"] >= 0)).all()
+
+# %% [markdown]
+# **No: thawing everything is not told apart from stopping at block 3**, where images enough are tested (not at 400x). It is three
+# epochs at the lowest rates of the ladder, at 160 pixels; what a long training of all layers would do, this does not say.
+#
 # ## One recipe, chosen in rehearsal
 #
 # What else might help was tried on **validation patients only** (`study/rehearsal.toml`): no test part was predicted in these
@@ -103,7 +126,7 @@ rehearsed[shown].round({"auroc": 3})
 # training folds.
 
 # %%
-from histotransfer.study.tables import gap, with_intervals
+from histotransfer.study.tables import with_intervals
 
 final = study.pooled("final", "final")
 probe = study.pooled("final", "frozen-probe")
