@@ -50,13 +50,13 @@ table.drop(columns="path").head()
 # **Who is a patient?** The name holds a {term}`slide id`, such as 14-22549AB: the column `patient`, since others count it as
 # one. Without its letters it is a {term}`base number`, 14-22549: the column `group`. Whether 14-22549AB and 14-22549CD are one
 # person is documented nowhere. So the stricter reading is used throughout: in the words of this book a
-# **{term}`patient` is a base number**. A table that counts
-# both has them as `patients` (slide ids) and `groups`.
+# **{term}`patient` is a base number**.
 
 # %%
 from histotransfer.datasets.summary import count_images
 
-count_images(table, by="subtype")
+called = {"patients": "slide ids", "groups": "base numbers"}
+count_images(table, by="subtype").rename(columns=called)
 
 # %% [markdown]
 # ## What the images look like
@@ -162,11 +162,11 @@ split = grouped_split(table, fold=0, seed=seed)
 pd.crosstab(split["split"], split["label"], margins=True)
 
 # %% [markdown]
-# The audit counts what any two parts share: slide ids (`patients`), base numbers (`groups`), and images that are the same byte for byte.
+# The audit counts what any two parts share: slide ids, base numbers, and images that are the same byte for byte.
 
 # %%
 hashes = content_hashes(table)
-pd.DataFrame(audit(split, hashes)).T
+pd.DataFrame(audit(split, hashes)).T.rename(columns=called)
 
 # %% [markdown]
 # Splitting by image instead puts nearly every test patient into the training part as well ({term}`leakage`):
@@ -179,7 +179,8 @@ train, test = train_test_split(
 )
 by_image = table.assign(split="train")
 by_image.loc[test.index, "split"] = "test"
-pd.DataFrame(audit(by_image, hashes)).T.loc[["test/train"]]
+shared = pd.DataFrame(audit(by_image, hashes)).T.rename(columns=called)
+shared.loc[["test/train"]]
 
 # %% [markdown]
 # ## The middle rung: LC25000
@@ -191,7 +192,8 @@ pd.DataFrame(audit(by_image, hashes)).T.loc[["test/train"]]
 from histotransfer.datasets import lc25000
 
 lung = lc25000.load(root)
-count_images(lung)
+originals = {"groups": "duplicate groups"}
+count_images(lung).drop(columns="patients").rename(columns=originals)
 
 # %% mystnb={"figure": {"name": "fig-duplicates", "caption": "Four files of one duplicate group: the same original, turned and flipped."}, "image": {"alt": "Four lung tissue fields that are visibly rotated and mirrored copies of one another."}}
 group = lung["group"].iloc[0]

@@ -101,7 +101,7 @@ lung_names = {
     "by image": "lc25000-by-image",
 }
 lung = {name: runs[run] for name, run in lung_names.items()}
-formatted(with_intervals(lung), ["accuracy"])
+formatted(with_intervals(lung), ["accuracy"], unit="originals")
 
 # %% [markdown]
 # ## On real tissue
@@ -200,7 +200,7 @@ figure = forest(trained_table, "auroc")
 
 # %%
 real_lung = {name: real[run] for name, run in lung_names.items()}
-formatted(with_intervals(real_lung), ["accuracy"])
+formatted(with_intervals(real_lung), ["accuracy"], unit="originals")
 
 # %% [markdown]
 # LC25000 does not say which files share an original. The project finds out by itself: rotation-invariant fingerprints, nearest
@@ -212,7 +212,7 @@ import json
 
 groups = json.loads(Path("results/duplicates/record.json").read_text())
 halves = pd.DataFrame(groups["halves"]).T
-halves.drop(columns="curve").astype(float).round(3)
+halves.drop(columns="curve").infer_objects().round(3)
 
 # %% [markdown]
 # What it took, and what all 25,000 files would take (extrapolated):
@@ -225,7 +225,7 @@ pd.Series({
     "measured: seconds": cost["seconds"],
     "all: minutes, class by class": whole["minutes_class_by_class"],
     "all: MB of fingerprints": whole["prints_mb_class_by_class"],
-}).to_frame("value")  # fmt: skip
+}, dtype=object).to_frame("value")  # fmt: skip
 
 # %% [markdown]
 # ## Published folds that leak

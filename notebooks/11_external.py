@@ -63,7 +63,8 @@ primary = ["plain", "se", "plain-lung", "se-lung"]
 outside = study.external(
     [*(("primary", arm) for arm in primary), ("final", "final")]
 )
-formatted(outside, ["auroc", "accuracy", "sensitivity", "specificity"])
+shown = ["auroc", "accuracy", "sensitivity", "specificity"]
+formatted(outside, shown, unit="slides")
 
 # %%
 ranked = outside[outside["metric"] == "auroc"]
@@ -80,7 +81,7 @@ from histotransfer.study.tables import with_intervals
 
 home = with_intervals({a: study.pooled("primary", a) for a in primary})
 home = home[home["magnification"] == "mean"]
-formatted(home, ["auroc", "accuracy", "sensitivity", "specificity"])
+formatted(home, shown)
 
 # %% [markdown]
 # ## With and without colour normalisation
@@ -93,7 +94,7 @@ ways = ["none", "macenko", "reinhard", "vahadane", "stain-jitter"]
 coloured = study.external([("colour", way) for way in ways])
 ranked = coloured[coloured["metric"] == "auroc"]
 assert (ranked["low"] < 0.5).all() and (ranked["high"] > 0.5).all()
-formatted(coloured, ["auroc", "accuracy", "sensitivity", "specificity"])
+formatted(coloured, shown, unit="slides")
 
 # %% mystnb={"figure": {"name": "fig-external-colour", "caption": "AUROC on UCSB by colour normalisation, with 95 % intervals clustered by slide."}}
 from histotransfer import figures
@@ -109,7 +110,7 @@ others = [("colour", way) for way in ways[1:]]
 gaps = study.gaps(plain, others, part="ucsb")
 differ = gaps[gaps["metric"] == "auroc"]
 assert (differ["low"] <= 0).all() and (differ["high"] >= 0).all()
-formatted(gaps, ["auroc", "accuracy"])
+formatted(gaps, ["auroc", "accuracy"], unit="slides")
 
 # %% [markdown]
 # By AUROC no way is told from none. An interval of accuracy that lies above 0 says little beside it: where a network calls nearly all

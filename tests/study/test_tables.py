@@ -80,6 +80,8 @@ def test_formatted_is_as_people_read_it(runs):
     value, low, high = row[["value", "low", "high"]].iloc[0]
     assert wide.loc[("100", "probe")].tolist()[0] == number(value, low, high)
     assert wide.loc[("100", "probe")].tolist()[2:] == [24, "6 + 6"]
+    by_slide = formatted(table, ["accuracy"], unit="slides")
+    assert by_slide["slides (benign + malignant)"].tolist() == wide["patients (benign + malignant)"].tolist()
 
 
 def test_the_mean_over_magnifications_stands_before_all(tmp_path, write_made_run, make_predictions):

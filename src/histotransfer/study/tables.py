@@ -146,7 +146,9 @@ def patients_of(predictions: pd.DataFrame) -> str:
     return " + ".join(str(groups.get(name, 0)) for name in class_names(predictions))
 
 
-def formatted(table: pd.DataFrame, metrics: Sequence[str], *, smallest: str | None = None) -> pd.DataFrame:
+def formatted(
+    table: pd.DataFrame, metrics: Sequence[str], *, smallest: str | None = None, unit: str = "patients"
+) -> pd.DataFrame:
     """A long table as people read it: one row a magnification and run, `0.84 [0.77, 0.90]` a metric, n at the end.
 
     Where there is one run only, its name is left out, but a difference is named at the head; so is the magnification
@@ -157,6 +159,7 @@ def formatted(table: pd.DataFrame, metrics: Sequence[str], *, smallest: str | No
         table: as `with_intervals` or `gap` makes it.
         metrics: of it, in this order.
         smallest: the metric of a difference whose `smallest` is shown last.
+        unit: what the intervals leave out or draw together, as readers call it: it heads the column of its numbers.
     """
     text = table[table["metric"].isin(metrics)].copy()
     coverage = text.get("coverage", pd.Series(np.nan, text.index))
@@ -165,7 +168,7 @@ def formatted(table: pd.DataFrame, metrics: Sequence[str], *, smallest: str | No
     wide = text.pivot(index=rows, columns="metric", values="text")[list(metrics)]
     about = text.drop_duplicates(rows).set_index(rows)
     wide["images"] = about["images"]
-    wide[f"patients ({about['classes'].iloc[0]})"] = about["patients"]
+    wide[f"{unit} ({about['classes'].iloc[0]})"] = about["patients"]
     if smallest is not None:
         own = table[table["metric"] == smallest].set_index(rows)["smallest"]
         wide[f"smallest {smallest}"] = [number(value, np.nan, np.nan) for value in own.reindex(wide.index)]
