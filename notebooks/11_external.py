@@ -99,7 +99,7 @@ formatted(coloured, shown, unit="slides")
 # %% mystnb={"figure": {"name": "fig-external-colour", "caption": "AUROC on UCSB by colour normalisation, with 95 % intervals clustered by slide."}}
 from histotransfer import figures
 
-figure = figures.forest(coloured, "auroc")
+figure = figures.forest(coloured, "auroc", unit="slides")
 
 # %% [markdown]
 # Each way minus none, paired by slide:

@@ -29,9 +29,12 @@ def test_forest_draws_every_interval():
     assert [line.get_xdata().tolist() for line in axis.lines] == [[0.6, 0.7], [0.8, 0.5]]
     spans = [segment[:, 0].tolist() for lines in axis.collections for segment in lines.get_segments()]
     assert spans == [pytest.approx([v - 0.1, v + 0.1]) for v in (0.6, 0.7, 0.8, 0.5)]
-    n = "20 images, 2 + 3 patients"
+    n, by = "20 images, 2 + 3 patients", "20 images, 2 + 3 slides"
     assert [label.get_text() for label in axis.get_yticklabels()] == [f"40x\n{n}", f"all\n{n}"]
-    assert axis.get_xlabel().startswith("AUROC")
+    assert axis.get_xlabel() == "AUROC with 95 % interval, clustered by patient"
+    (axis,) = figures.forest(table, "auroc", unit="slides").axes
+    assert [label.get_text() for label in axis.get_yticklabels()] == [f"40x\n{by}", f"all\n{by}"]
+    assert axis.get_xlabel() == "AUROC with 95 % interval, clustered by slide"
     assert "all, probe 0.70 [0.60,\N{NO-BREAK SPACE}0.80], ladder 0.50" in figure.alt
 
 

@@ -14,7 +14,11 @@ from histotransfer.study.tables import number
 
 
 def forest(
-    table: pd.DataFrame, metric: str, claim: float | None = None, larger_class: pd.Series | None = None
+    table: pd.DataFrame,
+    metric: str,
+    claim: float | None = None,
+    larger_class: pd.Series | None = None,
+    unit: str = "patients",
 ) -> Figure:
     """One metric of every run at every magnification, with intervals.
 
@@ -23,6 +27,7 @@ def forest(
         metric: accuracy, auroc, ...
         claim: what somebody says the metric is: a dashed line.
         larger_class: accuracy of always answering with it, by magnification: short grey lines.
+        unit: what the intervals leave out or draw together, as readers call it, in the plural.
     """
     rows = table[table["metric"] == metric]
     magnifications, runs = list(dict.fromkeys(rows["magnification"])), list(dict.fromkeys(rows["run"]))
@@ -39,7 +44,7 @@ def forest(
     about = rows.drop_duplicates("magnification")
     names = [f"{m}x" if m.isdigit() else m for m in magnifications]
     labels = [
-        f"{name}\n{images} images, {patients} patients"
+        f"{name}\n{images} images, {patients} {unit}"
         for name, images, patients in zip(names, about["images"], about["patients"], strict=True)
     ]
     axis.set_yticks(range(len(magnifications)), labels, fontsize=SMALL)
@@ -49,7 +54,7 @@ def forest(
         name = f"difference in {name}"
     elif rows[["value", "low"]].min(axis=None) >= 0 and rows[["value", "high"]].max(axis=None) <= 1:
         axis.set_xlim(-0.02, 1.02)
-    axis.set_xlabel(f"{name} with 95 % interval, clustered by patient")
+    axis.set_xlabel(f"{name} with 95 % interval, clustered by {unit.removesuffix('s')}")
     axis.set_ylabel("magnification")
     axis.invert_yaxis()
     said = (

@@ -159,7 +159,7 @@ def formatted(
         table: as `with_intervals` or `gap` makes it.
         metrics: of it, in this order.
         smallest: the metric of a difference whose `smallest` is shown last.
-        unit: what the intervals leave out or draw together, as readers call it: it heads the column of its numbers.
+        unit: what the intervals leave out or draw together, as readers call it, in the plural: the head of its column.
     """
     text = table[table["metric"].isin(metrics)].copy()
     coverage = text.get("coverage", pd.Series(np.nan, text.index))
