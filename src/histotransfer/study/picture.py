@@ -129,6 +129,24 @@ def attention(study: Study) -> str:
     )
 
 
+def convergence(study: Study) -> str:
+    """What the validation images behind C5 are, in a sentence; empty where all runs validate on both classes.
+
+    Raises:
+        NotRunYet: runs of the experiment are missing.
+    """
+    table = study.convergence()
+    if "one_class" not in table:
+        raise NotRunYet("scratch: not all of its runs are there yet")
+    alike, runs = table["one_class"].sum(), table["runs"].sum()
+    if not alike:
+        return ""
+    return (
+        f"**C5 with care.** In {alike} of {runs} runs all validation images are of one class: their log-loss falls for"
+        " a network that calls everything so. {doc}`../notebooks/12_verdict`.\n"
+    )
+
+
 def write_summary(study: Study, folder: Path) -> None:
     """Write ``folder/summary.md``, the figure, the table and remarks as a page includes them, and the figure beside it.
 
@@ -144,7 +162,7 @@ def write_summary(study: Study, folder: Path) -> None:
             f":::{{figure}} {folder.name}/{FIGURE}\n:name: fig-summary\n:alt: {figure.alt}\n\n{caption(table)}\n:::\n\n"
         )
     text += f":::{{table}} What the study says of each claim.\n:name: tab-summary\n\n{verdicts(study)}\n:::\n"
-    for remark in (attention, bar, recipe):
+    for remark in (attention, convergence, bar, recipe):
         with contextlib.suppress(NotRunYet):
             text += f"\n{remark(study)}"
     (folder / "summary.md").write_text(text, encoding="utf-8")

@@ -360,6 +360,8 @@ class Study:
 
         The level is set from the runs from scratch. `value, low, high` is their epochs minus those of the arm, paired
         by fold and seed (`comparisons.resampled_interval`); a run that never passes counts with all its epochs.
+        `one_class` counts the runs whose validation images are all of one class: their log-loss rewards a network
+        that answers with that class always.
         """
         try:
             runs = {arm: self.runs("scratch", arm) for arm in (FROM_SCRATCH, *TRANSFERS)}
@@ -376,6 +378,9 @@ class Study:
                 "epochs": own["epochs"].mean(),
                 "passed": int(own["passed"].sum()),
                 "runs": len(own),
+                "one_class": sum(
+                    run.predictions.query("part == 'validation'")["truth"].nunique() < 2 for run in runs[arm]
+                ),
                 "level": level,
             }
             if arm != FROM_SCRATCH:
