@@ -9,6 +9,7 @@ from histotransfer.errors import HistotransferError
 from histotransfer.evaluation.intervals import differences, intervals, smallest_distance
 from histotransfer.evaluation.metrics import MEAN_OVER, image_metrics
 from histotransfer.evaluation.within_folds import WithinFolds
+from histotransfer.study.picture import convergence as remark
 from histotransfer.study.plan import planned_runs, read_plan
 from histotransfer.study.records import read_run
 from histotransfer.study.tables import gap
@@ -152,20 +153,26 @@ def test_convergence_is_counted_from_a_level_of_the_runs_from_scratch(tmp_path, 
     """Losses that fall by a fixed step an epoch: when they pass a level can be said without running anything."""
     speed = {"scratch": 0.01, "imagenet": 0.03, "lung-only": 0.01, "whole": 0.02}
     parts = {"train": 80, "validation": 20, "test": 20}
+    both = make_predictions(patients=4, part="validation")
+    malignant = both[both["truth"] == "malignant"].reset_index(drop=True)
     for run in planned_runs(read_plan(STUDY / "scratch.toml")):
         if run.arm in speed:
             losses = 0.7 - speed[run.arm] * np.arange(20)
             history = pd.DataFrame({"rung": "breakhis", "stage": "all", "validation_log_loss": losses})
             record = {"experiment": "scratch", "run": run.name, "profile": "lite", "config": {}, "data": {}, "seed": 0}
             record |= {"split": {"parts": parts}, "metrics": {}}
-            write_made_run(tmp_path / "scratch" / run.name, history=history, record=record)
-    table = Study(STUDY, tmp_path).convergence()
+            predictions = malignant if run.config.fold < 2 else both
+            folder = tmp_path / "scratch" / run.name
+            write_made_run(folder, history=history, predictions=predictions, record=record)
+    study = Study(STUDY, tmp_path)
+    table = study.convergence()
     # The three-epoch mean falls from 0.69 (epoch 3) to 0.52 (epoch 20): three quarters of the way is 0.5625.
     assert table["level"].unique() == pytest.approx([0.5625])
     assert table["epochs"].to_dict() == {"scratch": 16, "imagenet": 7, "lung-only": 16, "whole": 9}
     assert table.loc["imagenet", ["value", "low", "high"]].tolist() == [9, 9, 9]
     assert table["verdict"].tolist()[1:] == ["supported here", "undecided", "supported here"]
     assert (table["passed"] == table["runs"]).all()
+    assert (table["one_class"] == 2).all() and "In 8 of 20 runs all validation images are of one class" in remark(study)
 
 
 def test_the_external_set_is_seen_by_all_networks_of_an_arm_together(tmp_path, make_predictions, write_made_run):

@@ -378,9 +378,7 @@ class Study:
                 "epochs": own["epochs"].mean(),
                 "passed": int(own["passed"].sum()),
                 "runs": len(own),
-                "one_class": sum(
-                    run.predictions.query("part == 'validation'")["truth"].nunique() < 2 for run in runs[arm]
-                ),
+                "one_class": sum(_classes_validated(run) == 1 for run in runs[arm]),
                 "level": level,
             }
             if arm != FROM_SCRATCH:
@@ -449,6 +447,10 @@ class Study:
 def _mean_difference(pairs: Pairs, metric: str) -> pd.Series:
     """A metric's row of `differences`, mean over magnifications."""
     return differences(pairs, "magnification", metrics=[metric]).loc[metric]
+
+
+def _classes_validated(run: Run) -> int:
+    return run.predictions.query("part == 'validation'")["truth"].nunique()
 
 
 def _as_run(arm: str, stage: str, predictions: pd.DataFrame) -> Run:
