@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -70,6 +72,15 @@ def test_means_stand_under_their_names_with_their_intervals():
     said = "a 0.50 [0.40,\xa00.60] (9 images, 3 patients); b -0.20 [-0.40,\xa00.00] (9 images, 3 patients)"
     assert figure.alt == f"share with 95 % intervals. {said}."
     assert axis.get_ylim() == (1.5, -0.5) and axis.get_xlim()[1] < 1
+
+
+def test_names_of_several_lines_do_not_overlap():
+    about = {"value": 0.5, "low": 0.4, "high": 0.6, "patients": 3}
+    table = pd.DataFrame([about | {"images": i} for i in range(5)], index=["one minus other,\none minus another"] * 5)
+    figure = figures.means_with_intervals(table, "share")
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in figure.axes[0].get_yticklabels()]
+    assert all(upper.y0 >= lower.y1 for upper, lower in itertools.pairwise(boxes))
     shares = figures.means_with_intervals(table.abs().assign(low=0.1), "share")
     assert shares.axes[0].get_xlim()[1] == 1.02
     (axis,) = figures.means_with_intervals(table.assign(images=[9, 8]), "share").axes

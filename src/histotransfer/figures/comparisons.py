@@ -82,14 +82,17 @@ def means_with_intervals(table: pd.DataFrame, label: str, nothing: float = 0) ->
         label: of the axis, with its unit.
         nothing: the value of no difference, or of guessing, where a line stands.
     """
-    figure, axis = plt.subplots(figsize=(WIDTH, 0.9 + 0.3 * len(table)), layout="constrained")
+    counts = [f"{row.images} images, {row.patients} patients" for row in table.itertuples()]
+    alike = len(set(counts)) == 1
+    names = table.index if alike else [f"{name}\n{n}" for name, n in zip(table.index, counts, strict=True)]
+    lines = 1 + max(name.count("\n") for name in names)
+    height = 0.9 + max(0.3, 0.17 * lines) * len(table)
+    figure, axis = plt.subplots(figsize=(WIDTH, height), layout="constrained")
     y = np.arange(len(table))
     axis.hlines(y, table["low"], table["high"], color=PALETTE["blue"], lw=2)
     axis.plot(table["value"], y, "o", color=PALETTE["blue"])
     axis.axvline(nothing, color="0.6", lw=1)
-    counts = [f"{row.images} images, {row.patients} patients" for row in table.itertuples()]
-    alike = len(set(counts)) == 1
-    axis.set_yticks(y, table.index if alike else [f"{name}\n{n}" for name, n in zip(table.index, counts, strict=True)])
+    axis.set_yticks(y, names)
     axis.tick_params(axis="y", labelsize=10 if alike else SMALL)
     if table[["value", "low"]].min(axis=None) >= 0 and table[["value", "high"]].max(axis=None) <= 1:
         axis.set_xlim(right=1.02)
