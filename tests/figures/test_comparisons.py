@@ -72,6 +72,10 @@ def test_means_stand_under_their_names_with_their_intervals():
     said = "a 0.50 [0.40,\xa00.60] (9 images, 3 patients); b -0.20 [-0.40,\xa00.00] (9 images, 3 patients)"
     assert figure.alt == f"share with 95 % intervals. {said}."
     assert axis.get_ylim() == (1.5, -0.5) and axis.get_xlim()[1] < 1
+    shares = figures.means_with_intervals(table.abs().assign(low=0.1), "share")
+    assert shares.axes[0].get_xlim()[1] == 1.02
+    (axis,) = figures.means_with_intervals(table.assign(images=[9, 8]), "share").axes
+    assert [label.get_text() for label in axis.get_yticklabels()][1] == "b\n8 images, 3 patients"
 
 
 def test_names_of_several_lines_do_not_overlap():
@@ -81,10 +85,6 @@ def test_names_of_several_lines_do_not_overlap():
     figure.draw_without_rendering()
     boxes = [text.get_window_extent() for text in figure.axes[0].get_yticklabels()]
     assert all(upper.y0 >= lower.y1 for upper, lower in itertools.pairwise(boxes))
-    shares = figures.means_with_intervals(table.abs().assign(low=0.1), "share")
-    assert shares.axes[0].get_xlim()[1] == 1.02
-    (axis,) = figures.means_with_intervals(table.assign(images=[9, 8]), "share").axes
-    assert [label.get_text() for label in axis.get_yticklabels()][1] == "b\n8 images, 3 patients"
 
 
 def test_pareto_joins_what_nothing_beats():
