@@ -143,7 +143,7 @@ stated.loc[[lowest, *ends], ["stage", "epoch", *shown]].round(3)
 # **The network learns its training images by heart, and is then sure of itself where it is wrong**: on validation patients the log-loss is
 # lowest in one of the first dozen epochs, and ends at many times what a coin would get (0.69). A schedule is no detail: which optimiser,
 # which early stopping and which part of the network the paper's 200 epochs were run with is not stated. On the test images of this fold,
-# beside `se` of the primary experiment (11 epochs at a tenth of the rate, same fold and seed):
+# beside `se` of the primary experiment (11 epochs at a tenth of the rate, block 3 in the last three; same fold and seed):
 
 # %%
 short = study.runs("primary", "se", seeds=[0])[0]

@@ -77,7 +77,7 @@ print(f"no gate further from 1 than {farthest:.4f}")
 # Where gates stay that near to 1, C2 does not test whether attention helps: it tests gates that hardly act.
 #
 # **Beside C5**: "faster" is measured on validation images of 200x, and few patients are left for that. `epochs` is the mean until a run
-# passes the `level` of validation log-loss, `passed` the runs that do, `one_class` those whose validation images are all malignant:
+# passes the `level` of validation log-loss, `passed` the runs that do, `one_class` those whose validation images are all of one class:
 
 # %%
 converged = study.convergence()
@@ -86,9 +86,9 @@ assert 2 * converged["one_class"].sum() > converged["runs"].sum()
 converged.reindex(columns=shown).round(2)
 
 # %% [markdown]
-# In most runs a network that calls everything malignant would validate best, so that C5 says little of learning to tell the classes apart.
+# In most runs a network that gives every image the same answer would validate best: C5 says little of learning to tell classes apart.
 # The verdict stands, as its rule was fixed beforehand; five runs of one seed are few besides. `whole` and `lung-only` have trained on lung
-# before, which these epochs do not count.
+# before, which these epochs do not count. Seconds are not compared: runs shared the machine with other work.
 #
 # ## How, and what could have been seen
 #

@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from histotransfer.study.answers import answers
@@ -7,6 +8,7 @@ from histotransfer.study.picture import (
     attention,
     bar,
     caption,
+    convergence,
     larger_class,
     measured,
     picture,
@@ -86,6 +88,15 @@ def test_the_remark_on_attention_has_the_gate_that_moved_most(study):
     folder.mkdir()
     (folder / "gates.csv").write_text("gate,lowest,highest\na,0.998,1.001\nb,1,1\n")
     assert "than 0.002. " in attention(study)
+
+
+def test_the_remark_on_convergence_counts_the_runs_that_validate_on_one_class(study, monkeypatch):
+    with pytest.raises(NotRunYet, match="scratch"):
+        convergence(study)
+    for alike, said in ((4, "In 4 of 5 runs of each arm all validation"), (0, "")):
+        table = pd.DataFrame({"one_class": alike, "runs": 5}, index=["scratch", "imagenet"])
+        monkeypatch.setattr(study, "convergence", lambda table=table: table)
+        assert said in convergence(study) and bool(said) == bool(convergence(study))
 
 
 @pytest.mark.parametrize(("experiment", "arm", "say"), [("primary", "se-lung", bar), ("final", "final", recipe)])

@@ -14,7 +14,7 @@ from histotransfer.evaluation.metrics import ALL, MEAN
 from histotransfer.figures import forest, use_style
 from histotransfer.study.answers import answers
 from histotransfer.study.tables import gap, gap_within_folds, number, with_intervals, without
-from histotransfer.study.verdicts import PROPOSED, NotRunYet, Study
+from histotransfer.study.verdicts import FROM_SCRATCH, PROPOSED, NotRunYet, Study
 
 TARGET = Path("book/_static/study.png")
 FIGURE = "study.png"
@@ -130,7 +130,7 @@ def attention(study: Study) -> str:
 
 
 def convergence(study: Study) -> str:
-    """What the validation images behind C5 are, in a sentence; empty where all runs validate on both classes.
+    """In how many runs of each arm of C5 the validation images are of one class, in a sentence; empty where in none.
 
     Raises:
         NotRunYet: runs of the experiment are missing.
@@ -138,12 +138,12 @@ def convergence(study: Study) -> str:
     table = study.convergence()
     if "one_class" not in table:
         raise NotRunYet("scratch: not all of its runs are there yet")
-    alike, runs = table["one_class"].sum(), table["runs"].sum()
+    alike, runs = table.loc[FROM_SCRATCH, ["one_class", "runs"]]
     if not alike:
         return ""
     return (
-        f"**C5 with care.** In {alike} of {runs} runs all validation images are of one class: their log-loss falls for"
-        " a network that calls everything so. {doc}`../notebooks/12_verdict`.\n"
+        f"**C5 with care.** In {alike} of {runs} runs of each arm all validation images are of one class: their"
+        " log-loss falls for a network that calls everything so. {doc}`../notebooks/12_verdict`.\n"
     )
 
 
