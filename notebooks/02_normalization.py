@@ -93,7 +93,7 @@ import numpy as np
 from histotransfer.stain import optical_density
 
 levels = np.array([239, 120, 60, 30, 15], dtype=np.uint8)
-pd.Series(optical_density(levels).round(2), index=levels, name="OD")
+pd.DataFrame({"level": levels, "OD": optical_density(levels).round(2)})
 
 # %% [markdown]
 # Colours multiply, densities add. On {term}`phantom tissue <phantom>`, whose amounts are known, the law gives back every pixel
@@ -107,7 +107,8 @@ field = phantom.breast_image(0, 200, 0, seed=seed)
 light = field.brightness * np.exp(
     -field.concentrations @ field.stain_matrix
 )
-np.abs(field.image - light).max().round(2)
+difference = np.abs(field.image - light).max()
+f"largest difference: {difference:.2f} grey levels"
 
 # %% [markdown]
 # ## The stain plane
@@ -126,7 +127,7 @@ first = at_200.groupby("group")["path"].first()
 tiles = [decode(path) for path in first.head(4)]
 density = sample_density(tiles[0])
 tissue = density[:, absorbing_mask(density)]
-tissue.shape
+f"{len(tissue)} pixels with tissue, one density for each of {tissue.shape[1]} channels"
 
 # %% mystnb={"figure": {"name": "fig-plane", "caption": "Optical densities of the tissue pixels of one field in their own colours, in the plane of their two largest axes (left) and seen from its edge (right), with the stain vectors that Macenko's method finds."}, "image": {"alt": "Two scatter plots: face on, the pixels fan out between the lines of haematoxylin and eosin; edge on, they are a thin band."}}
 from histotransfer.figures import stain_plane

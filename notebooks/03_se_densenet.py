@@ -306,7 +306,8 @@ from histotransfer.models.size import pixels_for_total
 
 nets = exact.drop(columns="parameters").to_dict("records")
 sides = [pixels_for_total(STATED_MB, **net) for net in nets]
-pd.Series(sides).quantile([0, 0.25, 0.5, 0.75, 1]).round().astype(int)
+spread = pd.Series(sides).describe()[["min", "25%", "50%", "75%", "max"]]
+spread.round().astype(int).to_frame("pixels a side")
 
 # %% [markdown]
 # **Verdict on C7: not a description of one float32 network.** By arithmetic the two numbers exclude each other as count and

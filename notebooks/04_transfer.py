@@ -82,7 +82,7 @@ with torch.no_grad():
     for cut, name in enumerate(names[:-1]):
         x = unfreezing.run_groups(model.eval(), x, cut, cut + 1)
         kept[name] = (tuple(x.shape[1:]), x.nbytes / 1000)
-columns = ["shape after the group", "kB a view"]
+columns = [f"shape of {config.size} pixels after it", "kB a view"]
 pd.DataFrame.from_dict(kept, orient="index", columns=columns)
 
 # %% [markdown]
@@ -125,7 +125,8 @@ columns = [
     "train_log_loss",
     "validation_log_loss",
 ]
-run.history[columns].round(3)
+epochs = run.history[columns].round(3)
+epochs.rename(columns=lambda name: name.replace("_", " ")).set_index("rung")
 
 # %% [markdown]
 # The test patients are predicted at the end of each stage, and nothing is decided by them. After the last one, beside the two baselines:
@@ -153,11 +154,11 @@ formatted(whole, ["accuracy", "auroc"])
 # byte; what may differ (times, hardware, versions) stands in `provenance.json`.
 
 # %%
-sorted(path.name for path in folder.iterdir())
+print(*sorted(path.name for path in folder.iterdir()), sep="\n")
 
 # %%
 shown = ("experiment", "run", "profile", "data", "split", "seed")
-{key: run.record[key] for key in shown}
+pd.Series({key: run.record[key] for key in shown}).to_frame("value")
 
 # %% [markdown]
 # Two runs are compared file by file with `histotransfer runs diff A B`. The stages on the way have records of their own
@@ -168,7 +169,9 @@ shown = ("experiment", "run", "profile", "data", "split", "seed")
 #
 # A race on real images, side by side in one sitting (`benchmarks/unfreezing.py`): stock fastai, which decodes, squeezes, flips and
 # rotates on the fly and computes the frozen blocks in every epoch, against this book's ladder. Same images, folds, epochs and
-# batches; ours fills its cache within the time it is given. Seconds, and how many times as fast:
+# batches; ours fills its cache within the time it is given. `head_epoch` and `block4_epoch` are an epoch of that stage once the cache
+# is full, `full_epoch` one of the whole network, where nothing is frozen and nothing can be kept; `single_run` is the first of five
+# folds with an empty cache, `cross_validation` all five. Seconds, and how many times as fast:
 
 # %%
 import json
@@ -197,7 +200,8 @@ lines, _ = difference(
     Path("results/cache-check/cached-s0-f0"),
     Path("results/cache-check/tiles-s0-f0"),
 )
-[line for line in lines if line.startswith(("history", "predictions"))]
+told = [line for line in lines if line.startswith(("history", "pred"))]
+print(*told, sep="\n")
 
 # %% [markdown]
 # ## Check yourself

@@ -98,7 +98,6 @@ run_probes(
     precisions=("float32",),
     report=lambda line: None,
 )
-sorted(path.name for path in out.iterdir())
 
 # %%
 from histotransfer.study.complexity import complexity_table, read_nets

@@ -137,7 +137,8 @@ shown = ["train_log_loss", "validation_log_loss"]
 shown += ["validation_accuracy", "validation_auroc"]
 assert lowest < 12
 assert stated["train_log_loss"].iloc[-1] < 1e-3
-stated.loc[[lowest, *ends], ["stage", "epoch", *shown]].round(3)
+told = stated.loc[[lowest, *ends], ["stage", "epoch", *shown]].round(3)
+told.set_index("stage").rename(columns=lambda name: name.replace("_", " "))
 
 # %% [markdown]
 # **The network learns its training images by heart, and is then sure of itself where it is wrong**: on validation patients the log-loss is
@@ -218,7 +219,8 @@ formatted(pd.concat([compared, levels]), ways).iloc[:, :2]
 # %%
 C = [run.record["config"]["chosen"]["C"] for run in probe_runs]
 assert 2 * sum(c in (min(C), max(C)) for c in C) > len(C)
-pd.Series(C, name="probes").value_counts().sort_index().rename_axis("C")
+chosen = pd.Series(C).value_counts().sort_index()
+chosen.rename_axis("C").to_frame("probes")
 
 # %% [markdown]
 # Most lie at one of the two ends, which are those of what was offered (`histotransfer.evaluation.baselines.PROBE_C`): a bar that is set so unsteadily is

@@ -138,7 +138,7 @@ formatted(inside, columns, smallest="auroc_within_folds")
 # A paper usually reports one training run. What each seed alone would have given: accuracy for C1, else the difference.
 
 # %%
-study.by_seed([*PRIMARY, *EXPLORATORY]).round(3)
+study.by_seed([*PRIMARY, *EXPLORATORY]).round(3).fillna("–")
 
 # %% [markdown]
 # For C1 the three are averaged, and their mean may do better than any of them. A seed changes folds, initialisation and order at once.
@@ -154,7 +154,8 @@ study.by_seed([*PRIMARY, *EXPLORATORY]).round(3)
 accuracy = study.accuracy()
 shown = ["verdict", "value", "low", "high", "larger_class"]
 shown += ["balanced_accuracy", "images", "patients"]
-accuracy.reindex(columns=shown).round(2)
+accuracy = accuracy.reindex(columns=shown).round(2)
+accuracy.rename(columns=lambda name: name.replace("_", " "))
 
 # %% [markdown]
 # All of that is after Macenko's normalisation, which the primary experiment fixed beforehand; what it does to a network's AUROC stands

@@ -13,6 +13,7 @@ from histotransfer.study.picture import (
     measured,
     picture,
     recipe,
+    tally,
     verdicts,
     write_summary,
 )
@@ -48,8 +49,8 @@ def study(tmp_path_factory, make_predictions, write_made_run):
 
 
 def test_the_table_has_a_line_an_answer(study):
-    head, _, *lines = verdicts(study).splitlines()
     table = answers(study)
+    head, _, *lines = verdicts(study, table).splitlines()
     assert head.count("|") == 6 and all(line.count("|") == 6 for line in lines)
     assert len(lines) == len(table)
     for line, (claim, row) in zip(lines, table.iterrows(), strict=True):
@@ -57,8 +58,14 @@ def test_the_table_has_a_line_an_answer(study):
         assert row["verdict"] in line and row["result"] in line
 
 
+def test_the_tally_counts_verdicts_without_what_is_added_to_them():
+    verdicts = ["undecided", "undecided; magnitude not that of the paper", "contradicted here, as one float32 network"]
+    said = tally(pd.DataFrame({"verdict": verdicts}))
+    assert "Of the 3 lines of the table below: 2 **undecided**, 1 **contradicted here**. " in said
+
+
 def test_what_a_claim_has_in_common_is_said_once(study):
-    lines = [line for line in verdicts(study).splitlines() if line.startswith("| C1")]
+    lines = [line for line in verdicts(study, answers(study)).splitlines() if line.startswith("| C1")]
     assert lines[0].startswith("| C1: more than 84 % test accuracy, benign against malignant, at 40x |")
     assert [line.split(" | ")[0] for line in lines[1:]] == ["| C1, at 100x", "| C1, at 200x", "| C1, at 400x"]
     assert [line.split(" | ")[3] == "as above" for line in lines] == [False, True, True, True]
@@ -123,7 +130,9 @@ def test_the_summary_shows_what_there_is(study, tmp_path):
     write_summary(study, tmp_path / "whole")
     write_summary(Study(STUDY, tmp_path), tmp_path / "nothing")
     whole, nothing = ((tmp_path / name / "summary.md").read_text() for name in ("whole", "nothing"))
-    assert (tmp_path / "whole" / "study.png").is_file() and "{figure} whole/study.png" in whole
-    assert verdicts(study) in whole and bar(study) in whole and recipe(study) in whole
-    assert [path.name for path in (tmp_path / "nothing").iterdir()] == ["summary.md"]
-    assert "not run yet" in nothing and "figure" not in nothing and "The bar" not in nothing
+    short, empty = ((tmp_path / name / "short.md").read_text() for name in ("whole", "nothing"))
+    assert (tmp_path / "whole" / "study.png").is_file() and "{figure} whole/study.png" in short
+    assert verdicts(study, answers(study)) in whole and bar(study) in whole and recipe(study) in whole
+    assert sorted(path.name for path in (tmp_path / "nothing").iterdir()) == ["short.md", "summary.md"]
+    assert "**not run yet**" in nothing and "**not run yet**" in empty
+    assert "figure" not in nothing + empty and "The bar" not in nothing

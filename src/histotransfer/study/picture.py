@@ -57,11 +57,21 @@ def caption(table: pd.DataFrame) -> str:
     return CAPTION.format(**about, **{split: number(*row) for split, row in rows.items()})
 
 
-def verdicts(study: Study) -> str:
-    """The table of verdicts in Markdown: one line a claim or part of one, what its first line says not repeated."""
+def tally(table: pd.DataFrame) -> str:
+    """How many lines of the table of `answers` have which verdict, in a sentence."""
+    counts = table["verdict"].str.split(r"[;,] ").str[0].value_counts()
+    each = ", ".join(f"{count} **{verdict}**" for verdict, count in counts.items())
+    return (
+        f"**In short.** Of the {len(table)} lines of the table below: {each}. Undecided means that what was run, on"
+        " these patients, does not tell; it does not mean that there is nothing.\n"
+    )
+
+
+def verdicts(study: Study, table: pd.DataFrame) -> str:
+    """The table of `answers` in Markdown: one line a claim or part of one, what its first line says not repeated."""
     lines = ["| claim | verdict | result | what was compared | n |", "|---|---|---|---|---|"]
     said: dict[str, str] = {}
-    for claim, row in answers(study).iterrows():
+    for claim, row in table.iterrows():
         text, compared = f"{claim}: {row['claim']}", f"{row['compared']} ({row['metric']})"
         if claim in said:
             text = claim + row["claim"].removeprefix(study.claims[claim]["claim"])
@@ -148,20 +158,22 @@ def convergence(study: Study) -> str:
 
 
 def write_summary(study: Study, folder: Path) -> None:
-    """Write ``folder/summary.md``, the figure, the table and remarks as a page includes them, and the figure beside it.
+    """Write what a page includes: ``folder/short.md`` (tally, figure) and ``folder/summary.md`` (table, remarks).
 
-    Without its experiment each is left out, but the table, which says which claims are not run.
+    Without its experiment each is left out, but tally and table, which say which claims are not run.
     """
     folder.mkdir(parents=True)
-    text = ""
+    found = answers(study)
+    short = tally(found)
     with contextlib.suppress(NotRunYet):
         table = measured(study)
         figure = picture(study, table)
         figure.savefig(folder / FIGURE, metadata={"Software": None})
-        text += (
-            f":::{{figure}} {folder.name}/{FIGURE}\n:name: fig-summary\n:alt: {figure.alt}\n\n{caption(table)}\n:::\n\n"
+        short += (
+            f"\n:::{{figure}} {folder.name}/{FIGURE}\n:name: fig-summary\n:alt: {figure.alt}\n\n{caption(table)}\n:::\n"
         )
-    text += f":::{{table}} What the study says of each claim.\n:name: tab-summary\n\n{verdicts(study)}\n:::\n"
+    (folder / "short.md").write_text(short, encoding="utf-8")
+    text = f":::{{table}} What the study says of each claim.\n:name: tab-summary\n\n{verdicts(study, found)}\n:::\n"
     for remark in (attention, convergence, bar, recipe):
         with contextlib.suppress(NotRunYet):
             text += f"\n{remark(study)}"
