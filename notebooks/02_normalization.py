@@ -127,7 +127,8 @@ first = at_200.groupby("group")["path"].first()
 tiles = [decode(path) for path in first.head(4)]
 density = sample_density(tiles[0])
 tissue = density[:, absorbing_mask(density)]
-f"{len(tissue)} pixels with tissue, one density for each of {tissue.shape[1]} channels"
+channels, pixels = tissue.shape
+f"{pixels} pixels with tissue, a density for each of {channels} channels"
 
 # %% mystnb={"figure": {"name": "fig-plane", "caption": "Optical densities of the tissue pixels of one field in their own colours, in the plane of their two largest axes (left) and seen from its edge (right), with the stain vectors that Macenko's method finds."}, "image": {"alt": "Two scatter plots: face on, the pixels fan out between the lines of haematoxylin and eosin; edge on, they are a thin band."}}
 from histotransfer.figures import stain_plane
