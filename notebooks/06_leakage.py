@@ -130,7 +130,7 @@ above = accuracy[accuracy["value"] > 0.84].groupby("run")["magnification"]
 above = above.apply(list)
 assert above["by patient"] == ["200"]
 assert {"40", "100", "200"} <= set(above["by image"])
-above.rename("accuracy above 84 % at")
+above.map(", ".join).to_frame("accuracy above 84 % at")
 
 # %%
 real_gap = with_coverage(gap(*real_breast.values(), metrics=metrics))

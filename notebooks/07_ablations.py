@@ -40,7 +40,12 @@ study = Study("study", "results")
 # arms, on the same splits, the two baselines.
 
 # %%
-from histotransfer.study.tables import formatted, gap, with_intervals
+from histotransfer.study.tables import (
+    formatted,
+    gap,
+    number,
+    with_intervals,
+)
 
 trained = ["plain", "se", "plain-lung", "se-lung"]
 arms = ["majority", "frozen-probe", *trained]
@@ -61,9 +66,10 @@ figure = figures.forest(table[table["run"] != "majority"], "auroc")
 # %%
 primary = study.differences(PRIMARY, correct=True)
 primary = primary[primary["experiment"] == "primary"]
-shown = ["compared", "metric", "value", "low", "high", "smallest"]
-shown += ["p_holm", "verdict", "images", "patients"]
-primary[shown].round(3)
+limits = primary[["value", "low", "high"]].to_numpy()
+primary.insert(0, "difference", [number(*row) for row in limits])
+shown = ["compared", "metric", "difference", "p_holm", "smallest"]
+primary[[*shown, "verdict", "images", "patients"]].round(3)
 
 # %% [markdown]
 # What each arm is worth beyond the frozen probe stands beside the verdicts (chapter {doc}`12_verdict`).
@@ -116,8 +122,6 @@ formatted(placed_gaps, metrics, smallest="auroc")
 # `upright` is `macenko` without flips and rotations.
 
 # %%
-from histotransfer.study.tables import number
-
 less = study.overfitting()
 shown = less[["arms", "verdict"]].copy()
 for name in ("less", "test_drop", "train_rise"):

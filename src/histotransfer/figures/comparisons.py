@@ -56,7 +56,7 @@ def forest(
         axis.set_xlim(-0.02, 1.02)
     axis.set_xlabel(f"{name} with 95 % interval, clustered by {unit.removesuffix('s')}")
     axis.set_ylabel("magnification")
-    axis.invert_yaxis()
+    axis.set_ylim(len(magnifications) - 0.5, -0.5)
     said = (
         f"{m}, " + ", ".join(f"{r.run} {number(r.value, r.low, r.high)}" for r in own.itertuples())
         for m, (_, own) in zip(names, rows.groupby("magnification", sort=False), strict=True)
