@@ -360,7 +360,8 @@ real_history = study.history("primary", "se-lung")
 figure = figures.learning_curves(real_history)
 
 # %% [markdown]
-# In how many of the runs the detector finds overfitting (a count of these runs, which share patients: no interval is made of it):
+# In how many of the runs the detector finds overfitting (a count of these runs, which share patients: no interval is made of it; all
+# three detectors on runs from scratch and from transfer: chapter {doc}`12_verdict`):
 
 # %%
 from histotransfer.study.failures import overfitting_by_rung

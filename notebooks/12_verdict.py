@@ -89,7 +89,22 @@ converged.reindex(columns=shown).round(2)
 # In most runs a network that gives every image the same answer would validate best: C5 says little of learning to tell classes apart.
 # The verdict stands, as its rule was fixed beforehand; five runs of one seed are few besides. `whole` and `lung-only` have trained on lung
 # before, which these epochs do not count. Seconds are not compared: runs shared the machine with other work.
-#
+
+# %% [markdown]
+# The three failures (chapter {doc}`05_evaluation`) in these runs: in how many of an arm's runs the detectors find overfitting, or
+# negative transfer against `scratch`; and, in the last column, against how many of them the run from scratch is slow:
+
+# %%
+from histotransfer.study.failures import signatures_by_arm
+
+starts = ["scratch", "scratch-se", "imagenet", "lung-only", "whole"]
+begun = {arm: study.runs("scratch", arm) for arm in starts}
+histories = {
+    arm: [run.history for run in own] for arm, own in begun.items()
+}
+signatures_by_arm(histories, control="scratch")
+
+# %% [markdown]
 # ## How, and what could have been seen
 #
 # `smallest` is the smallest true difference that this design would have shown to be none of chance, with a power of 0.8; for C1 it is

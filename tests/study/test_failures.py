@@ -18,6 +18,7 @@ from histotransfer.study.failures import (
     overfitting_by_rung,
     provoked_findings,
     run_failures,
+    signatures_by_arm,
     synthetic_findings,
 )
 from histotransfer.study.provoked import Effort, fields, provoked_runs
@@ -73,6 +74,21 @@ def test_overfitting_is_said_of_each_rung():
     table = overfitting_by_rung({"own": history})
     assert table.loc[("own", "breakhis")].tolist() == [True, pytest.approx(0.4), 3]
     assert not table.loc[("own", "lc25000"), "found"] and pd.isna(table.loc[("own", "lc25000"), "epoch"])
+
+
+def test_signatures_are_counted_by_arm_beside_the_control():
+    def history(*losses):
+        return pd.DataFrame({"rung": "breakhis", "train_log_loss": 0.1, "validation_log_loss": losses})
+
+    slow, fast = history(*np.linspace(1, 0.2, 9)), history(1, *[0.2] * 8)
+    rising, harmed = history(1, *[0.2] * 4, *[0.9] * 4), history(*np.linspace(1, 0.6, 9))
+    table = signatures_by_arm({"scratch": [slow, slow], "transfer": [fast, rising], "bad": [harmed, harmed]}, "scratch")
+    assert table["runs"].tolist() == [2, 2, 2]
+    assert table["overfitting"].tolist() == [0, 1, 0]
+    assert table["negative transfer"].tolist() == [0, 1, 2]
+    assert table["slow convergence"].tolist() == [0, 2, 0]
+    with pytest.raises(ValueError, match="longer"):
+        signatures_by_arm({"scratch": [slow, slow], "transfer": [fast]}, "scratch")
 
 
 def test_convergence_of_starts_marks_what_was_not_reached():

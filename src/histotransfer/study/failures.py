@@ -7,7 +7,7 @@
 * Show: DenseNet-121 from ImageNet and from scratch on one budget.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import product
 from pathlib import Path
@@ -176,6 +176,34 @@ def overfitting_by_rung(histories: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
             rows[name, rung] = {"found": finding.found, "nats": round(finding.amount, 3), "epoch": finding.epoch}
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis(["run", "rung"])
     return table.astype({"epoch": "Int64"})
+
+
+def signatures_by_arm(arms: Mapping[str, Sequence[pd.DataFrame]], control: str) -> pd.DataFrame:
+    """In how many runs of each arm a signature is found, beside the arm without transfer.
+
+    Args:
+        arms: histories by arm, every arm on the same folds and seeds, in one order.
+        control: the arm without transfer. Slow convergence is asked of its runs, each against the arm's; the level is
+            set from them, too, so that it is the one of claim C5.
+
+    Returns:
+        One row an arm: `runs` and how many of them show `overfitting` and `negative transfer`, and beside how many
+        the control shows `slow convergence`.
+
+    Raises:
+        ValueError: an arm with more or fewer runs than the control.
+    """
+    level = detectors.convergence_level(arms[control])
+    rows = {}
+    for arm, runs in arms.items():
+        pairs = list(zip(runs, arms[control], strict=True))
+        found = {
+            "overfitting": [detectors.overfitting(run) for run in runs],
+            "negative transfer": [detectors.negative_transfer(run, other) for run, other in pairs],
+            "slow convergence": [detectors.slow_convergence(other, run, level) for run, other in pairs],
+        }
+        rows[arm] = {"runs": len(runs)} | {name: sum(one.found for one in own) for name, own in found.items()}
+    return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def provoked_findings(histories: pd.DataFrame) -> pd.DataFrame:
