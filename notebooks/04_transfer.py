@@ -158,7 +158,7 @@ print(*sorted(path.name for path in folder.iterdir()), sep="\n")
 
 # %%
 shown = ("experiment", "run", "profile", "data", "split", "seed")
-pd.Series({key: run.record[key] for key in shown}).to_frame("value")
+{key: run.record[key] for key in shown}
 
 # %% [markdown]
 # Two runs are compared file by file with `histotransfer runs diff A B`. The stages on the way have records of their own

@@ -227,4 +227,6 @@ def _rounded(value: float) -> str:
 
 
 def _end(value: float) -> str:
-    return f"{value:.1g}" if LEAST_END <= abs(value) < 0.005 else _rounded(value)
+    if LEAST_END <= abs(value) < 0.005:
+        return np.format_float_positional(value, precision=1, fractional=False, trim="-")  # never 8e-05
+    return _rounded(value)
