@@ -314,7 +314,8 @@ pd.DataFrame(race, columns).T.rename_axis(names).infer_objects().round(1)
 
 # %%
 whole = {k: one["breakhis_seconds"] for k, one in bench["breakhis"].items()}
-pd.Series(whole, name="seconds for 7,909 images").round().astype(int)
+seconds = pd.Series(whole).round().astype(int)
+seconds.to_frame("seconds for 7,909 images")
 
 # %% [markdown]
 # ## What it is worth

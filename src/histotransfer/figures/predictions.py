@@ -122,7 +122,7 @@ def patients(predictions: pd.DataFrame) -> Figure:
     for place, (group, own) in enumerate(about.iterrows()):
         images, colour = rows.loc[rows["group"] == group, "score"], CLASS_COLOURS.get(own["truth"], PALETTE["green"])
         axis.plot(np.linspace(place - 0.25, place + 0.25, len(images)), images, ".", color=colour, alpha=0.5, ms=5)
-        axis.hlines(own["mean"], place - 0.35, place + 0.35, color=colour, lw=2.5)
+        axis.hlines(own["mean"], place - 0.4, place + 0.4, color="0.1", lw=2)
     axis.axhline(THRESHOLD, color="0.4", lw=1, ls="--")
     if named := len(about) <= NAMED:
         shown = [f"{group}\n{own['right']:.0%}" for group, own in about.iterrows()]
