@@ -96,14 +96,14 @@ figure = gallery(
 # A thousand images can be a dozen people. Images of one patient share a knife, a bath of stain and a microscope; they are
 # not independent evidence.
 
-# %% mystnb={"figure": {"name": "fig-per-patient", "caption": "Images of each phantom patient (base number), by class."}, "image": {"alt": "Bar chart of the number of images of each patient, benign patients in blue and malignant patients in orange."}}
+# %% mystnb={"figure": {"name": "fig-per-patient", "caption": "Images of each patient (base number) of this page's own data, by class."}, "image": {"alt": "Bar chart of the number of images of each patient, benign patients in blue and malignant patients in orange."}}
 from histotransfer.figures import colour_per_patient, images_per_patient
 from histotransfer.study.patients import per_patient
 
 patients = per_patient(table)
 figure = images_per_patient(patients)
 
-# %% mystnb={"figure": {"name": "fig-colours", "caption": "Phantom tissue: mean colour of each patient's images, with one standard deviation over them. Grey is where a* and b* are 0."}, "image": {"alt": "Scatter plot of phantom patients by their mean colour, with whiskers over their images; benign and malignant patients overlap."}}
+# %% mystnb={"figure": {"name": "fig-colours", "caption": "This page's own data: mean colour of each patient's images, with one standard deviation over them. Grey is where a* and b* are 0."}, "image": {"alt": "Scatter plot of phantom patients by their mean colour, with whiskers over their images; benign and malignant patients overlap."}}
 figure = colour_per_patient(patients)
 
 # %% [markdown]
