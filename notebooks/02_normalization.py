@@ -353,7 +353,8 @@ figure = forest(gaps_to_none(live), "auroc")
 # On real tissue, 224 pixels, drawn from the records in `results/normalisation`, made by
 #
 # ```sh
-# histotransfer normalisation --profile lite --data DIR --out results/normalisation
+# histotransfer normalisation --profile lite --data DIR \
+#   --out results/normalisation
 # ```
 #
 # Differences are taken on the same images, with the same patients on both sides. At 400x this subset has 41 images, which show

@@ -110,7 +110,8 @@ formatted(with_intervals(lung), ["accuracy"], unit="originals")
 # were made by
 #
 # ```sh
-# histotransfer leakage --profile lite --data DIR --out results/leakage --set normaliser=none
+# histotransfer leakage --profile lite --data DIR \
+#   --out results/leakage --set normaliser=none
 # ```
 #
 # Behind each interval stands how often intervals of this kind held the truth on made data sets with the same patients, the

@@ -113,8 +113,10 @@ live[["auroc", "low", "high", "images", "patients"]].round(2)
 # measured with OpenVINO on the machine that `results/complexity/times.json` describes.
 #
 # ```sh
-# histotransfer study complexity probes --profile lite --data DIR --set normaliser=none
-# histotransfer study complexity scratch --profile lite --data DIR --set normaliser=none
+# histotransfer study complexity probes --profile lite --data DIR \
+#   --set normaliser=none
+# histotransfer study complexity scratch --profile lite --data DIR \
+#   --set normaliser=none
 # histotransfer study complexity times
 # ```
 
