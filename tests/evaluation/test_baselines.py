@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from histotransfer.evaluation.baselines import PROBE_C, frozen_probe, majority_logits, probe_logits
+from histotransfer.evaluation.baselines import PROBE_C, WIDE_C, frozen_probe, majority_logits, probe_logits
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +58,12 @@ def test_probe_chooses_c_on_training_patients_alone(patients):
     for fitted, held_out in probe.cv:
         assert not set(groups[train][fitted]) & set(groups[train][held_out])
         assert set(labels[train][held_out]) == {0, 1}
+
+
+def test_probe_chooses_among_what_it_is_offered(patients):
+    assert set(PROBE_C) < set(WIDE_C) and WIDE_C[0] < PROBE_C[0] < PROBE_C[-1] < WIDE_C[-1]
+    probe = frozen_probe(*patients, seed=0, offered=(3e-9, 2e-9))
+    assert set(probe.cv_results_["param_logisticregression__C"]) == {3e-9, 2e-9}
 
 
 def test_probe_is_standardised_on_the_training_part(patients):

@@ -1,3 +1,4 @@
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -7,9 +8,8 @@ from torchvision import models
 
 from histotransfer.config import ladder_config
 from histotransfer.datasets import breakhis
-from histotransfer.evaluation import baselines
 from histotransfer.evaluation.intervals import intervals
-from histotransfer.study import complexity
+from histotransfer.study import complexity, probe
 from histotransfer.study.complexity import (
     complexity_table,
     cost,
@@ -27,6 +27,8 @@ from histotransfer.study.plan import planned_runs, read_plan
 from histotransfer.study.records import image_paths, read_run
 from histotransfer.study.verdicts import Study
 
+one_c = partial(probe.frozen_probe, offered=(1e-3,))  # nothing to choose between: quicker
+
 
 @pytest.fixture(scope="module")
 def experiment(phantom_root, trunk, tmp_path_factory):
@@ -35,7 +37,7 @@ def experiment(phantom_root, trunk, tmp_path_factory):
     config = ladder_config("phantom", {"normaliser": "none", "seed": 1, "folds": 2})
     lines = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(baselines, "PROBE_C", (1e-3,))  # nothing to choose between: quicker
+        patch.setattr(probe, "frozen_probe", one_c)
         run_probes(config, phantom_root, out, sizes=(32,), precisions=("float32", "float16"), report=lines.append)
     assert len(lines) == 8
     return out
@@ -67,7 +69,7 @@ def test_int8_is_calibrated_in_each_fold_and_stays_near_float32(experiment, phan
         complexity.openvino, "quantise", lambda net, images: calibrated.append(len(images)) or quantise(net, images)
     )
     monkeypatch.setattr(complexity, "CALIBRATION", 20)
-    monkeypatch.setattr(baselines, "PROBE_C", (1e-3,))
+    monkeypatch.setattr(probe, "frozen_probe", one_c)
     config = ladder_config("phantom", {"normaliser": "none", "seed": 1, "folds": 2})
     run_probes(config, phantom_root, tmp_path, sizes=(32,), precisions=("int8",), report=lambda line: None)
     assert calibrated == [20, 20]

@@ -10,6 +10,7 @@ from scipy.special import softmax
 from histotransfer.config import ladder_config
 from histotransfer.datasets import breakhis, lc25000
 from histotransfer.errors import HistotransferError
+from histotransfer.evaluation.baselines import WIDE_C
 from histotransfer.models.weights import imagenet_trunk
 from histotransfer.predict import Predictor
 from histotransfer.splits import grouped_split
@@ -306,6 +307,14 @@ def test_a_baseline_of_a_study_is_the_ladders(with_ucsb, runs, tmp_path):
     own = arm(with_ucsb, tmp_path, "probe", "frozen-probe", source="lc25000")
     assert own.predictions["logit_malignant"].tolist() == runs["frozen-probe"].predictions["logit_malignant"].tolist()
     assert own.record["config"]["chosen"] == runs["frozen-probe"].record["config"]["chosen"]
+
+
+def test_a_probe_can_be_offered_a_wider_choice(with_ucsb, runs, tmp_path):
+    own = arm(with_ucsb, tmp_path, "probe", "wide-probe", source="lc25000")
+    chosen = own.record["config"]["chosen"]["C"]
+    assert chosen in WIDE_C
+    same = own.predictions["logit_malignant"].equals(runs["frozen-probe"].predictions["logit_malignant"])
+    assert same == (chosen == runs["frozen-probe"].record["config"]["chosen"]["C"])
 
 
 def test_synthetic_tissue_can_be_the_rung_below(with_ucsb, trunk, tmp_path):

@@ -1,5 +1,7 @@
 """The two baselines that every trained network must beat on the same split."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from sklearn.linear_model import LogisticRegression
@@ -10,6 +12,8 @@ from sklearn.preprocessing import StandardScaler
 from histotransfer.splits import group_folds, smallest_class
 
 PROBE_C = tuple(np.logspace(-5, -1, 5))
+# For a sensitivity run: does what is offered set the bar too low?
+WIDE_C = (*np.logspace(-8, -6, 3), *PROBE_C, *np.logspace(0, 2, 3))
 PROBE_FOLDS = 5
 
 
@@ -27,7 +31,9 @@ def majority_logits(labels: np.ndarray, count: int) -> np.ndarray:
     return np.tile(np.log(frequencies), (count, 1))
 
 
-def frozen_probe(features: np.ndarray, labels: np.ndarray, groups: np.ndarray, seed: int) -> GridSearchCV:
+def frozen_probe(
+    features: np.ndarray, labels: np.ndarray, groups: np.ndarray, seed: int, offered: Sequence[float] = PROBE_C
+) -> GridSearchCV:
     """Logistic regression on frozen features (standardised, balanced classes).
 
     Its C is chosen by AUROC over group-disjoint folds inside the training part; no other image is looked at.
@@ -37,6 +43,7 @@ def frozen_probe(features: np.ndarray, labels: np.ndarray, groups: np.ndarray, s
         labels: ``(N,)`` class indices.
         groups: ``(N,)`` patients, kept together.
         seed: shuffles the inner folds.
+        offered: the C to choose from.
 
     Returns:
         The fitted search; `probe_logits` reads it, `best_params_` the chosen C.
@@ -49,7 +56,7 @@ def frozen_probe(features: np.ndarray, labels: np.ndarray, groups: np.ndarray, s
     folds = [(np.flatnonzero(~mask), np.flatnonzero(mask)) for mask in masks]
     pipeline = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=5000))
     scoring = "roc_auc" if len(np.unique(labels)) == 2 else "roc_auc_ovr"
-    search = GridSearchCV(pipeline, {"logisticregression__C": PROBE_C}, scoring=scoring, cv=folds)
+    search = GridSearchCV(pipeline, {"logisticregression__C": offered}, scoring=scoring, cv=folds)
     return search.fit(features, labels)
 
 

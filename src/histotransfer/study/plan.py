@@ -17,14 +17,14 @@ For example::
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from histotransfer.config import LadderConfig, ProfileName, ladder_config, validated
 from histotransfer.errors import HistotransferError
 from histotransfer.study.records import read_run
-from histotransfer.study.runner import Method
+from histotransfer.study.runner import Baseline, Method
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
 
@@ -42,7 +42,7 @@ class Plan(BaseModel):
     minutes: float = Field(gt=0, description="expected of one run on one thread")
     settings: dict[str, Any] = Field(default_factory=dict, description="of every arm, as for `ladder --set`")
     arms: dict[Name, dict[str, Any]] = Field(default_factory=dict, description="name to what sets it apart")
-    baselines: tuple[Literal["majority", "frozen-probe"], ...] = Field(
+    baselines: tuple[Baseline, ...] = Field(
         default=(), description="baselines run on the same splits, under their own names"
     )
 

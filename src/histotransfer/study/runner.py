@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +17,7 @@ from histotransfer.datasets import breakhis, lc25000, ucsb
 from histotransfer.datasets import own as own_data
 from histotransfer.datasets.roots import resolve_root
 from histotransfer.errors import HistotransferError
-from histotransfer.evaluation.baselines import frozen_probe, majority_logits, probe_logits
+from histotransfer.evaluation.baselines import PROBE_C, WIDE_C, frozen_probe, majority_logits, probe_logits
 from histotransfer.evaluation.metrics import evaluate
 from histotransfer.models.se_densenet import SEDenseNet
 from histotransfer.models.weights import Trunk, imagenet_trunk, save_model
@@ -40,8 +41,10 @@ from histotransfer.transfer.ladder import (
 )
 from histotransfer.transfer.training import check_device
 
-Method = Literal["ladder", "majority", "frozen-probe"]
-RUNS = ("majority", "frozen-probe", "lc25000", "ladder")
+Baseline = Literal["majority", "frozen-probe", "wide-probe"]
+Method = Literal["ladder"] | Baseline
+BESIDE: tuple[Baseline, ...] = ("majority", "frozen-probe")  # every ladder
+RUNS = (*BESIDE, "lc25000", "ladder")
 SPLIT_KINDS = {"patient": "patient", "image": "image", "official": "slide id", "none": "none"}  # as a record names them
 UNFINISHED = ".unfinished"  # checkpoints in an experiment's folder
 LOWER_RUNGS = ("lc25000", "phantom")  # always split by original or patient
@@ -85,8 +88,8 @@ def run_ladder(
     """
     recorder = _Recorder(config, Path(out), report)
     last = last_rung(config, data_root, own, pattern, progress=progress)
-    for name, baseline in BASELINES.items():
-        logits, chosen = baseline(last, recorder.trunk, config)
+    for name in BESIDE:
+        logits, chosen = BASELINES[name](last, recorder.trunk, config)
         recorder.write(name, last, logits, chosen=chosen)
     model, lower, below = _foot(recorder, data_root, len(last.classes), progress=progress)
     if lower is not None:
@@ -275,16 +278,19 @@ def _majority(rung: Rung, trunk: Trunk, config: LadderConfig) -> tuple[np.ndarra
     return majority_logits(rung.targets[rung.rows("train")], len(rung.evaluated)), {}
 
 
-def _frozen_probe(rung: Rung, trunk: Trunk, config: LadderConfig) -> tuple[np.ndarray, dict]:
+def _probe(
+    rung: Rung, trunk: Trunk, config: LadderConfig, offered: Sequence[float] = PROBE_C
+) -> tuple[np.ndarray, dict]:
     """As `_majority`."""
     train = rung.rows("train")
     features = frozen_features(initial_model(len(rung.classes), trunk, config), rung, config)
-    probe = frozen_probe(features[train], rung.targets[train], rung.table["group"].to_numpy()[train], config.seed)
+    groups = rung.table["group"].to_numpy()
+    probe = frozen_probe(features[train], rung.targets[train], groups[train], config.seed, offered)
     chosen = {"C": float(probe.best_params_["logisticregression__C"])}
     return probe_logits(probe, features[rung.evaluated]), chosen
 
 
-BASELINES = {"majority": _majority, "frozen-probe": _frozen_probe}
+BASELINES = {"majority": _majority, "frozen-probe": _probe, "wide-probe": partial(_probe, offered=WIDE_C)}
 
 
 class _Recorder:
