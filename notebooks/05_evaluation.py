@@ -21,15 +21,14 @@ weights = ""
 # %%
 from pathlib import Path
 
-from histotransfer.chapters import begin
-from histotransfer.config import ladder_config
+from histotransfer.chapters import begin, live_config
 from histotransfer.study.runner import run_ladder
 
 chosen = {"seed": seed, "device": device, "weights": weights}
 root = begin(profile=profile, data_root=data_root, **chosen)
 live = Path("_build/experiments") / profile
 if not (live / "ladder").exists():  # chapter 04 has not been run
-    run_ladder(ladder_config(profile, chosen), root, live)
+    run_ladder(live_config(profile, chosen), root, live)
 
 # %% [markdown]
 # ## Two baselines

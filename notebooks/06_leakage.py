@@ -21,12 +21,11 @@ device = "cpu"
 weights = ""
 
 # %%
-from histotransfer.chapters import begin
-from histotransfer.config import ladder_config
+from histotransfer.chapters import begin, live_config
 
 chosen = {"seed": seed, "device": device, "weights": weights}
 root = begin(profile=profile, data_root=data_root, **chosen)
-config = ladder_config(profile, {**chosen, "normaliser": "none"})
+config = live_config(profile, {**chosen, "normaliser": "none"})
 
 # %% [markdown]
 # ## Why it happens
