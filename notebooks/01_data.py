@@ -40,7 +40,7 @@ root = begin(profile=profile, data_root=data_root, seed=seed, device=device)
 # A name outside this grammar is an error with its path; nothing is guessed. Every loader of this book returns the same
 # table, one row an image, checked against one schema.
 
-# %%
+# %% mystnb={"figure": {"name": "tab-data-image-table", "caption": "The image table, first rows; the path is left out."}}
 from histotransfer.datasets import breakhis
 
 table = breakhis.load(root)
@@ -52,7 +52,7 @@ table.drop(columns="path").head()
 # person is documented nowhere. So the stricter reading is used throughout: in the words of this book a
 # **{term}`patient` is a base number**.
 
-# %%
+# %% mystnb={"figure": {"name": "tab-data-counts", "caption": "Images of this page's own data, by subtype and magnification, with the slide ids and base numbers they are of."}}
 from histotransfer.datasets.summary import count_images
 
 called = {"patients": "slide ids", "groups": "base numbers"}
@@ -112,7 +112,7 @@ figure = colour_per_patient(patients)
 # The real images behind this book are a subset of BreakHis, a convenience sample ({doc}`../book/data`). From its committed record
 # (`results/data`, counts and colours only, written by `histotransfer data patients DIR --out results/data`):
 
-# %%
+# %% mystnb={"figure": {"name": "tab-data-balance", "caption": "The real subset: patients and images of each class, in all and at each magnification."}}
 import pandas as pd
 
 subset = pd.read_csv("results/data/patients.csv", index_col="patient")
@@ -123,10 +123,10 @@ balance.insert(0, "patients", grouped.size())
 balance
 
 # %% [markdown]
-# How many patients stand behind each of these numbers. Numbers of this book that are means over 40x, 100x and 200x rest on
-# those of the last column: who was photographed at 400x only is not among them.
+# How many patients stand behind each number of {numref}`tab-data-balance`. Numbers of this book that are means over 40x, 100x and 200x
+# rest on those of the last column: who was photographed at 400x only is not among them.
 
-# %%
+# %% mystnb={"figure": {"name": "tab-data-patients-at", "caption": "The real subset: how many patients of each class have an image at a magnification."}}
 seen = subset[magnifications] > 0
 seen["40x, 100x or 200x"] = seen[magnifications[:3]].any(axis=1)
 seen.groupby(subset["label"]).sum()
@@ -138,9 +138,9 @@ figure = images_per_patient(subset)
 figure = colour_per_patient(subset)
 
 # %% [markdown]
-# Grey is at the upper left. Most benign patients lie near it, most malignant ones do not, as the medians over patients say:
+# Grey is at the upper left of {numref}`fig-real-colours`. Most benign patients lie near it, most malignant ones do not, as the medians over patients say:
 
-# %%
+# %% mystnb={"figure": {"name": "tab-data-colour-medians", "caption": "Real tissue: median over patients of their mean colour, in CIELAB."}}
 grouped[["L", "a", "b"]].median().round(1)
 
 # %% [markdown]
@@ -155,7 +155,7 @@ grouped[["L", "a", "b"]].median().round(1)
 # The paper states train : validation : test = 7 : 1 : 2, and does not state whether it divides images or patients. Here the
 # base number is never divided. `grouped_split` gives one of five patient-disjoint test {term}`folds <fold>` and a tenth for validation.
 
-# %%
+# %% mystnb={"figure": {"name": "tab-data-split", "caption": "Images of each part of one split by patient, by class."}}
 from histotransfer.splits import audit, content_hashes, grouped_split
 
 split = grouped_split(table, fold=0, seed=seed)
@@ -164,14 +164,14 @@ pd.crosstab(split["split"], split["label"], margins=True)
 # %% [markdown]
 # The audit counts what any two parts share: slide ids, base numbers, and images that are the same byte for byte.
 
-# %%
+# %% mystnb={"figure": {"name": "tab-data-audit", "caption": "What any two parts of that split share: nothing."}}
 hashes = content_hashes(table)
 pd.DataFrame(audit(split, hashes)).T.rename(columns=called)
 
 # %% [markdown]
 # Splitting by image instead puts nearly every test patient into the training part as well ({term}`leakage`):
 
-# %%
+# %% mystnb={"figure": {"name": "tab-data-audit-by-image", "caption": "What the test part and the training part of a split by image share."}}
 from sklearn.model_selection import train_test_split
 
 train, test = train_test_split(
@@ -188,7 +188,7 @@ shared.loc[["test/train"]]
 # LC25000 {cite}`borkowski2019` was made from 250 originals a class by rotation and flips, about twenty copies each. Its
 # unit is the **duplicate group**; a random split leaves a near-copy of almost every test image in training.
 
-# %%
+# %% mystnb={"figure": {"name": "tab-data-lung-counts", "caption": "Images of LC25000 on this page, by class, with the duplicate groups they are of."}}
 from histotransfer.datasets import lc25000
 
 lung = lc25000.load(root)

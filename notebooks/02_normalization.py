@@ -34,11 +34,11 @@ root = begin(profile=profile, data_root=data_root, **chosen)
 #
 # The question of this chapter is whether a classifier tells benign from malignant better when colours are normalised. Its answer:
 # it did not help. One {term}`frozen probe` got the same real images, split by patient, as scanned and normalised in five ways. A row of
-# the table is one way minus as scanned: below 0 is worse, and where 0 lies inside the 95 % interval ({term}`clustered by patient`)
+# {numref}`tab-colour-worth` is one way minus as scanned: below 0 is worse, and where 0 lies inside the 95 % interval ({term}`clustered by patient`)
 # no difference is shown. Mean over 40x, 100x and 200x, {term}`AUROC` and accuracy; the end of the chapter shows each magnification.
 # The first three names are methods, explained below; `by-slide` pools the {term}`tiles <tile>` of a {term}`slide`.
 
-# %%
+# %% mystnb={"figure": {"name": "tab-colour-worth", "caption": "Real tissue: a frozen probe after each way to normalise, minus the same probe without; mean over 40x, 100x and 200x, paired and clustered by patient."}}
 import pandas as pd
 
 from histotransfer.study.normalisation import RUNS
@@ -79,15 +79,20 @@ formatted(summary, ["auroc", "accuracy"])
 # The logarithm is the natural one in all of this book; other texts take $\log_{10}$, and their densities are $\ln 10 = 2.30$ times
 # smaller.
 #
+# :::{table} Symbols of the law of Beer and Lambert.
+# :name: tab-colour-symbols
+#
 # | symbol | meaning | shape |
 # |---|---|---|
 # | $I$, $I_0$ | intensity after and before the tissue, a channel | $N \times 3$ |
 # | $C$ | concentrations: how much haematoxylin and eosin | $N \times 2$ |
 # | $S$ | stain matrix: each stain's colour in optical density | $2 \times 3$ |
 #
+# :::
+#
 # Half the light, and half of that again: the level is halved, the density grows by the same step, $\ln 2 = 0.69$.
 
-# %%
+# %% mystnb={"figure": {"name": "tab-colour-levels", "caption": "Grey levels and their optical densities."}}
 import numpy as np
 
 from histotransfer.stain import optical_density
@@ -158,7 +163,7 @@ figure = stain_plane(tissue, macenko.stain_matrix(tiles[0]))
 #
 # On phantom tissue the true stains are known, so the error of an estimate is an angle, in degrees:
 
-# %%
+# %% mystnb={"figure": {"name": "tab-colour-angles", "caption": "Angle between the estimated and the true stain vector, in degrees: lowest, median and highest of twelve phantom patients."}}
 from histotransfer.stain import angle_between
 
 errors = {"haematoxylin": {}, "eosin": {}}
@@ -192,7 +197,7 @@ figure = picture_table(rows, first.index[:4])
 # %% [markdown]
 # How far apart are patients, before and after? The spread of the patients' mean colours, in CIELAB units:
 
-# %%
+# %% mystnb={"figure": {"name": "tab-colour-spread", "caption": "How far patients lie apart: standard deviation of their mean colours, in CIELAB units."}}
 from histotransfer.stain import to_lab
 
 every = [decode(path) for path in first]
@@ -205,14 +210,14 @@ pd.DataFrame(spread, index=["L*", "a*", "b*"]).T.round(1)
 
 # %% [markdown]
 # Alike is not yet right: paint every tile pink, and the spread is 0. The phantom can say what is right: it renders the same
-# tissue once more with the reference patient's stains, their strength, and the light of that scanner. The table holds the mean
+# tissue once more with the reference patient's stains, their strength, and the light of that scanner. {numref}`tab-colour-truth` holds the mean
 # colour distance to that truth (CIELAB $\Delta E$; about 2 is just visible), over eight patients and two references.
 #
 # **By tile** the method sees one tile at a time, as in training. That tile may hold few nuclei, which are then taken for
 # strong ones, and the glass is taken for white of level 240. **By slide** (`fit_slide`, `transform_slide`) the stains, their
 # strength and the level of the glass are estimated once from all tiles of a slide.
 
-# %%
+# %% mystnb={"figure": {"name": "tab-colour-truth", "caption": "Phantom tissue: mean distance (ΔE) to the colours that the reference patient's laboratory would have given, and how many times closer that is than as scanned."}}
 from histotransfer.study.normalisation import distances_to_truth
 
 patients = range(1, 24, 3)
@@ -259,7 +264,7 @@ figure = picture_table(rows, ["tile", *columns])
 # %% [markdown]
 # A tile that fails a guard is returned as it was and named with the reason:
 
-# %%
+# %% mystnb={"figure": {"name": "tab-colour-reasons", "caption": "Why each method left each of these tiles as it was."}}
 reasons = {}
 for name, method in methods.items():
     fallbacks = []
@@ -273,7 +278,7 @@ pd.DataFrame(reasons)
 # %% [markdown]
 # How many of the data set's images at this magnification does a guard send back?
 
-# %%
+# %% mystnb={"figure": {"name": "tab-colour-sent-back", "caption": "Images of this page's own data at 200x that a guard sent back, by reason."}}
 from histotransfer.stain import count_reasons
 
 fields = [decode(path) for path in at_200["path"]]
@@ -304,7 +309,7 @@ for key, timing in bench["timings"].items():
     ours, peer = side.pop("ours"), min(side, key=side.get)
     race[where] = ours, side[peer], peer, bench["ratios"][key]
 
-# %%
+# %% mystnb={"figure": {"name": "tab-colour-race", "caption": "Median milliseconds a field or tile of ours and of the fastest implementation found elsewhere, side by side in one run."}}
 columns = ["ours (ms)", "fastest peer (ms)", "peer", "times faster"]
 names = ["method", "size", "threads"]
 pd.DataFrame(race, columns).T.rename_axis(names).infer_objects().round(1)
@@ -312,7 +317,7 @@ pd.DataFrame(race, columns).T.rename_axis(names).infer_objects().round(1)
 # %% [markdown]
 # All of BreakHis, decoding included, extrapolated from repeated passes over a dozen original fields on two cores:
 
-# %%
+# %% mystnb={"figure": {"name": "tab-colour-all-of-breakhis", "caption": "Seconds to normalise all of BreakHis, extrapolated."}}
 whole = {k: one["breakhis_seconds"] for k, one in bench["breakhis"].items()}
 seconds = pd.Series(whole).round().astype(int)
 seconds.to_frame("seconds for 7,909 images")
@@ -333,7 +338,7 @@ out = Path("_build/experiments") / "phantom-normalisation"
 run_normalisation(config, phantom_root, out, report=lambda line: None)
 live = read_experiment(out, RUNS)
 
-# %%
+# %% mystnb={"figure": {"name": "tab-colour-phantom-probe", "caption": "Phantom tissue: a frozen probe after each way to normalise, out of fold, mean over 40x, 100x and 200x."}}
 from histotransfer.study.tables import with_intervals
 
 
@@ -360,7 +365,7 @@ figure = forest(gaps_to_none(live), "auroc")
 # Differences are taken on the same images, with the same patients on both sides. At 400x this subset has 41 images, which show
 # nothing; they are left out.
 
-# %%
+# %% mystnb={"figure": {"name": "tab-colour-real-probe", "caption": "Real tissue: a frozen probe after each way to normalise, out of fold, mean over 40x, 100x and 200x."}}
 formatted(means(real), ["auroc", "accuracy"])
 
 # %% mystnb={"figure": {"name": "fig-real-probe", "caption": "Real tissue: AUROC of a frozen probe, split by patient, after each way to normalise minus AUROC without, with patient-clustered 95 % intervals of the paired difference."}, "image": {"alt": "Dots with intervals around a vertical line at zero, one colour a way to normalise, at each magnification."}}
@@ -370,7 +375,7 @@ figure = forest(real_gaps, "auroc")
 # Two explanations are at hand. A method that sees one tile scales its darkest nuclei to the reference's, as if all their darkness
 # were the laboratory's doing, though how dark nuclei are is part of the diagnosis. And in these slides colour and label go
 # together: then a probe that loses the colour loses a shortcut, not knowledge of tissue. How far colour alone gets is measured below.
-# Pooling by slide comes nearest to the truth, yet lowers the AUROC here no less; on the phantom (the figure before), where stains
+# Pooling by slide comes nearest to the truth, yet lowers the AUROC here no less; on the phantom ({numref}`fig-phantom-probe`), where stains
 # are drawn without regard to the label, it does not. Normalisation is meant for images of another laboratory, and all of these are
 # from one.
 #
@@ -391,7 +396,7 @@ margin = cross_val_predict(
     by_colour, means_lab, truth, cv=5, method="decision_function"
 )
 
-# %%
+# %% mystnb={"figure": {"name": "tab-colour-colour-alone", "caption": "Real tissue: a regression on the mean colour of each patient, out of fold, with 95 % intervals."}}
 from histotransfer.evaluation.intervals import intervals
 
 ids = dict.fromkeys(("image", "patient", "group"), patients.index)
@@ -405,7 +410,7 @@ found.loc[["auroc", "accuracy"]].assign(patients=len(patients))
 #
 # **What was not normalised.** Where a tile's stains cannot be told, it goes in as it is; of these images:
 
-# %%
+# %% mystnb={"figure": {"name": "tab-colour-real-sent-back", "caption": "Real tissue: images that each way to normalise left as they were, by reason."}}
 unchanged = {
     name: run.record["data"]["not_normalised"] for name, run in real.items()
 }

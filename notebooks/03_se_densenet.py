@@ -50,12 +50,17 @@ figure = dense_block_with_gate()
 #
 # $$ x_\ell = H_\ell([x_0, x_1, \dots, x_{\ell-1}]) $$
 #
+# :::{table} Symbols of a dense layer.
+# :name: tab-network-layer
+#
 # | symbol | meaning | in the code |
 # |---|---|---|
 # | $x_0, \dots, x_{\ell-1}$ | the block's input and the new features of each layer before | `features` |
 # | $[\cdot]$ | concatenation along channels | `torch.cat(features, 1)` |
 # | $H_\ell$ | BN, ReLU, 1×1 convolution to $4k$ channels, BN, ReLU, 3×3 convolution to $k$ | `norm1` to `conv2` |
 # | $k$ | growth rate: new features a layer | `growth_rate` |
+#
+# :::
 #
 # The lines that are it:
 
@@ -86,11 +91,16 @@ layer(features).shape
 #
 # $$ m' = \lfloor\theta\,(k_0 + \ell k)\rfloor $$
 #
+# :::{table} Symbols of a transition.
+# :name: tab-network-transition
+#
 # | symbol | meaning | in the code |
 # |---|---|---|
 # | $k_0$ | channels that enter the block | `channels` |
 # | $\ell$ | layers of the block | `block_config` |
 # | $\theta$ | compression | `compression` |
+#
+# :::
 
 # %% [markdown]
 # ## The SE gate
@@ -106,6 +116,9 @@ layer(features).shape
 # \end{aligned}
 # $$
 #
+# :::{table} Symbols of the SE gate.
+# :name: tab-network-gate
+#
 # | symbol | meaning | in the code |
 # |---|---|---|
 # | $u$ | activations, $C \times H \times W$ | `x` |
@@ -113,6 +126,8 @@ layer(features).shape
 # | $W_1, W_2$ | two small layers, $C \to \max(4, C/r) \to C$ | `reduce`, `expand` |
 # | $\delta, \sigma$ | ReLU, sigmoid | `torch.relu`, `torch.sigmoid` |
 # | $s$ | the gates, one a channel | `gates` |
+#
+# :::
 
 # %%
 from histotransfer.models.se import SqueezeExcite
@@ -139,7 +154,7 @@ gate.gates(activations).unique().tolist()
 # which leaves open where exactly. We use DenseNet-121, because it has
 # published weights, with gates after each block and in each transition. Shapes for one 224-pixel image:
 
-# %%
+# %% mystnb={"figure": {"name": "tab-network-shapes", "caption": "SE-DenseNet-121, module by module: shape of what comes out for one picture of 224 pixels, and parameters."}}
 import pandas as pd
 
 from histotransfer.models.se_densenet import parameter_count
@@ -207,7 +222,7 @@ f"of {len(own)} gate tensors with a gradient, step by step: {moving}"
 # How far the gates are from 1 after these steps, over all channels and images: `moved` is the mean of $|s - 1|$, `by_image` how much
 # a gate varies from image to image (standard deviation, mean over channels). At 0 it would be a constant, whatever the image shows.
 
-# %%
+# %% mystnb={"figure": {"name": "tab-network-gates-moved", "caption": "Gates after six steps on phantom tiles: lowest and highest, mean distance from 1, and spread over images."}}
 from histotransfer.study.gates import gate_statistics
 
 gate_statistics(model.eval(), source).round(4)
@@ -215,24 +230,24 @@ gate_statistics(model.eval(), source).round(4)
 # %% [markdown]
 # ## How far gates move in the ladder
 #
-# The same table for one {term}`ladder` on real tissue (`results/spine/ladder`, eight {term}`epochs <epoch>` where the study's primary arms have eleven; both
+# The same as {numref}`tab-network-gates-moved` for one {term}`ladder` on real tissue (`results/spine/ladder`, eight {term}`epochs <epoch>` where the study's primary arms have eleven; both
 # leave blocks 1 and 2 frozen), read on its validation images (`results/gates`):
 
-# %%
+# %% mystnb={"figure": {"name": "tab-network-gates-real", "caption": "Gates of a ladder on real tissue, on its validation images: as in the table before."}}
 pd.read_csv("results/gates/gates.csv", index_col="gate")
 
 # %% [markdown]
 # **They hardly move.** Blocks that stay frozen keep their gates at exactly 1. In those that thaw, Adam moves a weight by about
 # its learning rate a step, and a few epochs at the small rates of pre-trained blocks leave every gate within a fraction of a
 # percent of 1. So this run computes almost what a plain DenseNet with the same weights would: whatever it scores says
-# nothing about attention, for or against. A comparison "SE on against off" (claim C2) must show this table beside its result.
+# nothing about attention, for or against. A comparison "SE on against off" (claim C2) must show {numref}`tab-network-gates-real` beside its result.
 #
 # ## The paper's size (claim C7)
 #
 # The paper states 1,068,993 parameters and 84.7 MB. Read as float32 parameters, four bytes each, they describe two
 # different networks:
 
-# %%
+# %% mystnb={"figure": {"name": "tab-network-two-sizes", "caption": "What each of the paper's two numbers says, read as float32 parameters."}}
 from histotransfer.models.size import STATED_MB, STATED_PARAMETERS
 
 pd.DataFrame({
@@ -244,13 +259,13 @@ pd.DataFrame({
 # What nets one might think of come to, at 224 pixels and for two classes; the counts of the plain ones are those that
 # their authors published:
 
-# %%
+# %% mystnb={"figure": {"name": "tab-network-candidates", "caption": "Parameters, megabytes and activations of nets one might think of, beside the paper's."}}
 from histotransfer.models.size import candidates
 
 candidates().round(1)
 
 # %% [markdown]
-# Three readings suggest themselves, one for each part of the table and one that is not in it:
+# Three readings suggest themselves, one for each part of {numref}`tab-network-candidates` and one that is not in it:
 #
 # - **84.7 MB are the weights** of a large net: DenseNet-201 with gates comes near, and nearer still with the 1000 classes
 #   that its published head has. Its count is far above the paper's.
@@ -271,7 +286,7 @@ parameter_count(default_head(features=1024, num_classes=2))
 # the paper does not state (three or four blocks of a few depths, growth rate, stem, bottleneck, compression, positions
 # and reduction of gates, classes), counted by formula:
 
-# %%
+# %% mystnb={"figure": {"name": "tab-network-grid", "caption": "The grid that is searched: values of what the paper does not state."}}
 from histotransfer.models.size import GRID, grid_size, nets_near
 
 pd.Series({
@@ -280,7 +295,7 @@ pd.Series({
     if name != "positions"
 }).to_frame("values")  # fmt: skip
 
-# %%
+# %% mystnb={"figure": {"name": "tab-network-matches", "caption": "What the search finds: nets with the paper's count of parameters, and with counts near it."}}
 near = nets_near(STATED_PARAMETERS, window=500)
 exact = near[near["parameters"] == STATED_PARAMETERS]
 per_count = near["parameters"].value_counts()
@@ -291,7 +306,7 @@ pd.Series({
     "of these 1001 counts, met by some net": len(per_count),
 }).round(1).to_frame("value")  # fmt: skip
 
-# %%
+# %% mystnb={"figure": {"name": "tab-network-exact", "caption": "Some of the nets with exactly the paper's count."}}
 exact.drop(columns="parameters").set_index("block_config").head(6)
 
 # %% [markdown]
@@ -301,7 +316,7 @@ exact.drop(columns="parameters").set_index("block_config").head(6)
 # The megabytes are no better. Summary tools print an "estimated total size" that adds the activations, which grow with the
 # picture. So each of these nets has some picture size (pixels a side) at which such a tool would print 84.7 MB:
 
-# %%
+# %% mystnb={"figure": {"name": "tab-network-sides", "caption": "Picture size at which a summary tool would print 84.7 MB, over the nets with exactly the paper's count."}}
 from histotransfer.models.size import pixels_for_total
 
 nets = exact.drop(columns="parameters").to_dict("records")
@@ -362,7 +377,7 @@ check_channels(channels)
 # :label: sol-densenet-channels
 # :class: dropdown
 #
-# It is the row `transition1` of the table above.
+# It is the row `transition1` of {numref}`tab-network-shapes`.
 #
 # ```python
 # channels = (64 + 6 * 32) // 2

@@ -36,7 +36,7 @@ config = live_config(profile, chosen)
 # epochs of the head, 4 with block 4 and 3 with block 3 on each rung. Rendered on real tissue (`profile="lite"`), this chapter and the
 # two after it train with pictures of 160 pixels in place of the profile's 224, so that two cores need minutes for each of them:
 
-# %%
+# %% mystnb={"figure": {"name": "tab-transfer-schedule", "caption": "Epochs of each stage on the two rungs that this page climbs."}}
 import pandas as pd
 
 schedules = {
@@ -52,7 +52,7 @@ pd.DataFrame(schedules).rename_axis("epochs, thawed down to")
 # group gets no gradient *and* stays in eval mode, so its output for an image is a constant. Lower groups that do train learn
 # more slowly (discriminative rates):
 
-# %%
+# %% mystnb={"figure": {"name": "tab-transfer-rates", "caption": "Parameters and peak learning rate of each group of the network."}}
 from histotransfer.models.se_densenet import SEDenseNet
 from histotransfer.transfer import unfreezing
 
@@ -73,7 +73,7 @@ pd.DataFrame({"parameters": counts, "peak rate": rates}, index=names)
 # seed and ablation that shares the groups trains from there. A stage then costs only what it thaws. This is what is kept
 # for one view of one image at each cut, in float32, unrounded:
 
-# %%
+# %% mystnb={"figure": {"name": "tab-transfer-kept", "caption": "What the cache keeps of one view of one image when all groups down to a cut are frozen."}}
 import torch
 
 kept = {}
@@ -113,11 +113,11 @@ run = read_run(folder)
 figure = learning_curves(run.history)
 
 # %% [markdown]
-# How to read them: both curves falling is learning. Training falling while validation stays or rises is learning these images by
+# How to read {numref}`fig-curves`: both curves falling is learning. Training falling while validation stays or rises is learning these images by
 # heart (overfitting, failure F1 of the next chapter). A jump at a grey line is the price of thawing: the weights that wake are moved before they fit
 # again. Validation images are those of a few patients, so small steps of their curve mean little.
 
-# %%
+# %% mystnb={"figure": {"name": "tab-transfer-epochs", "caption": "This page's climb, epoch by epoch: log-loss on training and on validation images."}}
 columns = [
     "rung",
     "stage",
@@ -131,7 +131,7 @@ epochs.rename(columns=lambda name: name.replace("_", " ")).set_index("rung")
 # %% [markdown]
 # The test patients are predicted at the end of each stage, and nothing is decided by them. After the last one, beside the two baselines:
 
-# %%
+# %% mystnb={"figure": {"name": "tab-transfer-climb", "caption": "This page's network and two baselines on the test part, all magnifications together."}}
 from histotransfer.study.runner import RUNS
 from histotransfer.study.tables import (
     formatted,
@@ -173,7 +173,7 @@ shown = ("experiment", "run", "profile", "data", "split", "seed")
 # is full, `full_epoch` one of the whole network, where nothing is frozen and nothing can be kept; `single_run` is the first of five
 # folds with an empty cache, `cross_validation` all five. Seconds, and how many times as fast:
 
-# %%
+# %% mystnb={"figure": {"name": "tab-transfer-race", "caption": "Seconds of stock fastai and of this book's ladder, side by side on real images, and how many times as fast."}}
 import json
 
 race = json.loads(Path("results/bench/unfreezing.json").read_text())
@@ -183,7 +183,7 @@ pd.DataFrame(race["seconds"]).assign(times=race["ratios"]).round(2)
 # Fast is worth nothing if something else is learnt. {term}`AUROC` on validation patients, both sides and their difference (their
 # augmentation and random numbers differ, so it is near 0, not 0):
 
-# %%
+# %% mystnb={"figure": {"name": "tab-transfer-race-auroc", "caption": "AUROC on validation patients in that race, with 95 % intervals."}}
 aurocs = race["validation_auroc"] | {
     "ours minus stock": race["validation_auroc_ours_minus_stock"]
 }

@@ -33,16 +33,21 @@ if not (live / "ladder").exists():  # chapter 04 has not been run
 # %% [markdown]
 # ## Two baselines
 #
+# :::{table} The baselines, and the method.
+# :name: tab-evaluation-arms
+#
 # | name | what it is | why |
 # |---|---|---|
 # | `majority` | always the more frequent training class | accuracy looks good on unequal classes for nothing |
 # | `frozen-probe` | logistic regression on frozen ImageNet DenseNet-121 features; its C chosen inside the training patients | what pre-training gives without any training of the network |
 # | `ladder` | SE-DenseNet, ImageNet → LC25000 → BreakHis | the method |
 #
+# :::
+#
 # All three see the same training patients and are tested on the same images. `mean` is the unweighted mean over 40x, 100x
 # and 200x; `all` pools every image.
 
-# %%
+# %% mystnb={"figure": {"name": "tab-evaluation-live", "caption": "The ladder of this page and its baselines on the test part of one fold."}}
 from histotransfer.study.tables import (
     formatted,
     read_experiment,
@@ -70,13 +75,11 @@ formatted(table, ["accuracy", "balanced_accuracy", "auroc"])
 #
 # The threshold is 0.5, fixed beforehand.
 
-# %%
-from IPython.display import display
-
-display(
-    formatted(table, ["sensitivity", "specificity", "recognition_rate"])
-)
-formatted(table, ["average_precision", "f1", "matthews_correlation"])
+# %% mystnb={"figure": {"name": "tab-evaluation-live-metrics", "caption": "The same runs by other metrics, all test images together; of the last three, lower is better."}}
+sheet = ["sensitivity", "specificity", "recognition_rate"]
+sheet += ["average_precision", "f1", "matthews_correlation"]
+sheet += ["log_loss", "brier", "calibration_error"]
+formatted(table[table["magnification"] == "all"], sheet).T
 
 # %% [markdown]
 # ## Intervals
@@ -87,19 +90,22 @@ formatted(table, ["average_precision", "f1", "matthews_correlation"])
 # is one that the patients do not spread: all have the same, or it hangs on one of them.
 #
 # Whether such intervals hold the truth as often as they say was **measured**, on made data sets with the real numbers of
-# patients and images. The tables show, for each method tried, in how many percent of the data sets its 95 % interval held the
+# patients and images. {numref}`tab-evaluation-methods-one` and
+# {numref}`tab-evaluation-methods-two` show, for each method tried, in how many percent of the data sets its 95 % interval held the
 # truth in the worst scenario and at the worst of 40x, 100x and 200x (give or take a point, as data sets are few too), and how wide it
 # was on average: first for one arm, then for the difference of two. At 400x, with six patients a class,
 # differences hold the truth much less often; their percent stand with the tables below. A method that holds 100 % by being as wide as everything says nothing, one that holds 80 % says too much. The book
 # uses the method with the best worst case among those of about its width (`used`); where another holds as much or more for one metric,
 # it is wider, or holds less for the other.
 
-# %%
+# %% mystnb={"figure": {"name": "tab-evaluation-methods-one", "caption": "How often 95 % intervals of one arm held the truth (percent), and how wide they were, by method; worst scenario, worst of 40x, 100x and 200x."}}
 import pandas as pd
 
 from histotransfer.study.coverage import ONE, TWO, methods
 
-display(methods(ONE, ["accuracy", "auroc"]))
+methods(ONE, ["accuracy", "auroc"])
+
+# %% mystnb={"figure": {"name": "tab-evaluation-methods-two", "caption": "The same for differences of two arms."}}
 methods(TWO, ["accuracy", "auroc"])
 
 # %% mystnb={"figure": {"name": "fig-roc", "caption": "ROC curves of this chapter's own run with pointwise 95 % bands; grey: a guess."}}
@@ -126,13 +132,9 @@ figure = figures.patients(tests["ladder"])
 #
 # A probability of 0.8 should be right eight times in ten. Log-loss and Brier score punish confident errors; the expected
 # {term}`calibration` error is the mean gap between the dots below and the diagonal. It grows with few images even where a model is
-# calibrated: compare it on the same images only.
-
-# %%
-formatted(table, ["log_loss", "brier", "calibration_error"])
-
-# %% [markdown]
-# The numbers below the dots are images; a bin without an interval holds images of one patient only.
+# calibrated: compare it on the same images only. The three stand in {numref}`tab-evaluation-live-metrics`.
+#
+# In {numref}`fig-reliability` the numbers below the dots are images; a bin without an interval holds images of one patient only.
 
 # %% mystnb={"figure": {"name": "fig-reliability", "caption": "Observed share of malignant images in ten bins of predicted probability, with 95 % intervals clustered by patient."}}
 from histotransfer.evaluation.calibration import reliability
@@ -149,7 +151,7 @@ figure = figures.reliability_diagram({
 # **expanded percentile** interval). `smallest` is the smallest true difference in AUROC that this design would have shown
 # with a power of 0.8.
 
-# %%
+# %% mystnb={"figure": {"name": "tab-evaluation-live-gap", "caption": "The ladder of this page minus the frozen probe, paired by patient."}}
 from histotransfer.study.tables import gap
 
 difference = gap(runs["frozen-probe"], runs["ladder"])
@@ -197,7 +199,7 @@ if profile == "phantom":
 # %% [markdown]
 # **Can maps be believed?** If a map shows what a network has learned, it must change when that is destroyed
 # {cite}`adebayo2018`. So the weights are drawn anew from the head down, group after group, and each map is compared with its
-# former self: 1 is unchanged. What maps of different images have in common is the last row.
+# former self: 1 is unchanged. What maps of different images have in common is the last row of {numref}`fig-sanity`.
 
 # %% mystnb={"figure": {"name": "fig-sanity", "caption": "Rank correlation of maps with those of the trained network when its weights are drawn anew down to a group, with 95 % intervals clustered by patient."}}
 from histotransfer.evaluation.explain import sanity_check
@@ -215,7 +217,7 @@ figure = figures.means_with_intervals(sanity, label)
 # tissue: lowest and highest mean gate of any channel; the largest difference between the classes with its interval, in
 # millionths (`largest`, `low`, `high`); and how many channels' intervals leave out 0 (`apart`, not corrected for how many there are).
 
-# %%
+# %% mystnb={"figure": {"name": "tab-evaluation-gates", "caption": "How far gates moved, in this page's network and in one on real tissue, and where classes differ."}}
 from histotransfer.evaluation.explain import (
     gate_differences,
     gate_profiles,
@@ -235,11 +237,16 @@ figure = figures.gate_profile(profiles[profiles["gate"].isin(trained)])
 # %% [markdown]
 # ## Failure signatures
 #
+# :::{table} Three failures, and when a detector finds them.
+# :name: tab-evaluation-signatures
+#
 # | | signature | found when (means of three epochs of log-loss on validation patients) |
 # |---|---|---|
 # | F1 | overfitting | the end lies more than a threshold (nats) above the lowest, and training did not rise with it |
 # | F2 | negative transfer | the arm with transfer stays more than a threshold (nats) above the one without, to the end |
 # | F3 | slow convergence | a level is passed so many times as late as by the run it is compared with |
+#
+# :::
 #
 # Each was provoked on phantom tissue by `histotransfer failures --out results/failures`: few images and a high rate; a frozen
 # trunk whose source labels were shuffled; DenseNet-121 from scratch, on one budget with ImageNet weights.
@@ -255,17 +262,19 @@ figure = figures.failure_signatures(histories)
 # whom no detector saw. Harm that test patients show and validation patients do not is missed: a detector sees no further than
 # its patients. Intervals are Wilson's; runs of one seed share patients, which these do not know.
 #
-# The second table illustrates claim C5 on phantom tissue; its verdict is made on real tissue (chapter {doc}`12_verdict`). It counts the
+# {numref}`tab-evaluation-starts` illustrates claim C5 on phantom tissue; its verdict is made on real tissue (chapter {doc}`12_verdict`). It counts the
 # epochs, of each seed, until DenseNet-121 passes a `level` of log-loss that is set from the runs from scratch. `10+` never passed within
 # the `horizon` of epochs, and counts with all of it.
 
-# %%
+# %% mystnb={"figure": {"name": "tab-evaluation-detectors", "caption": "How often each detector finds a failure that is there, and one that is not, with 95 % intervals (Wilson)."}}
 from histotransfer.study.failures import convergence_of_starts, counted
 
 design = pd.read_csv(record / "design.csv").query("chosen")
 judged = counted(pd.read_csv(record / "counts.csv"))
 threshold = design.set_index("signature")["threshold"]
-display(judged.join(threshold, on="signature"))
+judged.join(threshold, on="signature")
+
+# %% mystnb={"figure": {"name": "tab-evaluation-starts", "caption": "Phantom tissue: epochs of DenseNet-121 until it passes the level, by its start, seed by seed."}}
 convergence_of_starts(histories)
 
 # %% [markdown]
@@ -283,7 +292,7 @@ convergence_of_starts(histories)
 # patients, the lowest over the scenarios of `results/coverage`. No network was trained anew there, no fold had a level of its own, and
 # `majority`, which answers by folds alone, is none of these scenarios.
 
-# %%
+# %% mystnb={"figure": {"name": "tab-evaluation-real", "caption": "Real tissue, out of fold: the network of the primary experiment and its baselines; in percent, how often such intervals held the truth."}}
 from histotransfer.study.coverage import with_coverage
 from histotransfer.study.verdicts import Study
 
@@ -305,7 +314,7 @@ formatted(real_table, shown)
 # patient. They are of single networks, the first column of the mean of three: two things change at once. How often these intervals
 # hold the truth was not measured, and n counts all images, those too of folds that hold one class only and so have no say.
 
-# %%
+# %% mystnb={"figure": {"name": "tab-evaluation-real-within", "caption": "Real tissue: AUROC with all folds pooled, and of pairs that one network scored."}}
 from histotransfer.study.tables import gap_within_folds, within_folds
 
 runs_of = {arm: study.runs("primary", arm) for arm in arms[1:]}
@@ -319,18 +328,18 @@ ranked = real_table[real_table["run"] != "majority"]
 figure = figures.forest(ranked, "auroc")
 
 # %% [markdown]
-# The network minus the probe, paired by patient, and then the same within folds:
+# The network minus the probe, paired by patient, folds pooled and within folds:
 
-# %%
+# %% mystnb={"figure": {"name": "tab-evaluation-real-gap", "caption": "Real tissue: the network minus the frozen probe, paired by patient: folds pooled, and AUROC within folds."}}
 pair = real["frozen-probe"], real["se-lung"]
 metrics = ["accuracy", "auroc"]
 real_gap = with_coverage(gap(*pair, metrics=metrics))
-display(formatted(real_gap, metrics, smallest="auroc"))
 inside_gap = gap_within_folds(
     [(runs_of["se-lung"], runs_of["frozen-probe"])],
     "se-lung minus frozen-probe",
 )
-formatted(inside_gap, columns[1:]).iloc[:, :2]
+both = pd.concat([real_gap, inside_gap])
+formatted(both, ["accuracy", *columns], smallest="auroc")
 
 # %% mystnb={"figure": {"name": "fig-real-patients", "caption": "Test images on real tissue by patient, out of fold: dots are images, bars the patient's mean; dashed: the threshold."}}
 figure = figures.patients(real["se-lung"].predictions)
@@ -349,24 +358,23 @@ figure = figures.reliability_diagram({
 # for each run without those of its own test patients, mean over 40x, 100x and 200x (a temperature divides all logits: no order changes,
 # and no side of 0.5, only how sure the probabilities are):
 
-# %%
+# %% mystnb={"figure": {"name": "tab-evaluation-sensitivity", "caption": "Real tissue: metrics as fixed beforehand, and had the threshold or a temperature been tuned on validation patients."}}
 from histotransfer.study.tables import fixed_and_tuned
 
 fixed_and_tuned(study.runs("primary", "se-lung"))
 
-# %% mystnb={"figure": {"name": "fig-real-curves", "caption": "Learning curves of all real runs: mean over runs, with a band from the lowest to the highest. The lung rung is climbed once a seed, for all folds."}}
-real_history = study.history("primary", "se-lung")
-figure = figures.learning_curves(real_history)
-
 # %% [markdown]
-# In how many of the runs the detector finds overfitting (a count of these runs, which share patients: no interval is made of it; all
-# three detectors on runs from scratch and from transfer: chapter {doc}`12_verdict`):
+# How the real runs learned, and in how many of them the detector finds overfitting (a count of these runs, which share patients: no
+# interval is made of it; all three detectors on runs from scratch and from transfer: {numref}`tab-verdict-failures`):
 
-# %%
+# %% mystnb={"figure": {"name": "fig-real-curves", "caption": "Learning curves of all real runs: mean over runs, with a band from the lowest to the highest. The lung rung is climbed once a seed, for all folds."}}
 from histotransfer.study.failures import overfitting_by_rung
 
-found = overfitting_by_rung(dict(list(real_history.groupby("seed"))))
-found.groupby("rung")["found"].agg(found="sum", runs="size")
+real_history = study.history("primary", "se-lung")
+figure = figures.learning_curves(real_history)
+detected = overfitting_by_rung(dict(list(real_history.groupby("seed"))))
+for rung, found in detected.groupby("rung")["found"]:
+    print(f"{rung}: overfitting in {found.sum()} of {len(found)} runs")
 
 # %% [markdown]
 # The sanity check of the real ladder's maps, on its test images (`histotransfer explain results/spine/ladder --data DIR --out

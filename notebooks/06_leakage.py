@@ -63,12 +63,12 @@ out = Path("_build/experiments") / f"{profile}-leakage"
 run_leakage(config, root, out, report=lambda line: None)
 runs = {name: read_run(out / name) for name in RUNS}
 
-# %%
+# %% mystnb={"figure": {"name": "tab-leakage-shared", "caption": "Patients of each test fold that stand in training as well."}}
 audits = {name: run.record["split"]["audit"] for name, run in runs.items()}
 shared = pd.DataFrame(audits).T
 shared.map(lambda fold: f"{fold['groups']} of {fold['of']}")
 
-# %%
+# %% mystnb={"figure": {"name": "tab-leakage-live", "caption": "This page's own data: one probe, split by patient and by image."}}
 from histotransfer.study.tables import formatted, with_intervals
 
 names = {
@@ -82,7 +82,7 @@ formatted(with_intervals(breast), ["accuracy", "auroc", "recognition_rate"])
 # The gap, by image minus by patient, paired (the same patients are redrawn on both sides), so that its interval speaks of
 # the gap itself:
 
-# %%
+# %% mystnb={"figure": {"name": "tab-leakage-live-gap", "caption": "This page's own data: by image minus by patient, paired by patient."}}
 from histotransfer.study.tables import gap
 
 metrics = ["accuracy", "auroc", "recognition_rate"]
@@ -94,7 +94,7 @@ formatted(gap(*breast.values(), metrics=metrics), metrics)
 # Here the unit is the duplicate group. A random split puts a turned or mirrored copy of almost every test image into training;
 # the classes are easy, so the gap is small and the score is meaningless all the same.
 
-# %%
+# %% mystnb={"figure": {"name": "tab-leakage-live-lung", "caption": "LC25000 on this page: one probe, split by original and by image."}}
 lung_names = {
     "by original": "lc25000-by-patient",
     "by image": "lc25000-by-image",
@@ -116,7 +116,7 @@ formatted(with_intervals(lung), ["accuracy"], unit="originals")
 # Behind each interval stands how often intervals of this kind held the truth on made data sets with the same patients, the
 # lowest over the scenarios of `results/coverage` (95 % is what they aim at).
 
-# %%
+# %% mystnb={"figure": {"name": "tab-leakage-real", "caption": "Real tissue: one probe, split by patient and by image; in percent, how often such intervals held the truth."}}
 from histotransfer.study.coverage import with_coverage
 
 real = {name: read_run(f"results/leakage/{name}") for name in RUNS}
@@ -124,7 +124,7 @@ real_breast = {name: real[run] for name, run in names.items()}
 real_table = with_coverage(with_intervals(real_breast))
 formatted(real_table, ["accuracy", "auroc", "recognition_rate"])
 
-# %%
+# %% mystnb={"figure": {"name": "tab-leakage-above", "caption": "Real tissue: magnifications at which the probe's accuracy is above the paper's."}}
 accuracy = real_table[real_table["metric"] == "accuracy"]
 above = accuracy[accuracy["value"] > 0.84].groupby("run")["magnification"]
 above = above.apply(list)
@@ -132,7 +132,7 @@ assert above["by patient"] == ["200"]
 assert {"40", "100", "200"} <= set(above["by image"])
 above.map(", ".join).to_frame("accuracy above 84 % at")
 
-# %%
+# %% mystnb={"figure": {"name": "tab-leakage-real-gap", "caption": "Real tissue: by image minus by patient, paired by patient."}}
 real_gap = with_coverage(gap(*real_breast.values(), metrics=metrics))
 formatted(real_gap, metrics)
 
@@ -147,10 +147,10 @@ figure = forest(real_table, "auroc")
 # The probe met all magnifications at once. Here a network is trained, one for each magnification (what the paper trained on is not
 # stated): SE-DenseNet from ImageNet, the same settings
 # whatever the split (`study/leakage-trained.toml`, one seed); the head alone, then block 4 with it. What follows from the split is part
-# of the difference: divided by patient, folds differ in size (below) and in their share of each class, and a fold's network leans to the class it
+# of the difference: divided by patient, folds differ in size ({numref}`tab-leakage-parts`) and in their share of each class, and a fold's network leans to the class it
 # saw most of. An arm with as many training images, and as many of each class, on both sides was not run.
 
-# %%
+# %% mystnb={"figure": {"name": "tab-leakage-trained", "caption": "Real tissue: networks trained within each magnification, split by patient and by image."}}
 from histotransfer.study.verdicts import Study
 
 study = Study("study", "results")
@@ -165,7 +165,7 @@ formatted(trained_table, ["accuracy", "balanced_accuracy", "auroc"])
 # %% [markdown]
 # How many training images the folds had:
 
-# %%
+# %% mystnb={"figure": {"name": "tab-leakage-parts", "caption": "Training images of the five folds: fewest, mean and most."}}
 parts = {}
 for how, split in {"by patient": "patient", "by image": "image"}.items():
     for at in (40, 100, 200):
@@ -179,7 +179,7 @@ pd.DataFrame(parts).T.round().astype(int).rename_axis(
 # %% [markdown]
 # What the split by image adds, paired by patient:
 
-# %%
+# %% mystnb={"figure": {"name": "tab-leakage-trained-gap", "caption": "Real tissue, trained networks: by image minus by patient, paired by patient."}}
 gaps = []
 for what in ("head", "block 4"):
     pair = [
@@ -198,7 +198,7 @@ figure = forest(trained_table, "auroc")
 #
 # The real lung images, split by original and by image:
 
-# %%
+# %% mystnb={"figure": {"name": "tab-leakage-real-lung", "caption": "Real lung images: one probe, split by original and by image."}}
 real_lung = {name: real[run] for name, run in lung_names.items()}
 formatted(with_intervals(real_lung), ["accuracy"], unit="originals")
 
@@ -207,7 +207,7 @@ formatted(with_intervals(real_lung), ["accuracy"], unit="originals")
 # neighbours, then alignment of each candidate pair (`histotransfer data groups DIR`). Its threshold was tuned on half of the
 # groups that others have published, and judged on the other half, over pairs of images:
 
-# %%
+# %% mystnb={"figure": {"name": "tab-leakage-duplicates", "caption": "Finding copies: pairs of images judged against published groups, on the half that set the threshold and on the other."}}
 import json
 
 groups = json.loads(Path("results/duplicates/record.json").read_text())
@@ -217,7 +217,7 @@ halves.drop(columns="curve").infer_objects().round(3)
 # %% [markdown]
 # What it took, and what all 25,000 files would take (extrapolated):
 
-# %%
+# %% mystnb={"figure": {"name": "tab-leakage-duplicates-cost", "caption": "What finding copies took, and what all of LC25000 would take."}}
 cost = json.loads(Path("results/duplicates/provenance.json").read_text())
 whole = cost["extrapolated"]
 pd.Series({
@@ -233,7 +233,7 @@ pd.Series({
 # BreakHis comes with five official splits, by slide id. What their file lists share between training and test (a record of
 # all 7,909 names; no image is needed for it):
 
-# %%
+# %% mystnb={"figure": {"name": "tab-leakage-official", "caption": "What training and test of the five official folds share, by the list of all names."}}
 pd.read_csv("results/leakage/official_folds.csv", index_col="fold")
 
 # %% [markdown]
@@ -241,7 +241,7 @@ pd.read_csv("results/leakage/official_folds.csv", index_col="fold")
 # patient (seed 0 of the study's primary arm, after block 4). An image that several official folds test stands once for each.
 # The rows are not of the same images, nor trained on as many: they are not a paired comparison.
 
-# %%
+# %% mystnb={"figure": {"name": "tab-leakage-official-worth", "caption": "Networks trained on the official folds and by patient; not a paired comparison."}}
 splits = {
     "official folds": study.each("leakage-trained", "official"),
     "by patient": study.pooled("primary", "se", "block4", seeds=[0]),
@@ -393,6 +393,6 @@ check_copies(copies)
 # - A split by image tests memory for patients.
 # - Say what the unit is, keep it together, and audit it.
 # - Under the leaking split a linear probe on frozen features passes the paper's 84 % at every magnification that it was trained on
-#   (table above) without any training of a network; split by patient it does so at 200x only. That alone should make one careful.
+#   ({numref}`tab-leakage-above`) without any training of a network; split by patient it does so at 200x only. That alone should make one careful.
 #
 # **Further reading:** {cite}`bussola2021` on leakage in histology; {cite}`spanhol2016` for the official folds.

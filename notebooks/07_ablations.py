@@ -39,7 +39,7 @@ study = Study("study", "results")
 # by patient, three seeds; an image's logits are averaged over seeds, so that patients remain the only sample. Beside the four
 # arms, on the same splits, the two baselines.
 
-# %%
+# %% mystnb={"figure": {"name": "tab-ablation-primary", "caption": "The primary experiment on real tissue, out of fold, three seeds averaged: four arms and two baselines."}}
 from histotransfer.study.tables import (
     formatted,
     gap,
@@ -63,7 +63,7 @@ figure = figures.forest(table[table["run"] != "majority"], "auroc")
 # differences, paired by patient. C2 and C3a change one thing each; C4b, as the claim it judges, changes two (gates and lung), in
 # accuracy, and its verdict asks for 0.02, not for more than 0. `p_holm` tests no difference:
 
-# %%
+# %% mystnb={"figure": {"name": "tab-ablation-primary-differences", "caption": "The claims that the primary experiment decides: paired differences, mean over 40x, 100x and 200x."}}
 primary = study.differences(PRIMARY, correct=True)
 primary = primary[primary["experiment"] == "primary"]
 limits = primary[["value", "low", "high"]].to_numpy()
@@ -79,7 +79,7 @@ primary[[*shown, "verdict", "images", "patients"]].round(3)
 #
 # A run's stages are states of one network: the head alone, then block 4 thawed, then block 3. First each state, then each minus the one before:
 
-# %%
+# %% mystnb={"figure": {"name": "tab-ablation-stages", "caption": "The network after each stage, mean over 40x, 100x and 200x."}}
 steps = [
     study.pooled("primary", "se-lung", s) for s in ("head", "block4", "")
 ]
@@ -87,7 +87,7 @@ stages = {run.folder.name: run for run in steps}
 stage_table = with_intervals(stages).query("magnification == 'mean'")
 formatted(stage_table, ["auroc", "log_loss"])
 
-# %%
+# %% mystnb={"figure": {"name": "tab-ablation-stages-added", "caption": "Each stage minus the one before, paired by patient."}}
 metrics = ["auroc", "log_loss"]
 added = pd.concat(gap(*steps[i : i + 2], metrics=metrics) for i in range(2))
 formatted(added[added["magnification"] == "mean"], metrics)
@@ -98,7 +98,7 @@ formatted(added[added["magnification"] == "mean"], metrics)
 # `study/se-placement.toml`, one seed; each arm minus the network without gates, all with the LC25000 rung. The paper does not state
 # the reduction $r$; the primary arm has gates at blocks and transitions, $r = 16$. Mean over 40x, 100x and 200x, the primary arm first:
 
-# %%
+# %% mystnb={"figure": {"name": "tab-ablation-placement", "caption": "Networks with gates, by place and width, minus the one without; one seed, paired by patient."}}
 none = study.pooled("primary", "plain-lung", seeds=[0])
 where = ["layer", "block", "transition", "everywhere", "r8", "r32"]
 placed = [("primary", "se-lung"), *(("se-placement", arm) for arm in where)]
@@ -115,13 +115,13 @@ formatted(placed_gaps, metrics, smallest="auroc")
 # ## Colour and augmentation: do they reduce overfitting? (C6)
 #
 # `study/colour.toml`, one seed, up to block 4. **Overfitting** here is the log-loss (nats) of an image that a network tested minus that
-# of the same image by each network that trained on it; who only ever validates has no such loss and is left out. Below: how much less of
+# of the same image by each network that trained on it; who only ever validates has no such loss and is left out. {numref}`tab-ablation-overfitting` says how much less of
 # it there is with a treatment than without (`less`), an image counted once for each network that trained on it. It is a sum: how far
 # the treatment lowers the loss of tested images, and how far it raises that of trained ones. The second alone is no gain, as fitting
 # less narrows the gap as well. Last, what the treatment adds to the AUROC of all test images.
 # `upright` is `macenko` without flips and rotations.
 
-# %%
+# %% mystnb={"figure": {"name": "tab-ablation-overfitting", "caption": "How much less overfitting there is with a treatment than without (nats), and the two parts of it."}}
 less = study.overfitting()
 shown = less[["arms", "verdict"]].copy()
 for name in ("less", "test_drop", "train_rise"):
@@ -130,7 +130,7 @@ for name in ("less", "test_drop", "train_rise"):
     shown[name] = [number(*row) for row in less[ends].to_numpy()]
 shown.join(less[["images", "patients"]])
 
-# %%
+# %% mystnb={"figure": {"name": "tab-ablation-treatments-auroc", "caption": "What each treatment adds to AUROC on test images, paired by patient."}}
 ends = ["auroc_gain", "auroc_gain_low", "auroc_gain_high"]
 gained = less[["gain_images", "gain_patients"]].copy()
 gained.insert(0, "AUROC", [number(*row) for row in less[ends].to_numpy()])
@@ -151,7 +151,7 @@ print("raise it here:", ", ".join(gains) or "none")
 label = "less overfitting (nats)"
 figure = figures.means_with_intervals(less.astype({"images": int}), label)
 
-# %%
+# %% mystnb={"figure": {"name": "tab-ablation-colour", "caption": "The arms of the colour plan themselves, out of fold, mean over 40x, 100x and 200x, one seed."}}
 colours = ["none", "macenko", "reinhard", "vahadane", "stain-jitter"]
 seen = {arm: study.pooled("colour", arm) for arm in [*colours, "upright"]}
 compared = with_intervals(seen).query("magnification == 'mean'")
@@ -161,7 +161,7 @@ formatted(compared, ["accuracy", "auroc", "log_loss"])
 # The arms that normalise do so to a published reference. **Sensitivity**: a reference that is the median of each fold's training
 # images, minus the published one, Macenko both times.
 
-# %%
+# %% mystnb={"figure": {"name": "tab-ablation-reference", "caption": "Macenko with a reference fitted to training images minus Macenko with the published one."}}
 macenko = seen["macenko"]
 metrics = ["auroc", "accuracy", "log_loss"]
 other = [("reference", "macenko-training")]

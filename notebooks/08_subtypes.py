@@ -41,7 +41,7 @@ study = Study("study", "results")
 # one of 40x, 100x and 200x, has its images counted and nothing more said. AUROC and recall are means over these three, so that a
 # magnification with few patients counts as much as one with many; the matrix below pools images.
 
-# %%
+# %% mystnb={"figure": {"name": "tab-subtype-subtypes", "caption": "Each subtype against the rest, out of fold: AUROC and recall, mean over 40x, 100x and 200x, where there are patients enough."}}
 from histotransfer.study.subtypes import subtype_table
 from histotransfer.study.tables import number
 
@@ -65,7 +65,7 @@ figure = figures.means_with_intervals(
 # %% [markdown]
 # ## Who is taken for whom
 #
-# Rows are the truth, columns what the network finds most probable, over 40x, 100x and 200x together.
+# In {numref}`fig-subtype-confusion` rows are the truth, columns what the network finds most probable, over 40x, 100x and 200x together.
 
 # %% mystnb={"figure": {"name": "fig-subtype-confusion", "caption": "Confusion matrix of the eight subtypes on the real subset, out of fold: images, and share of each true subtype."}}
 used = predictions[predictions["magnification"] < 400]
@@ -76,7 +76,7 @@ figure = figures.confusion(used)
 #
 # The same network's eight probabilities added up to benign and malignant, beside the network that was trained on two classes:
 
-# %%
+# %% mystnb={"figure": {"name": "tab-subtype-two-classes", "caption": "Eight classes added up to two, minus a network trained on two; paired by patient."}}
 from histotransfer.study.subtypes import as_two_classes
 from histotransfer.study.tables import formatted, gap
 

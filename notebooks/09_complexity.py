@@ -34,6 +34,9 @@ config = ladder_config(profile, chosen)
 # Four costs that do not move together. For a convolution from $C$ to $C'$ channels with a $q \times q$ kernel on an
 # $H \times W$ map:
 #
+# :::{table} Four costs of a convolution.
+# :name: tab-complexity-costs
+#
 # | cost | a convolution's share | grows with the picture? |
 # |---|---|---|
 # | parameters | $q^2\,C\,C'$ | no |
@@ -41,10 +44,12 @@ config = ladder_config(profile, chosen)
 # | operations (multiply-adds) | $q^2\,C\,C'\,H\,W$ | with its area |
 # | milliseconds | depends on the machine | about with its area |
 #
+# :::
+#
 # The three published depths, with and without gates. DenseNet-169 and -201 are **sized, not judged**: no ImageNet weights
 # for them can be had where this book was made, so nothing is said of their accuracy.
 
-# %%
+# %% mystnb={"figure": {"name": "tab-complexity-depths", "caption": "DenseNets of the published depths at 224 pixels, with and without gates: what they cost."}}
 import pandas as pd
 
 from histotransfer.models.se_densenet import CONFIGURATIONS
@@ -64,7 +69,7 @@ pd.DataFrame(rows).T.astype({"parameters": int}).round(2)
 # means. A smaller picture costs fewer operations and not one parameter less. Below, DenseNet-121 left after a transition or after
 # its last block, the same with gates, and a small net (three blocks of twelve layers, $k = 12$):
 
-# %%
+# %% mystnb={"figure": {"name": "tab-complexity-nets", "caption": "Nets that are judged below: millions of parameters, and billions of multiply-adds at three picture sizes."}}
 from histotransfer.study.complexity import NETS, SIZES, cost
 
 rows = {}
@@ -75,7 +80,7 @@ for net in NETS:
 pd.DataFrame(rows).T.round(2)
 
 # %% [markdown]
-# The columns of sizes are billions of multiply-adds an image, as `GFLOPs` above and below.
+# The columns of sizes in {numref}`tab-complexity-nets` are billions of multiply-adds an image, as `GFLOPs` above and below.
 
 # %% [markdown]
 # ## Leaving early
@@ -99,7 +104,7 @@ run_probes(
     report=lambda line: None,
 )
 
-# %%
+# %% mystnb={"figure": {"name": "tab-complexity-live-exits", "caption": "This page's own data: AUROC of a probe at each exit of the frozen trunk, mean over 40x, 100x and 200x."}}
 from histotransfer.study.complexity import complexity_table, read_nets
 
 live = complexity_table(read_nets(out.parent)).set_index("net")
@@ -120,7 +125,7 @@ live[["auroc", "low", "high", "images", "patients"]].round(2)
 # histotransfer study complexity times
 # ```
 
-# %%
+# %% mystnb={"figure": {"name": "tab-complexity-exits", "caption": "Real tissue, out of fold: each exit and the small net at three picture sizes, with operations and milliseconds an image."}}
 from histotransfer.study.tables import number
 
 times = pd.read_csv("results/complexity/times.csv")
@@ -146,7 +151,7 @@ figure = pareto(whole, "ms")
 #
 # **Depth.** Each earlier exit minus the whole frozen trunk (`block4`), at 224 pixels:
 
-# %%
+# %% mystnb={"figure": {"name": "tab-complexity-depth-as-scanned", "caption": "Each earlier exit minus the whole frozen trunk, colours as scanned."}}
 from histotransfer.study.complexity import HIGHER, exit_gaps
 
 as_scanned = exit_gaps("results/complexity")
@@ -156,7 +161,7 @@ as_scanned
 # %% [markdown]
 # The same once each tile's colour has been normalised by Macenko's method (chapter {doc}`02_normalization`):
 
-# %%
+# %% mystnb={"figure": {"name": "tab-complexity-depth-normalised", "caption": "The same after Macenko's normalisation."}}
 normalised = exit_gaps("results/complexity-macenko")
 assert normalised.loc["transition2 minus block4", "AUROC"] == HIGHER
 normalised
@@ -167,7 +172,7 @@ normalised
 #
 # **Picture size.** The whole trunk on smaller pictures:
 
-# %%
+# %% mystnb={"figure": {"name": "tab-complexity-size", "caption": "The frozen trunk on smaller pictures minus the same on 224 pixels."}}
 from histotransfer.study.complexity import NEITHER, size_gaps
 
 smaller = size_gaps("results/complexity")
@@ -180,7 +185,7 @@ smaller
 # **Precision.** float16 (the weights rounded) has half the bytes, int8 (the whole trunk, quantised in each fold on training images of
 # that fold) a quarter:
 
-# %%
+# %% mystnb={"figure": {"name": "tab-complexity-precision", "caption": "The frozen trunk in float16 and in int8, minus float32."}}
 from histotransfer.study.complexity import LOWER, precision_gaps
 
 fewer = precision_gaps("results/complexity")
@@ -192,7 +197,7 @@ fewer
 # %% [markdown]
 # And their megabytes, and milliseconds an image; float16 is only stored in half and takes as long as float32:
 
-# %%
+# %% mystnb={"figure": {"name": "tab-complexity-precision-costs", "caption": "Megabytes and milliseconds an image of the whole trunk, by picture size and precision."}}
 costs = nets[nets["net"] == "block4"].pivot(
     index="size", columns="precision", values=["MB", "ms"]
 )
@@ -206,7 +211,7 @@ costs.round(1)
 # **From scratch.** `small-k12` has about as many parameters as the paper states, and learned from these images alone. Minus a regression on
 # the whole frozen trunk, whose features never saw tissue:
 
-# %%
+# %% mystnb={"figure": {"name": "tab-complexity-scratch", "caption": "The small net from scratch minus a regression on the frozen trunk."}}
 from histotransfer.study.complexity import scratch_gap
 
 from_scratch = scratch_gap("results/complexity")
@@ -223,7 +228,7 @@ from_scratch
 # Macenko's normalisation, lung tissue in between, seed 0, beside the frozen trunk on the same splits. Hold these against one another and
 # not against the probes above, whose colours are as scanned. Their paired differences stand in chapter {doc}`07_ablations`.
 
-# %%
+# %% mystnb={"figure": {"name": "tab-complexity-trained", "caption": "Nets that the study trained, beside the frozen trunk: AUROC, mean over 40x, 100x and 200x, out of fold."}}
 from histotransfer.study.complexity import studied_nets
 from histotransfer.study.verdicts import Study
 

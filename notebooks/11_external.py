@@ -45,18 +45,18 @@ study = Study("study", "results")
 # before. No image of UCSB was used to fit a normaliser, to stop training, to choose a setting or to calibrate. Patients are not
 # published: the unit of the intervals is the slide. There are **five**:
 
-# %%
+# %% mystnb={"figure": {"name": "tab-external-slides", "caption": "Images of each slide of UCSB, by class."}}
 fields = study.predictions("primary", "se", part="ucsb")
 by_slide = pd.crosstab(fields["group"], fields["truth"])
 assert len(by_slide) == 5 and (by_slide["malignant"] > 0).sum() == 4
 by_slide
 
 # %% [markdown]
-# All have benign fields, four have malignant ones (`5 + 4` below), and one slide has more images than the others together. The intervals
+# All have benign fields, four have malignant ones (`5 + 4` in {numref}`tab-external-outside`), and one slide has more images than the others together. The intervals
 # speak for these slides, and are wide; how often they hold the truth was measured with as many patients as BreakHis has here, not with
 # five.
 
-# %%
+# %% mystnb={"figure": {"name": "tab-external-outside", "caption": "UCSB: the networks of the primary experiment and of the final recipe, all folds and seeds averaged."}}
 from histotransfer.study.tables import formatted
 
 primary = ["plain", "se", "plain-lung", "se-lung"]
@@ -76,7 +76,7 @@ print(f"AUROC: {lost} of {len(ranked)} not told from chance (0.5)")
 # A sensitivity near 1 beside a specificity near 0 is a network that calls nearly everything malignant: on these images its threshold
 # is worth little, whatever its ranking may be worth. The same networks at home, out of fold, mean over 40x, 100x and 200x:
 
-# %%
+# %% mystnb={"figure": {"name": "tab-external-home", "caption": "The arms of the primary experiment at home, out of fold, mean over 40x, 100x and 200x."}}
 from histotransfer.study.tables import with_intervals
 
 home = with_intervals({a: study.pooled("primary", a) for a in primary})
@@ -89,7 +89,7 @@ formatted(home, shown)
 # Normalisation is meant for exactly this: slides stained elsewhere. The arms of `study/colour.toml` (SE, one seed, up to block 4)
 # differ in nothing else.
 
-# %%
+# %% mystnb={"figure": {"name": "tab-external-colours", "caption": "UCSB: networks that differ in how colour was treated; one seed."}}
 ways = ["none", "macenko", "reinhard", "vahadane", "stain-jitter"]
 coloured = study.external([("colour", way) for way in ways])
 ranked = coloured[coloured["metric"] == "auroc"]
@@ -104,7 +104,7 @@ figure = figures.forest(coloured, "auroc", unit="slides")
 # %% [markdown]
 # Each way minus none, paired by slide:
 
-# %%
+# %% mystnb={"figure": {"name": "tab-external-colour-gaps", "caption": "UCSB: each way to treat colour minus none, paired by slide."}}
 plain = study.pooled("colour", "none", part="ucsb")
 others = [("colour", way) for way in ways[1:]]
 gaps = study.gaps(plain, others, part="ucsb")

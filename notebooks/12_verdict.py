@@ -38,21 +38,26 @@ pd.set_option("display.max_colwidth", None)
 # %% [markdown]
 # ## The rule
 #
+# :::{table} The rule.
+# :name: tab-verdict-rule
+#
 # | verdict | when |
 # |---|---|
 # | supported here | the lower end of the 95 % interval is at or above the threshold (above 0 where a difference is claimed; C4 claims one of at least 0.02) |
 # | contradicted here | its upper end is below the threshold |
 # | undecided | otherwise |
 #
+# :::
+#
 # "Here" is a subset of BreakHis: five folds that keep patients ({term}`base numbers <base number>`) apart, three seeds whose
 # logits are averaged (one seed for C3b, C4a, C5 and C6),
 # intervals clustered by patient. They speak of these trained networks on new patients, not of what training anew would give. The recipe
 # is one for a CPU, not the paper's: {ref}`what was stated and what was done <tab-recipe>`.
-# **None of these verdicts says "reproduced"**: the paper leaves out too much for that. `p` in the first table tests
+# **None of these verdicts says "reproduced"**: the paper leaves out too much for that. `p` in {numref}`tab-verdict-verdicts` tests
 # more than "no difference": that the two arms could have exchanged their answers to any patient (whole patients are swapped),
 # corrected by Holm's method over the primary family. Verdicts go by the intervals, which are not corrected.
 
-# %%
+# %% mystnb={"figure": {"name": "tab-verdict-verdicts", "caption": "What the rule makes of each claim."}}
 from histotransfer.study.answers import answers
 from histotransfer.study.verdicts import Study
 
@@ -79,7 +84,7 @@ print(f"no gate further from 1 than {farthest:.4f}")
 # **Beside C5**: "faster" is measured on validation images of 200x, and few patients are left for that. `epochs` is the mean until a run
 # passes the `level` of validation log-loss, `passed` the runs that do, `one_class` those whose validation images are all of one class:
 
-# %%
+# %% mystnb={"figure": {"name": "tab-verdict-convergence", "caption": "Runs of the comparison with scratch: epochs until the level is passed, and how many runs validate on one class only."}}
 converged = study.convergence()
 shown = ["epochs", "passed", "runs", "one_class", "level"]
 assert 2 * converged["one_class"].sum() > converged["runs"].sum()
@@ -94,7 +99,7 @@ converged.reindex(columns=shown).round(2)
 # The three failures (chapter {doc}`05_evaluation`) in these runs: in how many of an arm's runs the detectors find overfitting, or
 # negative transfer against `scratch`; and, in the last column, against how many of them the run from scratch is slow:
 
-# %%
+# %% mystnb={"figure": {"name": "tab-verdict-failures", "caption": "Runs of each arm in which a detector finds its failure."}}
 from histotransfer.study.failures import signatures_by_arm
 
 starts = ["scratch", "scratch-se", "imagenet", "lung-only", "whole"]
@@ -112,7 +117,7 @@ signatures_by_arm(histories, control="scratch")
 # larger than what the paper claims, "undecided" speaks of the design, not of the method. For C4 it counts from 0, as `p` does, while
 # the verdict counts from 0.02.
 
-# %%
+# %% mystnb={"figure": {"name": "tab-verdict-how", "caption": "What each claim was judged by, what could have been seen, and how to repeat it."}}
 table[["claim", "metric", "smallest", "command", "record"]]
 
 # %% mystnb={"figure": {"name": "fig-verdict-differences", "caption": "The claims of a difference: mean differences with 95 % intervals, paired and clustered by patient; the line is no difference."}}
@@ -136,7 +141,7 @@ if len(found):
 # An interval wholly below 0 is a difference that the choice of patients does not explain; the luck of training may, and more easily
 # where gates hardly act. None of these is corrected for how many there are.
 
-# %%
+# %% mystnb={"figure": {"name": "tab-verdict-within", "caption": "The claims of AUROC within folds, by image and by patient."}}
 from histotransfer.study.tables import formatted
 
 auroc = [claim for claim in PRIMARY if claim.metric == "auroc"]
@@ -152,7 +157,7 @@ formatted(inside, columns, smallest="auroc_within_folds")
 #
 # A paper usually reports one training run. What each seed alone would have given: accuracy for C1, else the difference.
 
-# %%
+# %% mystnb={"figure": {"name": "tab-verdict-seeds", "caption": "What each seed alone would have given."}}
 study.by_seed([*PRIMARY, *EXPLORATORY]).round(3).fillna("–")
 
 # %% [markdown]
@@ -165,7 +170,7 @@ study.by_seed([*PRIMARY, *EXPLORATORY]).round(3).fillna("–")
 # of {term}`sensitivity` and {term}`specificity`. 400x is only tested, never trained on (N2), and one patient
 # holds more than half of its images: its interval leaves nothing out.
 
-# %%
+# %% mystnb={"figure": {"name": "tab-verdict-accuracy", "caption": "Claim C1: accuracy of `se-lung` at each magnification, with what belongs beside it."}}
 accuracy = study.accuracy()
 shown = ["verdict", "value", "low", "high", "larger_class"]
 shown += ["balanced_accuracy", "images", "patients"]
@@ -178,7 +183,7 @@ accuracy.rename(columns=lambda name: name.replace("_", " "))
 # features of an ImageNet network that never saw tissue (chapter {doc}`06_leakage`; same patients, not paired here,
 # and it learned 400x as well):
 
-# %%
+# %% mystnb={"figure": {"name": "tab-verdict-as-scanned", "caption": "Colours as scanned: a network and a regression on frozen features, out of fold."}}
 from histotransfer.study.records import read_run
 from histotransfer.study.tables import with_intervals
 
@@ -204,7 +209,7 @@ for row in own.loc[["network, as scanned"]].iloc[:4].itertuples():
 # %% [markdown]
 # **Against the bar.** Every arm of the primary experiment minus such a regression of its own, on its splits and in its colours:
 
-# %%
+# %% mystnb={"figure": {"name": "tab-verdict-bar", "caption": "Every arm of the primary experiment minus the frozen probe, mean over 40x, 100x and 200x, paired by patient."}}
 probe = study.pooled("primary", "frozen-probe")
 arms = ["plain", "se", "plain-lung", "se-lung"]
 metrics = ["accuracy", "auroc"]
@@ -216,7 +221,7 @@ formatted(bar[bar["magnification"] == "mean"], metrics)
 # The verdicts are about new patients. The paper does not say that its test patients were new; split by image, a network of the same
 # kind, trained within each magnification, gets this (chapter {doc}`06_leakage`):
 
-# %%
+# %% mystnb={"figure": {"name": "tab-verdict-splits", "caption": "Networks trained within each magnification, split by patient and by image."}}
 splits = {"by patient": "patient", "by image": "image"}
 trained = {
     name: study.within("leakage-trained", split)
@@ -226,6 +231,9 @@ formatted(with_intervals(trained), ["accuracy", "balanced_accuracy"])
 
 # %% [markdown]
 # ## Open questions and further checks
+#
+# :::{table} Where open questions and further checks are answered.
+# :name: tab-verdict-questions
 #
 # | id | question | where it is answered |
 # |---|---|---|
@@ -237,6 +245,8 @@ formatted(with_intervals(trained), ["accuracy", "balanced_accuracy"])
 # | N3 | an independent data set | chapter {doc}`11_external` |
 # | F1 to F3 | failures provoked on purpose | chapter {doc}`05_evaluation` |
 # | leakage | what a split by image is worth | chapter {doc}`06_leakage` |
+#
+# :::
 
 # %% [markdown]
 # ## Check yourself

@@ -51,6 +51,9 @@ else:
 #
 # A CSV with a row an image. Paths are relative to the CSV; a label may be any word; a patient has the same name in every row.
 #
+# :::{table} Columns of the CSV.
+# :name: tab-own-columns
+#
 # | column | meaning | must it be there? |
 # |---|---|---|
 # | `path` | the picture: PNG, JPEG, TIFF | yes |
@@ -58,6 +61,8 @@ else:
 # | `patient` | who it is of | yes |
 # | `magnification` | a whole number; metrics are given for each | no |
 # | `group` | what must stay together, if that is more than a patient | no |
+#
+# :::
 #
 # The stand-in, written as you would write yours:
 
@@ -89,7 +94,7 @@ try:
 except HistotransferError as error:
     print(error)
 
-# %%
+# %% mystnb={"figure": {"name": "tab-own-counts", "caption": "What the loader found, by label."}}
 table = own.load(source, pattern)
 by_label = table.groupby("label")
 pd.DataFrame({
@@ -106,13 +111,13 @@ pd.DataFrame({
 #
 # The split and its audit are those of chapter {doc}`01_data`. Too few patients for the folds are an error that says so.
 
-# %%
+# %% mystnb={"figure": {"name": "tab-own-split", "caption": "Images of each part of the split, by label."}}
 from histotransfer.splits import audit, content_hashes, grouped_split
 
 split = grouped_split(table, folds=config.folds, seed=seed)
 pd.crosstab(split["split"], split["label"])
 
-# %%
+# %% mystnb={"figure": {"name": "tab-own-audit", "caption": "What any two parts of the split share."}}
 pd.DataFrame(audit(split, content_hashes(table))).T
 
 # %% [markdown]
@@ -132,7 +137,7 @@ lung = data_root if images and data_root else None
 mine = {"own": source, "pattern": pattern}
 folder = run_ladder(config, lung, out, **mine, report=lambda line: None)
 
-# %%
+# %% mystnb={"figure": {"name": "tab-own-scores", "caption": "The ladder and two baselines on the test part."}}
 from histotransfer.study.tables import (
     formatted,
     read_experiment,
@@ -152,7 +157,7 @@ figure = forest(scores, "auroc")
 # Was it worth training a network? The ladder minus the frozen probe, on the same images; `smallest` is the smallest true
 # difference that so few patients would have shown with a power of 0.8.
 
-# %%
+# %% mystnb={"figure": {"name": "tab-own-gap", "caption": "The ladder minus the frozen probe on the same images, paired by patient."}}
 from histotransfer.study.tables import gap
 
 difference = gap(runs["frozen-probe"], runs["ladder"])
@@ -180,7 +185,7 @@ else:
 # The file of weights knows its classes, its picture size and its normaliser; a picture that cannot be read does not stop the
 # others.
 
-# %%
+# %% mystnb={"figure": {"name": "tab-own-predictions", "caption": "Predictions of new pictures, one of which is not there."}}
 from histotransfer.predict import Predictor
 
 predictor = Predictor(folder / "model.safetensors")

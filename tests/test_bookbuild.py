@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -413,6 +414,37 @@ def test_the_reference_says_what_the_docstrings_say(tmp_path):
     assert "class histotransfer.config.LadderConfig Settings of one run" in text
     assert "**size** -- pixels a side of the square that the network sees; at least 32; at most 1024; " in text
     assert '"112" in phantom; "224" in lite and paper.' in text
+
+
+def test_a_table_that_a_cell_puts_out_is_numbered_as_one(tmp_path):
+    def cell(name, content):
+        output = nbformat.v4.new_output("execute_result", content)
+        look = {"mystnb": {"figure": {"name": name, "caption": f"About *{name}*."}}}
+        return nbformat.v4.new_code_cell("x", metadata=look, outputs=[output])
+
+    table = {"text/html": "<table class=dataframe><tr><td>7</td></tr></table>"}
+    notebook = nbformat.v4.new_notebook(
+        metadata={"kernelspec": {"name": "python3", "display_name": "", "language": "python"}},
+        cells=[
+            nbformat.v4.new_markdown_cell("# Made\n\nSee {numref}`tab-two` and {numref}`fig-one`."),
+            cell("tab-one", table),
+            cell("fig-one", {"image/svg+xml": "<svg xmlns='http://www.w3.org/2000/svg'/>"}),
+            cell("tab-two", table),
+        ],
+    )
+    nbformat.write(notebook, tmp_path / "index.ipynb")
+    settings = "numfig = True\nnb_execution_mode = 'off'\nnitpicky = True\nsuppress_warnings = ['myst-nb.lexer']\n"
+    (tmp_path / "conf.py").write_text(f"extensions = ['myst_nb', 'histotransfer.bookbuild.captions']\n{settings}")
+    out = tmp_path / "out"
+    subprocess.run([sys.executable, "-m", "sphinx", "-q", "-W", str(tmp_path), str(out)], check=True)
+    page = " ".join((out / "index.html").read_text().split())
+    links = re.findall(r'href="#(\S+)"><span class="std std-numref">([^<]+)</span>', page)
+    assert links == [("tab-two", "Table 2"), ("fig-one", "Fig. 1")]
+    tables = re.findall(r'<figure class="output-table" id="(\S+)">.*?</figure>', page)
+    assert tables == ["tab-one", "tab-two"]
+    head, _, body = page.partition('id="tab-two">')[2].partition("</figcaption>")
+    assert '<span class="caption-number">Table 2 </span>' in head and "About <em>tab-two</em>." in head
+    assert body.lstrip().startswith('<div class="output text_html"><table')
 
 
 @pytest.mark.parametrize("url", ["", REPOSITORY])

@@ -22,7 +22,7 @@ from histotransfer.study.tables import number, with_intervals, within_folds, wit
 from histotransfer.study.verdicts import NotRunYet, Study
 
 STUDY = Path(__file__).parents[2] / "study"
-BETTER = {"frozen-probe": 0, "se-lung": 1, "final": 2}
+BETTER = {"frozen-probe": 0, "wide-probe": 0.5, "se-lung": 1, "final": 2}
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def study(tmp_path_factory, make_predictions, write_made_run):
             table["logit_malignant"] += (table["truth"] == "malignant") * (3 if run.arm.startswith("image") else 0)
             own = table[table["group"].str.removeprefix("14-").astype(int) % 5 == run.config.fold]
             write_made_run(folder / "leakage-trained" / run.name, predictions=own.assign(seed=run.config.seed))
-    plans = {name: planned_runs(read_plan(STUDY / f"{name}.toml")) for name in ("primary", "final")}
+    plans = {name: planned_runs(read_plan(STUDY / f"{name}.toml")) for name in ("primary", "final", "wide-probe")}
     for name, run in [(name, run) for name, runs in plans.items() for run in runs]:
         if run.arm in BETTER:
             table = make_predictions(patients=20, images=8, magnifications=(40, 100, 200, 400), seed=3)
@@ -124,6 +124,12 @@ def test_the_remark_on_the_recipe_has_its_difference_within_folds(study):
         rows = tables[(tables["metric"] == "auroc_within_folds") & (tables["magnification"] == "mean")]
         values = rows.set_index("run")["value"]
         assert f"{said} {values['final'] - values['frozen-probe']:.2f} [" in recipe(study)
+
+
+def test_the_remark_on_the_recipe_has_its_difference_from_the_better_tuned_probe(study):
+    runs = {"probe": study.pooled("wide-probe", "wide-probe"), "final": study.pooled("final", "final")}
+    table = with_intervals(runs).query("magnification == 'mean' and metric == 'auroc'").set_index("run")["value"]
+    assert f"wider choice of C: AUROC {table['final'] - table['probe']:.2f} [" in recipe(study)
 
 
 def test_the_summary_shows_what_there_is(study, tmp_path):
