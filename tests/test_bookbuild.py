@@ -13,14 +13,17 @@ import pytest
 import yaml
 
 from histotransfer.bookbuild import (
+    ChapterError,
     build_book,
     chapter_parameters,
     chapter_sources,
     check_parameters,
     execute_chapter,
+    execute_chapters,
     normalise,
     pair,
     pair_text,
+    prerequisites,
     read_source,
     stage,
     stale_pairs,
@@ -200,6 +203,32 @@ def test_a_failing_chapter_leaves_nothing_where_the_build_looks(write_chapter, t
     assert list(output.parent.iterdir()) == [output]
     kept = nbformat.read(tmp_path / "_build" / "failed" / "01_made.ipynb", as_version=4)
     assert any("fine" in str(cell.get("outputs")) for cell in kept.cells)
+
+
+def test_chapters_run_side_by_side_and_after_those_they_need(write_chapter, tmp_path):
+    meet = "Path({!r}).touch()\nwhile not Path({!r}).exists():\n    pass\n"
+    one, two = (f"# %%\nfrom pathlib import Path\n\n{meet.format(*files)}" for files in ("ab", "ba"))
+    third = "# %% [markdown]\n# # Made\n#\n# **Needs** chapters {doc}`One <01_one>` and {doc}`02_two`;\n# patience.\n"
+    third += "\n# %%\nfrom pathlib import Path\n\nassert Path('_out/02_two.ipynb').exists()\n"
+    texts = {"03_three": third, "01_one": one, "02_two": two}
+    due = {}
+    for name, text in texts.items():
+        due[name] = write_chapter(text, f"{name}.py"), tmp_path / "_out" / f"{name}.ipynb", {}
+    assert prerequisites(due["03_three"][0]) == {"01_one", "02_two"} and not prerequisites(due["01_one"][0])
+    done = [name for name, seconds in execute_chapters(due, tmp_path) if seconds > 0]
+    assert set(done[:2]) == {"01_one", "02_two"} and done[2:] == ["03_three"]
+
+
+def test_after_a_chapter_that_failed_none_is_begun(write_chapter, tmp_path):
+    needy = "# %% [markdown]\n# **Needs** {doc}`01_bad`.\n\n# %%\nprint(1)\n"
+    due = {
+        name: (write_chapter(text, f"{name}.py"), tmp_path / f"{name}.ipynb", {})
+        for name, text in {"01_bad": FAILING, "02_next": needy}.items()
+    }
+    with pytest.raises(ChapterError, match="chapter 01_bad failed in code cell 3 of 3") as error:
+        list(execute_chapters(due, tmp_path))
+    assert error.value.cell.startswith("raise ValueError")
+    assert not (tmp_path / "02_next.ipynb").exists()
 
 
 def test_a_kernel_that_dies_is_reported(write_chapter, tmp_path):

@@ -16,7 +16,7 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
-from histotransfer.bookbuild import chapter_sources, read_source
+from histotransfer.bookbuild import NEEDS, chapter_sources, read_source
 from histotransfer.errors import HistotransferError
 
 LEVELS = {"Easy": (5, 1), "Medium": (15, 2), "Hard": (30, 3)}  # minutes, points
@@ -83,7 +83,7 @@ def read_chapter(source: Path) -> Chapter:
     notebook = read_source(source)
     opening = notebook.cells[0].source
     times = _TIMES.search(opening)
-    needs = re.search(r"\*\*Needs\*\* ([\s\S]+?)(?:\n\n|$)", opening)
+    needs = NEEDS.search(opening)
     if not times or not needs:
         raise HistotransferError(
             f"{source}: the opening cell needs the lines `**Takes** about N minutes to read, N to run (...), N for the "

@@ -11,7 +11,7 @@ A notebook that is executed twice from the same inputs is the same file byte for
 behind (timestamps, durations, process numbers, memory addresses, random cell ids) is removed.
 """
 
-from histotransfer.bookbuild.execution import ChapterError, execute_chapter, normalise
+from histotransfer.bookbuild.execution import ChapterError, execute_chapter, execute_chapters, normalise
 from histotransfer.bookbuild.parameters import (
     chapter_parameters,
     check_parameters,
@@ -20,16 +20,19 @@ from histotransfer.bookbuild.parameters import (
 )
 from histotransfer.bookbuild.site import build_book, stage
 from histotransfer.bookbuild.sources import (
+    NEEDS,
     chapter_sources,
     find_chapter,
     pair,
     pair_text,
+    prerequisites,
     read_source,
     stale_pairs,
     toc_files,
 )
 
 __all__ = [
+    "NEEDS",
     "ChapterError",
     "build_book",
     "chapter_parameters",
@@ -37,10 +40,12 @@ __all__ = [
     "check_parameters",
     "described_parameters",
     "execute_chapter",
+    "execute_chapters",
     "find_chapter",
     "normalise",
     "pair",
     "pair_text",
+    "prerequisites",
     "read_source",
     "stage",
     "stale_pairs",

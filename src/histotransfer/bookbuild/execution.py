@@ -4,8 +4,12 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
+from graphlib import TopologicalSorter
+from multiprocessing import get_context
 from pathlib import Path
 
 import nbformat
@@ -20,8 +24,10 @@ from traitlets import default
 
 from histotransfer.bookbuild.files import last_line, notebook_text, write_whole
 from histotransfer.bookbuild.parameters import check_parameters, parameters_cell, with_values
-from histotransfer.bookbuild.sources import KERNEL, read_source
+from histotransfer.bookbuild.sources import KERNEL, prerequisites, read_source
 from histotransfer.errors import HistotransferError
+
+AT_ONCE = 2  # chapters: most of what they do keeps one core busy, and each may take 2 GB
 
 # What makes two runs of a cell, or two machines, print different text, and what stands there instead.
 VOLATILE = (
@@ -61,6 +67,10 @@ class ChapterError(HistotransferError):
     def __init__(self, message: str, cell: str):
         super().__init__(message)
         self.cell = cell
+
+    def __reduce__(self):
+        """It comes back whole from the process that ran the chapter."""
+        return type(self), (str(self), self.cell)
 
 
 def execute_chapter(
@@ -114,6 +124,37 @@ def execute_chapter(
             raise ChapterError(message, cell) from error
         executed = nbformat.read(raw, as_version=4)
     write_whole(output, notebook_text(normalise(executed, source, values)))
+
+
+def execute_chapters(due: Mapping[str, tuple], root: Path) -> Iterator[tuple[str, float]]:
+    """Execute chapters, `AT_ONCE` side by side; yields the name of each, and its seconds, when it is done.
+
+    A chapter begins when those are done that it says it needs: so one that goes on with what another has trained does
+    not run beside it.
+
+    Args:
+        due: name of a chapter to its source, its output, and its parameters, as for `execute_chapter`.
+        root: as for `execute_chapter`.
+
+    Raises:
+        ChapterError: the first that failed; those beside it are waited for, no other is begun.
+    """
+    order = TopologicalSorter({name: prerequisites(source) & due.keys() for name, (source, *_) in due.items()})
+    order.prepare()
+    begun: dict[Future, tuple[str, float]] = {}
+    # Processes of their own: an execution sets variables of its environment and a loop of events.
+    with ProcessPoolExecutor(AT_ONCE, mp_context=get_context("spawn")) as pool:
+        waiting: list[str] = []
+        while order.is_active():
+            waiting += order.get_ready()
+            while waiting and len(begun) < AT_ONCE:
+                name = waiting.pop(0)
+                begun[pool.submit(execute_chapter, *due[name], root=root)] = name, time.monotonic()
+            for future in wait(begun, return_when=FIRST_COMPLETED).done:
+                name, start = begun.pop(future)
+                future.result()
+                order.done(name)
+                yield name, time.monotonic() - start
 
 
 def normalise(executed: NotebookNode, source: Path, values: Mapping[str, object]) -> NotebookNode:

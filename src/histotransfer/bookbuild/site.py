@@ -13,7 +13,7 @@ from pathlib import Path
 import yaml
 
 import histotransfer
-from histotransfer.bookbuild.execution import execute_chapter
+from histotransfer.bookbuild.execution import execute_chapters
 from histotransfer.bookbuild.files import write_whole
 from histotransfer.bookbuild.markup import repair_pages
 from histotransfer.bookbuild.parameters import chapter_parameters, check_parameters
@@ -34,7 +34,7 @@ def build_book(
     force: bool = False,
     report: Callable[[str], None] = print,
 ) -> Path:
-    """Execute every chapter and build the site.
+    """Execute every chapter, each after those that it needs, and build the site.
 
     Args:
         root: the repository.
@@ -49,7 +49,7 @@ def build_book(
         The folder with `index.html`.
 
     Raises:
-        HistotransferError: see `execute_chapter`; or Sphinx warned, for a warning is an error here.
+        HistotransferError: see `execute_chapters`; or Sphinx warned, for a warning is an error here.
     """
     root = Path(root).absolute()
     if data_root:
@@ -69,9 +69,8 @@ def build_book(
             *_listing(data_root),
         ]
     )
-    notebooks = []
+    notebooks, due, keys = [], {}, {}
     for source, given in plan:
-        begin = time.monotonic()
         notebook = build / "executed" / f"{source.stem}.ipynb"
         key_file, key = (
             notebook.with_suffix(".key"),
@@ -81,10 +80,11 @@ def build_book(
             report(f"{source.stem:<24} unchanged")
         else:
             key_file.unlink(missing_ok=True)
-            execute_chapter(source, notebook, given, root=root)
-            write_whole(key_file, key)
-            report(f"{source.stem:<24} {time.monotonic() - begin:6.1f} s")
+            due[source.stem], keys[source.stem] = (source, notebook, given), (key_file, key)
         notebooks.append(notebook)
+    for name, seconds in execute_chapters(due, root):
+        write_whole(*keys[name])
+        report(f"{name:<24} {seconds:6.1f} s")
 
     begin = time.monotonic()
     staged = stage(root, notebooks)

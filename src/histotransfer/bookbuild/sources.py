@@ -1,5 +1,6 @@
 """Chapters as they are written: py:percent files, the notebooks paired with them, and the order of the book."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,9 @@ LANGUAGE = {
     "name": "python",
     "pygments_lexer": "ipython3",
 }
+
+# What a chapter says in its opening cell that it needs: knowledge, and chapters before it.
+NEEDS = re.compile(r"\*\*Needs\*\* ([\s\S]+?)(?:\n\n|$)")
 
 # A notebook that was opened alone, as on Colab, needs the module and the records beside it.
 SETUP = """\
@@ -53,6 +57,12 @@ def read_source(source: Path) -> NotebookNode:
             cells.append(make(cell.source, metadata=metadata))
         cells[-1]["id"] = f"cell-{number:02d}"
     return nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": KERNEL, "language_info": LANGUAGE})
+
+
+def prerequisites(source: Path) -> set[str]:
+    """The chapters (`04_transfer`) that a chapter says it needs."""
+    needs = NEEDS.search(read_source(source).cells[0].source)
+    return set(re.findall(r"\{doc\}`(?:[^`<]*<)?(\d\d_\w+)>?`", needs[1])) if needs else set()
 
 
 def pair_text(source: Path) -> str:
