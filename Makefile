@@ -29,7 +29,7 @@ book: venv
 	$(BIN)/histotransfer book build --profile $(PROFILE) --data "$(DATA)"
 
 test: venv
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadscope
 
 # What the browser tests need: a Chromium, and the rules of accessibility that axe-core checks.
 browser: venv
@@ -37,7 +37,7 @@ browser: venv
 	npm install --prefix $(VENV)/axe --no-save --no-audit --no-fund --ignore-scripts axe-core@4.14.1
 
 test-slow: venv
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadgroup
 
 lint: venv
 	$(BIN)/ruff check .

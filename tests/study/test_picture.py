@@ -129,7 +129,7 @@ def test_the_remark_on_the_recipe_has_its_difference_within_folds(study):
 def test_the_remark_on_the_recipe_has_its_difference_from_the_better_tuned_probe(study):
     runs = {"probe": study.pooled("wide-probe", "wide-probe"), "final": study.pooled("final", "final")}
     table = with_intervals(runs).query("magnification == 'mean' and metric == 'auroc'").set_index("run")["value"]
-    assert f"wider choice of C: AUROC {table['final'] - table['probe']:.2f} [" in recipe(study)
+    assert f"regularised more freely: AUROC {table['final'] - table['probe']:.2f} [" in recipe(study)
 
 
 def test_the_summary_shows_what_there_is(study, tmp_path):

@@ -98,8 +98,8 @@ def recipe(study: Study) -> str:
         " regression, colours as scanned, mean over 40x, 100x and 200x:"
         f" {_minus_probe(study, 'final', 'final', ('auroc', 'accuracy', 'log_loss'))}. Within"
         f" folds AUROC differs by {_minus_probe_within_folds(study)}; of patients that had no part in the choice by"
-        f" {_minus_probe_within_folds(study, study.rehearsed())}. Minus a regression that was offered a wider choice of"
-        f" C: {_minus_probe(study, 'final', 'final', probe=('wide-probe', 'wide-probe'))}. Chapter"
+        f" {_minus_probe_within_folds(study, study.rehearsed())}. Minus a regression that could be regularised more"
+        f" freely: {_minus_probe(study, 'final', 'final', probe=('wide-probe', 'wide-probe'))}. Chapter"
         " {doc}`../notebooks/10_strategies` says how it was chosen; a network trained by it is what `histotransfer"
         " predict` uses.\n"
     )
