@@ -158,7 +158,8 @@ formatted(inside, columns, smallest="auroc_within_folds")
 # A paper usually reports one training run. What each seed alone would have given: accuracy for C1, else the difference.
 
 # %% mystnb={"figure": {"name": "tab-verdict-seeds", "caption": "What each seed alone would have given."}}
-study.by_seed([*PRIMARY, *EXPLORATORY]).round(3).fillna("–")
+alone = study.by_seed([*PRIMARY, *EXPLORATORY])
+alone.map(lambda value: "–" if pd.isna(value) else f"{value:.3f}")
 
 # %% [markdown]
 # For C1 the three are averaged, and their mean may do better than any of them. A seed changes folds, initialisation and order at once.

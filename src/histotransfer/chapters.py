@@ -9,8 +9,8 @@ from histotransfer.config import ChapterParameters, LadderConfig, ProfileName, l
 from histotransfer.datasets.roots import resolve_root
 from histotransfer.figures import use_style
 
-# On two cores the ladder of `lite` takes about 20 minutes at the profile's 224 pixels, and half of that at these.
-LIVE_PIXELS = 160
+# On two cores the ladder of `lite` takes about 20 minutes at the profile's 224 pixels, and a third of that at these.
+LIVE_PIXELS = 128
 
 
 def begin(**parameters: Any) -> Path:

@@ -13,6 +13,7 @@ from histotransfer.bookbuild import toc_files
 ROOT = Path(__file__).parent.parent.parent
 SITE = ROOT / "_build" / "html"
 STATIC = ROOT / "book" / "_static"
+GENERATED = ("genindex.html", "py-modindex.html")  # by Sphinx, whose lists of names are tables without a caption
 
 
 def test_every_page_of_prose_is_in_the_table_of_contents():
@@ -135,7 +136,7 @@ def test_the_site_loads_nothing_from_elsewhere_and_its_links_resolve():
             trouble.append(f"{name}: {page.without_alt} pictures without alt text")
         if page.warnings:
             trouble.append(f"{name}: {page.warnings} cells printed a warning")
-        if page.tables != page.captions:
+        if page.tables != page.captions and name.parts[0] not in GENERATED:
             trouble.append(f"{name}: {page.tables} tables and {page.captions} captions of tables")
         trouble += [f"{name} loads {url}" for url in page.loads if re.match(r"(https?:)?//", url)]
         for url in (*page.loads, *page.links):
