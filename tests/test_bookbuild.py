@@ -374,6 +374,20 @@ def test_only_what_the_book_needs_is_staged(made_book):
     assert not list(staged.rglob("STRAY.md"))
 
 
+def test_the_card_of_the_network_that_ships_is_staged_with_captions(made_book):
+    assert not (stage(made_book, []) / "book/_generated").exists()
+    (made_book / "results/models").mkdir(parents=True)
+    tables = "## Metrics\n\nOf it.\n\n| a |\n| --- |\n| 1 |\n\n## Abroad\n\n| b |\n| --- |\n| 2 |\n"
+    card = f"# Card\n\n## Data\n\n- none\n\n{tables}"
+    (made_book / "results/models/final.safetensors.md").write_text(card)
+    staged = (stage(made_book, []) / "book/_generated/model.md").read_text()
+    assert "## Data\n\n- none\n\n## Metrics\n\nOf it.\n\n:::{table} Metrics.\n:name: tab-model-1\n\n| a |" in staged
+    assert (
+        "| 1 |\n\n:::\n\n## Abroad\n\n:::{table} Abroad.\n:name: tab-model-2\n\n| b |\n| --- |\n| 2 |\n\n:::\n"
+        in staged
+    )
+
+
 def test_markup_of_the_theme_is_repaired_and_nothing_else():
     html = """<script src="../_static/scripts/fontawesome.js?digest=1"></script><script src="../_static/a.js"></script>
 <button class="btn search-button-field" title="Search" aria-label="Search">Search <kbd>K</kbd></button>

@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import count
 from pathlib import Path
 
 import yaml
@@ -22,6 +23,8 @@ from histotransfer.config import ChapterParameters
 from histotransfer.errors import HistotransferError
 from histotransfer.study.picture import write_summary
 from histotransfer.study.verdicts import Study
+
+SHIPPED_CARD = "results/models/final.safetensors.md"
 
 
 def build_book(
@@ -122,12 +125,25 @@ def stage(root: Path, notebooks: Iterable[Path]) -> Path:
         shutil.copyfile(root / name, staged / name)
     if (root / "study").is_dir():
         write_summary(Study(root / "study", root / "results"), staged / "book" / "_generated")
+    if (card := root / SHIPPED_CARD).is_file():
+        write_whole(staged / "book" / "_generated" / "model.md", _with_captions(card.read_text(encoding="utf-8")))
     config = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))
     write_whole(staged / "_config.yml", yaml.safe_dump(_with_repository(config), allow_unicode=True))
     for notebook in notebooks:
         (staged / "notebooks").mkdir(exist_ok=True)
         shutil.copyfile(notebook, staged / "notebooks" / notebook.name)
     return staged
+
+
+def _with_captions(card: str) -> str:
+    """A model card for the book, where a table has a name and a caption: the heading of its section."""
+    numbers = count(1)
+
+    def captioned(found: re.Match) -> str:
+        heading, text, table = found.groups()
+        return f"{heading}{text}:::{{table}} {heading[3:-1]}.\n:name: tab-model-{next(numbers)}\n\n{table}\n:::\n"
+
+    return re.sub(r"^(## .+\n)((?:(?!## |\|).*\n)*)((?:\|.*\n)+)", captioned, card, flags=re.M)
 
 
 def _with_repository(config: dict) -> dict:
