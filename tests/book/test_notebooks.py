@@ -30,12 +30,15 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e9)
 pytestmark = pytest.mark.slow
 
 
-def with_those_it_goes_on_from(source):
-    """Chapter 05 reads what 04 has trained: not while that trains it again."""
-    return pytest.param(source, marks=pytest.mark.xdist_group("ladder")) if source.stem[:2] in ("04", "05") else source
+# Chapter 05 reads what 04 has trained: not while that trains it again.
+TOGETHER = pytest.mark.xdist_group("ladder")
+CHAPTERS = [
+    pytest.param(source, marks=TOGETHER if source.stem[:2] in ("04", "05") else (), id=source.stem)
+    for source in chapter_sources(ROOT)
+]
 
 
-@pytest.mark.parametrize("source", map(with_those_it_goes_on_from, chapter_sources(ROOT)), ids=lambda path: path.stem)
+@pytest.mark.parametrize("source", CHAPTERS)
 def test_a_second_run_of_a_chapter_is_byte_identical_and_stays_small(source, tmp_path):
     first = EXECUTED / f"{source.stem}.ipynb"
     if not first.is_file() or first.stat().st_mtime < source.stat().st_mtime:
