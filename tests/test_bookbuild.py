@@ -487,7 +487,7 @@ def test_a_table_that_a_cell_puts_out_is_numbered_as_one(tmp_path):
     assert tables == ["tab-one", "tab-two"]
     head, _, body = page.partition('id="tab-two">')[2].partition("</figcaption>")
     assert '<span class="caption-number">Table 2 </span>' in head and "About <em>tab-two</em>." in head
-    assert body.lstrip().startswith('<div class="output text_html"><table')
+    assert body.lstrip().startswith('<div class="pst-scrollable-table-container"> <div class="output text_html"><table')
 
 
 @pytest.mark.parametrize("url", ["", REPOSITORY])

@@ -50,7 +50,7 @@ def _begin_table(writer: Any, node: OutputTable) -> None:
 
 
 def _end_table(writer: Any, node: OutputTable) -> None:
-    writer.body.append("</figure>\n")
+    writer.body.append("</div></figure>\n")
 
 
 def _begin_caption(writer: Any, node: OutputCaption) -> None:
@@ -62,4 +62,5 @@ def _begin_caption(writer: Any, node: OutputCaption) -> None:
 def _end_caption(writer: Any, node: OutputCaption) -> None:
     writer.body.append("</span>")
     writer.add_permalink_ref(node.parent, "Link to this table")
-    writer.body.append("</p></figcaption>\n")
+    # What is below the caption scrolls where it is too wide; the theme lets the keyboard scroll what is of this class.
+    writer.body.append('</p></figcaption>\n<div class="pst-scrollable-table-container">\n')
