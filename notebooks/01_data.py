@@ -164,7 +164,7 @@ pd.crosstab(split["split"], split["label"], margins=True)
 # %% [markdown]
 # The audit counts what any two parts share: slide ids, base numbers, and images that are the same byte for byte.
 
-# %% mystnb={"figure": {"name": "tab-data-audit", "caption": "What any two parts of that split share: nothing."}}
+# %% mystnb={"figure": {"name": "tab-data-audit", "caption": "What any two parts of that split share."}}
 hashes = content_hashes(table)
 pd.DataFrame(audit(split, hashes)).T.rename(columns=called)
 

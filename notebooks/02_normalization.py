@@ -396,7 +396,7 @@ margin = cross_val_predict(
     by_colour, means_lab, truth, cv=5, method="decision_function"
 )
 
-# %% mystnb={"figure": {"name": "tab-colour-colour-alone", "caption": "Real tissue: a regression on the mean colour of each patient, out of fold, with 95 % intervals."}}
+# %% mystnb={"figure": {"name": "tab-colour-alone", "caption": "Real tissue: a regression on the mean colour of each patient, out of fold, with 95 % intervals."}}
 from histotransfer.evaluation.intervals import intervals
 
 ids = dict.fromkeys(("image", "patient", "group"), patients.index)

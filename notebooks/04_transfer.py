@@ -34,7 +34,7 @@ config = live_config(profile, chosen)
 # The paper climbs two rungs after ImageNet: LC25000 (lung, three classes), then BreakHis (breast, two classes). It does
 # not state which layers are frozen when; the stages here are ours. On phantom tissue they are short; the study's primary experiment has 4
 # epochs of the head, 4 with block 4 and 3 with block 3 on each rung. Rendered on real tissue (`profile="lite"`), this chapter and the
-# two after it train with pictures of 128 pixels in place of the profile's 224, so that two cores need minutes for each of them:
+# two after it train with pictures of 128 pixels in place of the profile's 224, which cost this chapter alone about 20 minutes of two cores:
 
 # %% mystnb={"figure": {"name": "tab-transfer-schedule", "caption": "Epochs of each stage on the two rungs that this page climbs."}}
 import pandas as pd

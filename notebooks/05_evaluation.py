@@ -75,7 +75,7 @@ formatted(table, ["accuracy", "balanced_accuracy", "auroc"])
 #
 # The threshold is 0.5, fixed beforehand.
 
-# %% mystnb={"figure": {"name": "tab-evaluation-live-metrics", "caption": "The same runs by other metrics, all test images together; of the last three, lower is better."}}
+# %% mystnb={"figure": {"name": "tab-evaluation-live-metrics", "caption": "The same runs by other metrics, all test images together; of log-loss, Brier score and calibration error, lower is better."}}
 sheet = ["sensitivity", "specificity", "recognition_rate"]
 sheet += ["average_precision", "f1", "matthews_correlation"]
 sheet += ["log_loss", "brier", "calibration_error"]

@@ -99,7 +99,7 @@ converged.reindex(columns=shown).round(2)
 # The three failures (chapter {doc}`05_evaluation`) in these runs: in how many of an arm's runs the detectors find overfitting, or
 # negative transfer against `scratch`; and, in the last column, against how many of them the run from scratch is slow:
 
-# %% mystnb={"figure": {"name": "tab-verdict-failures", "caption": "Runs of each arm in which a detector finds its failure."}}
+# %% mystnb={"figure": {"name": "tab-verdict-failures", "caption": "How many runs of each arm show overfitting or negative transfer, and against how many the run from scratch is slow."}}
 from histotransfer.study.failures import signatures_by_arm
 
 starts = ["scratch", "scratch-se", "imagenet", "lung-only", "whole"]
