@@ -28,6 +28,9 @@ book: venv
 	$(BIN)/histotransfer weights fetch
 	$(BIN)/histotransfer book build --profile $(PROFILE) --data "$(DATA)"
 
+# Two processes of tests: with threads besides they would fight for cores.
+test test-slow: export OMP_NUM_THREADS ?= 1
+
 test: venv
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadscope
 

@@ -23,6 +23,8 @@ device = "cpu"
 weights = ""
 
 # %%
+import pandas as pd
+
 from histotransfer.chapters import begin
 from histotransfer.config import ladder_config
 
@@ -39,24 +41,23 @@ root = begin(profile=profile, data_root=data_root, **chosen)
 # The first three names are methods, explained below; `by-slide` pools the {term}`tiles <tile>` of a {term}`slide`.
 
 # %% mystnb={"figure": {"name": "tab-colour-worth", "caption": "Real tissue: a frozen probe after each way to normalise, minus the same probe without; mean over 40x, 100x and 200x, paired and clustered by patient."}}
-import pandas as pd
-
 from histotransfer.study.normalisation import RUNS
 from histotransfer.study.tables import formatted, gap, read_experiment
 
+metrics = ["auroc", "accuracy"]
 real = read_experiment("results/normalisation", RUNS)
 
 
 def gaps_to_none(runs):
-    found = [
-        gap(runs["none"], runs[name]).assign(run=name) for name in RUNS[1:]
-    ]
+    found = []
+    for name in RUNS[1:]:
+        table = gap(runs["none"], runs[name], metrics=metrics)
+        found.append(table.assign(run=name))
     return pd.concat(found).query("magnification != '400'")
 
 
 real_gaps = gaps_to_none(real)
-summary = real_gaps[real_gaps["magnification"] == "mean"]
-formatted(summary, ["auroc", "accuracy"])
+formatted(real_gaps[real_gaps["magnification"] == "mean"], metrics)
 
 # %% [markdown]
 # ## Optical density
@@ -347,7 +348,7 @@ def means(runs):
     return table[table["magnification"] == "mean"]
 
 
-formatted(means(live), ["auroc", "accuracy"])
+formatted(means(live), metrics)
 
 # %% mystnb={"figure": {"name": "fig-phantom-probe", "caption": "Phantom tissue: AUROC of a frozen probe, split by patient, after each way to normalise minus AUROC without, with patient-clustered 95 % intervals of the paired difference."}, "image": {"alt": "Dots with intervals around a vertical line at zero, one colour a way to normalise, at each magnification."}}
 from histotransfer.figures import forest
@@ -366,7 +367,7 @@ figure = forest(gaps_to_none(live), "auroc")
 # nothing; they are left out.
 
 # %% mystnb={"figure": {"name": "tab-colour-real-probe", "caption": "Real tissue: a frozen probe after each way to normalise, out of fold, mean over 40x, 100x and 200x."}}
-formatted(means(real), ["auroc", "accuracy"])
+formatted(means(real), metrics)
 
 # %% mystnb={"figure": {"name": "fig-real-probe", "caption": "Real tissue: AUROC of a frozen probe, split by patient, after each way to normalise minus AUROC without, with patient-clustered 95 % intervals of the paired difference."}, "image": {"alt": "Dots with intervals around a vertical line at zero, one colour a way to normalise, at each magnification."}}
 figure = forest(real_gaps, "auroc")

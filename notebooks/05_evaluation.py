@@ -154,8 +154,9 @@ figure = figures.reliability_diagram({
 # %% mystnb={"figure": {"name": "tab-evaluation-live-gap", "caption": "The ladder of this page minus the frozen probe, paired by patient."}}
 from histotransfer.study.tables import gap
 
-difference = gap(runs["frozen-probe"], runs["ladder"])
-formatted(difference, ["accuracy", "auroc"], smallest="auroc")
+metrics = ["accuracy", "auroc"]
+difference = gap(runs["frozen-probe"], runs["ladder"], metrics=metrics)
+formatted(difference, metrics, smallest="auroc")
 
 # %% [markdown]
 # With a handful of patients even such intervals hold the truth clearly less often than they say: read these as an exercise.
@@ -332,7 +333,6 @@ figure = figures.forest(ranked, "auroc")
 
 # %% mystnb={"figure": {"name": "tab-evaluation-real-gap", "caption": "Real tissue: the network minus the frozen probe, paired by patient: folds pooled, and AUROC within folds."}}
 pair = real["frozen-probe"], real["se-lung"]
-metrics = ["accuracy", "auroc"]
 real_gap = with_coverage(gap(*pair, metrics=metrics))
 inside_gap = gap_within_folds(
     [(runs_of["se-lung"], runs_of["frozen-probe"])],

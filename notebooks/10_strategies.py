@@ -282,8 +282,8 @@ formatted(gap_within_folds([kept], name), ways[1:])
 # {doc}`11_external`.
 #
 # `histotransfer predict` uses, when it is given no other, a network trained by this recipe on **all** patients
-# (`histotransfer study ship`; its model card lies beside it in `results/models`). Nobody is left to test that network on: the
-# numbers above are those of its recipe.
+# (`histotransfer study ship`; {doc}`its model card </book/model>`). Nobody is left to test that network on: the numbers above are
+# those of its recipe.
 
 # %% [markdown]
 # ## Check yourself

@@ -5,7 +5,7 @@
 #
 # - say of each claim of the paper what was run, what came out, and what the rule makes of it;
 # - tell "undecided" from "refuted", and say what this design could have shown;
-# - repeat any line with the command that stands in it.
+# - repeat any line from the plan that stands in it.
 #
 # **Takes** about 13 minutes to read, 1 to run (phantom tissue, two cores), 50 for the exercises.
 # **Needs** chapter {doc}`Evaluation <05_evaluation>`, and the rules in {doc}`/book/claims`.
@@ -115,10 +115,14 @@ signatures_by_arm(histories, control="scratch")
 # `smallest` is the smallest true difference that this design would have shown to be none of chance, with a power of 0.8; for C1 it is
 # the distance of the true accuracy from 0.84, and one that no accuracy can reach says that nothing could have been shown. Where it is
 # larger than what the paper claims, "undecided" speaks of the design, not of the method. For C4 it counts from 0, as `p` does, while
-# the verdict counts from 0.02.
+# the verdict counts from 0.02. `plan` is the file that makes the record once more:
+#
+# ```sh
+# histotransfer study run PLAN --data DIR
+# ```
 
 # %% mystnb={"figure": {"name": "tab-verdict-how", "caption": "What each claim was judged by, what could have been seen, and how to repeat it."}}
-table[["claim", "metric", "smallest", "command", "record"]]
+table[["claim", "metric", "smallest", "plan", "record"]]
 
 # %% mystnb={"figure": {"name": "fig-verdict-differences", "caption": "The claims of a difference: mean differences with 95 % intervals, paired and clustered by patient; the line is no difference."}}
 from histotransfer import figures

@@ -160,8 +160,8 @@ figure = forest(scores, "auroc")
 # %% mystnb={"figure": {"name": "tab-own-gap", "caption": "The ladder minus the frozen probe on the same images, paired by patient."}}
 from histotransfer.study.tables import gap
 
-difference = gap(runs["frozen-probe"], runs["ladder"])
-found = difference[difference["metric"].isin(["accuracy", "auroc"])]
+metrics = ["accuracy", "auroc"]
+found = gap(runs["frozen-probe"], runs["ladder"], metrics=metrics)
 shown = ["metric", "value", "low", "high", "smallest"]
 found.set_index("magnification")[[*shown, "images", "patients"]].round(2)
 

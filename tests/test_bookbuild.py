@@ -176,6 +176,15 @@ def test_nothing_of_the_run_but_its_outputs_is_kept(executed):
     assert streams["stdout"].splitlines() == ["to stdout", sys.executable]
 
 
+@pytest.mark.parametrize(("given", "threads"), [(None, "1"), ("3", "3")])
+def test_a_chapter_runs_on_one_thread_unless_more_are_given(write_chapter, tmp_path, monkeypatch, given, threads):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if given:
+        monkeypatch.setenv("OMP_NUM_THREADS", given)
+    execute_chapter(write_chapter('# %%\nimport os\n\nprint(os.environ["OMP_NUM_THREADS"])\n'), tmp_path / "out.ipynb")
+    assert nbformat.read(tmp_path / "out.ipynb", as_version=4).cells[0].outputs[0].text.strip() == threads
+
+
 def test_an_alt_text_that_comes_with_a_picture_is_the_pages(write_chapter):
     source = write_chapter()
     ran = read_source(source)

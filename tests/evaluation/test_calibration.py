@@ -97,6 +97,14 @@ def test_the_threshold_stays_where_it_is_as_good_as_any(make_predictions):
     assert best_threshold(right) == 0.5
 
 
+@pytest.mark.parametrize("shift", [-9, 9])
+def test_every_score_may_lie_on_one_side_of_a_half(make_predictions, shift):
+    table = make_predictions(patients=20).assign(logit_benign=0.0)
+    table["logit_malignant"] = np.where(table["truth"] == "malignant", 1.0, -1.0) + shift
+    found = best_threshold(table)
+    assert ((scores(table) >= found) == (table["truth"] == "malignant")).all()
+
+
 def test_a_model_that_was_made_too_sure_gets_its_temperature_back(make_predictions):
     generator = np.random.default_rng(0)
     table = make_predictions(patients=400)

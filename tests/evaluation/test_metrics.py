@@ -120,6 +120,16 @@ def test_image_metrics_are_scikit_learns(rows):
     )
 
 
+WHOLE = image_metrics(BY_HAND) | patient_metrics(BY_HAND)
+
+
+@given(st.sets(st.sampled_from([*WHOLE])))
+@settings(max_examples=25)
+def test_wanted_metrics_are_those_of_all(wanted):
+    some = image_metrics(BY_HAND, wanted) | patient_metrics(BY_HAND, wanted)
+    assert some == {metric: value for metric, value in WHOLE.items() if metric in wanted}
+
+
 def ece(truth, chance):
     observed, mean = calibration_curve(truth, chance, n_bins=BINS)
     sizes = np.bincount(np.ceil(chance * BINS).astype(int).clip(1) - 1, minlength=BINS)

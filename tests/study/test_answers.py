@@ -45,7 +45,7 @@ def test_a_row_says_what_the_records_say(results):
     assert row["result"].endswith(f"p = {found.loc['C2', 'p_holm']:.2g} after Holm")
     assert row["verdict"] == found.loc["C2", "verdict"] == "supported here"
     assert (row["n"], row["record"]) == ("120 images, 10 + 10 patients", "results/primary")
-    assert row["command"] == "histotransfer study run study/primary.toml --data DIR"
+    assert row["plan"] == "study/primary.toml"
     assert len(table.loc[["C1"]]) == 4 and set(table.loc["C1", "n"]) == {"40 images, 10 + 10 patients"}
     assert "magnitude" in table.loc["C4b", "verdict"]
     assert table.loc["C4b", "compared"] == "se-lung minus plain, at least 0.02"

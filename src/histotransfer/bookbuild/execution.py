@@ -42,12 +42,15 @@ class _ThisInterpreter(AsyncKernelManager):
 
     @property
     def kernel_spec(self) -> KernelSpec:
-        # Without the argument the debugger warns at every start.
-        spec = get_kernel_dict(python_arguments=["-Xfrozen_modules=off"])
+        # Without the first argument the debugger warns at every start; without the second a kernel that is shut down
+        # complains, now and then, of the interrupt that comes before it. What a cell raises is in the notebook.
+        spec = get_kernel_dict(["--log-level=CRITICAL"], ["-Xfrozen_modules=off"])
         # Progress bars carry timings and some figures a date: neither belongs on a page, nor does tqdm's
         # complaint that it finds no widgets for a bar it does not draw.
-        # OpenMP's idle threads would spin, at the cost of every other program and of the chapter beside it.
+        # OpenMP's idle threads would spin, at the cost of every other program and of the chapter beside it. One thread
+        # does not fight with that chapter for cores, and prints the same last digits whatever their number.
         environment = {
+            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
             "OMP_WAIT_POLICY": "passive",
             "PYTHONHASHSEED": "0",
             "SOURCE_DATE_EPOCH": "0",

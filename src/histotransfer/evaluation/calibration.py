@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import minimize_scalar
 from scipy.special import expit, logit
-from sklearn.metrics import balanced_accuracy_score, log_loss
+from sklearn.metrics import log_loss, roc_curve
 
 from histotransfer.errors import HistotransferError
 from histotransfer.evaluation.clusters import scored
@@ -77,7 +77,8 @@ def best_threshold(predictions: pd.DataFrame) -> float:
     score = scores(predictions)
     distinct = np.unique(score)
     candidates = np.append((distinct[1:] + distinct[:-1]) / 2, THRESHOLD)
-    accuracy = np.array([balanced_accuracy_score(target, score >= threshold) for threshold in candidates])
+    false, hit, _ = roc_curve(target, score, drop_intermediate=False)  # from the highest score down, nobody first
+    accuracy = ((hit + 1 - false) / 2)[::-1][np.searchsorted(distinct, candidates)]
     best = candidates[accuracy >= accuracy.max() - ROUNDING]
     return float(best[np.abs(best - THRESHOLD).argmin()])
 

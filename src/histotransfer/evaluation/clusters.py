@@ -18,6 +18,7 @@ import pandas as pd
 from histotransfer.evaluation.metrics import (
     BINS,
     DECIMALS,
+    PATIENT,
     bin_of,
     class_names,
     most_probable,
@@ -25,7 +26,7 @@ from histotransfer.evaluation.metrics import (
     probabilities,
 )
 
-PATIENT_LEVEL = ("patient_", "recognition_")
+PATIENT_LEVEL = (PATIENT, "recognition_")
 BLOCK = 4_000_000  # numbers held at once while average precision is computed
 
 

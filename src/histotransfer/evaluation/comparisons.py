@@ -48,7 +48,7 @@ def permutation_test(pairs: Pairs, metric: str, by: str | None = None, *, seed: 
         HistotransferError: as `pooling.aligned`; a metric that is not defined for these tables.
     """
     tables = aligned([table for pair in pairs for table in pair])
-    if any(all_metrics(table, by).get(metric) is None for table in tables):
+    if any(all_metrics(table, by, [metric]).get(metric) is None for table in tables):
         raise HistotransferError(f"permutation test: {metric} is not defined for these images")
     patients = tables[0]["group"].unique()
     exact = 2 ** len(patients) <= PERMUTATIONS

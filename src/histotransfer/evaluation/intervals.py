@@ -89,7 +89,7 @@ def differences(
         HistotransferError: as `pooling.aligned`.
     """
     tables = aligned([table for pair in pairs for table in pair])
-    values, arms = [all_metrics(table, by) for table in tables], [scored(table, by) for table in tables]
+    values, arms = [all_metrics(table, by, metrics) for table in tables], [scored(table, by) for table in tables]
     gaps = mean_gaps([(values[i], values[i + 1]) for i in range(0, len(values), 2)])
     if metrics is not None:
         gaps = {metric: gaps[metric] for metric in metrics}
@@ -123,9 +123,9 @@ def mean_gaps(pairs: Sequence[tuple[Metrics, Metrics]]) -> Metrics:
     return found
 
 
-def all_metrics(predictions: pd.DataFrame, by: str | None = None) -> Metrics:
-    """Every metric at image and patient level; `by` as in `metrics.averaged`."""
-    return averaged(lambda rows: image_metrics(rows) | patient_metrics(rows), predictions, by)
+def all_metrics(predictions: pd.DataFrame, by: str | None = None, wanted: Collection[str] | None = None) -> Metrics:
+    """Every metric at image and patient level, or those `wanted`; `by` as in `metrics.averaged`."""
+    return averaged(lambda rows: image_metrics(rows, wanted) | patient_metrics(rows, wanted), predictions, by)
 
 
 def limits_of(values: Metrics, arm: Redrawable, level: float = LEVEL) -> pd.DataFrame:

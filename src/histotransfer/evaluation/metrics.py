@@ -6,7 +6,8 @@ is missing) is None, never 0 or 0.5.
 Two classes have every metric; more have accuracy, balanced accuracy, log-loss, recognition rate and patient accuracy.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -29,6 +30,7 @@ THRESHOLD = 0.5  # fixed beforehand: anything tuned on one to three benign valid
 ALL, MEAN = "all", "mean"
 MEAN_OVER = (40, 100, 200)  # 400x is for testing only
 BINS = 10
+PATIENT = "patient_"  # begins the name of a metric of patients
 DECIMALS = 12  # of patients' mean probabilities
 
 Metrics = dict[str, float | None]
@@ -88,11 +90,15 @@ def predicted(predictions: pd.DataFrame) -> np.ndarray:
     return np.array(names)[most_probable(probabilities(predictions), names, positive_class(predictions))]
 
 
-def image_metrics(predictions: pd.DataFrame) -> Metrics:
+def image_metrics(predictions: pd.DataFrame, wanted: Collection[str] | None = None) -> Metrics:
     """Accuracy, balanced accuracy and log-loss (nats); of two classes all the metrics that the field reports.
 
     Sensitivity is the recall of the positive class, specificity that of the other. Sensitivity, specificity and F1 need
     their own class; balanced accuracy, AUROC, average precision and Matthews correlation need every class.
+
+    Args:
+        predictions: one row an image.
+        wanted: leave out what is not among these; None: all of them.
 
     Raises:
         HistotransferError: no image, or a logit that is not finite.
@@ -100,44 +106,54 @@ def image_metrics(predictions: pd.DataFrame) -> Metrics:
     names, truth = class_names(predictions), predictions["truth"]
     guess, present = predicted(predictions), set(truth)
     whole = present == set(names)
-    recalls = recall_score(truth, guess, labels=names, average=None, zero_division=np.nan)
     columns = np.argsort(names)  # scikit-learn wants them sorted
-    metrics: Metrics = {
-        "accuracy": float(accuracy_score(truth, guess)),
-        "balanced_accuracy": float(np.mean(recalls)) if whole else None,
-        "log_loss": float(log_loss(truth, probabilities(predictions)[:, columns], labels=sorted(names))),
+    recalls = cache(lambda: recall_score(truth, guess, labels=names, average=None, zero_division=np.nan))
+    metrics: dict[str, tuple[bool, Callable[[], float]]] = {
+        "accuracy": (True, lambda: accuracy_score(truth, guess)),
+        "balanced_accuracy": (whole, lambda: np.mean(recalls())),
+        "log_loss": (True, lambda: log_loss(truth, probabilities(predictions)[:, columns], labels=sorted(names))),
     }
     if (positive := positive_class(predictions)) is not None:
-        recall = {name: float(value) if name in present else None for name, value in zip(names, recalls, strict=True)}
+        at, there = names.index(positive), positive in present
         target, score = (truth == positive).to_numpy(), scores(predictions)
         metrics |= {
-            "auroc": float(roc_auc_score(target, score)) if whole else None,
-            "average_precision": float(average_precision_score(target, score)) if whole else None,
-            "sensitivity": recall.pop(positive),
-            "specificity": recall.popitem()[1],
-            "f1": float(f1_score(target, guess == positive)) if positive in present else None,
-            "matthews_correlation": float(matthews_corrcoef(target, guess == positive)) if whole else None,
-            "brier": float(brier_score_loss(target, score, labels=[False, True])),
-            "calibration_error": calibration_error(target, score),
+            "auroc": (whole, lambda: roc_auc_score(target, score)),
+            "average_precision": (whole, lambda: average_precision_score(target, score)),
+            "sensitivity": (there, lambda: recalls()[at]),
+            "specificity": (names[1 - at] in present, lambda: recalls()[1 - at]),
+            "f1": (there, lambda: f1_score(target, guess == positive)),
+            "matthews_correlation": (whole, lambda: matthews_corrcoef(target, guess == positive)),
+            "brier": (True, lambda: brier_score_loss(target, score, labels=[False, True])),
+            "calibration_error": (True, lambda: calibration_error(target, score)),
         }
-    return metrics
+    return {
+        metric: float(compute()) if defined else None
+        for metric, (defined, compute) in metrics.items()
+        if wanted is None or metric in wanted
+    }
 
 
-def patient_metrics(predictions: pd.DataFrame) -> Metrics:
+def patient_metrics(predictions: pd.DataFrame, wanted: Collection[str] | None = None) -> Metrics:
     """Recognition rate; accuracy and, of two classes, AUROC of the patients, each by the mean of its probabilities.
 
     Recognition rate: the share of images that are right, per slide id as published, averaged over these (Spanhol et al.
     2016, equations 1 and 2, call it a patient). A patient with images of two classes stands once in each for the
     other two.
 
+    Args:
+        predictions: one row an image.
+        wanted: as for `image_metrics`.
+
     Raises:
         HistotransferError: as `image_metrics`.
     """
     right = pd.Series(predicted(predictions) == predictions["truth"].to_numpy(), index=predictions.index)
-    whole = image_metrics(patient_table(predictions))
-    return {"recognition_rate": float(right.groupby(predictions["patient"]).mean().mean())} | {
-        f"patient_{metric}": whole[metric] for metric in ("accuracy", "auroc") if metric in whole
-    }
+    found = {"recognition_rate": float(right.groupby(predictions["patient"]).mean().mean())}
+    of_patients = [metric for metric in ("accuracy", "auroc") if wanted is None or f"{PATIENT}{metric}" in wanted]
+    if of_patients:
+        whole = image_metrics(patient_table(predictions), of_patients)
+        found |= {f"{PATIENT}{metric}": value for metric, value in whole.items()}
+    return {metric: value for metric, value in found.items() if wanted is None or metric in wanted}
 
 
 def patient_table(predictions: pd.DataFrame) -> pd.DataFrame:

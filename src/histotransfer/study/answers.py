@@ -15,14 +15,14 @@ from histotransfer.study.verdicts import EXPLORATORY, NOT_RUN, PRIMARY, PROPOSED
 
 JUDGED = {"C5": ("imagenet", "whole"), "C6": ("Macenko", "flips and rotations")}  # what the paper does
 GAIN = (0.02, 0.06)  # "2 to 6 points": the magnitude of C4, told beside its verdict
-COLUMNS = ("claim", "compared", "metric", "result", "n", "smallest", "verdict", "command", "record")
+COLUMNS = ("claim", "compared", "metric", "result", "n", "smallest", "verdict", "plan", "record")
 
 
 def answers(study: Study) -> pd.DataFrame:
     """One row a claim, or several where a claim has parts: index `id`, columns `COLUMNS`.
 
     `smallest` is the smallest true difference, for C1 distance from its threshold, that the design would have shown
-    with a power of 0.8.
+    with a power of 0.8; `plan` is the file that `histotransfer study run` makes the `record` from.
     """
     rows = [*_accuracy(study), *_differences(study), *_convergence(study), *_overfitting(study), _size()]
     table = pd.DataFrame(rows).set_index("id").sort_index(kind="stable")
@@ -90,7 +90,7 @@ def _size() -> dict:
         "metric": "arithmetic",
         "result": f"{stated:.1f} MB, not {STATED_MB}",
         "verdict": f"{CONTRADICTED}, as one float32 network",
-        "command": "none",
+        "plan": "none",
         "record": "the chapter on SE-DenseNet",
     }
 
@@ -101,7 +101,7 @@ def _row(claim: str, study: Study, experiment: str, row: pd.Series) -> dict:
         "id": claim,
         "claim": study.claims[claim]["claim"],
         "verdict": row["verdict"],
-        "command": f"histotransfer study run study/{experiment}.toml --data DIR",
+        "plan": f"study/{experiment}.toml",
         "record": f"results/{experiment}",
     }
     if row["verdict"] == NOT_RUN:

@@ -292,14 +292,14 @@ class Study:
                 table = self.predictions("primary", PROPOSED, seeds=(seed,))
                 for magnification, own in table.groupby("magnification"):
                     row = rows.setdefault(f"C1 at {magnification}x", {})
-                    row[f"seed {seed}"] = all_metrics(own)["accuracy"]
+                    row[f"seed {seed}"] = all_metrics(own, wanted=["accuracy"])["accuracy"]
         for comparison in comparisons:
             by = "magnification" if len(comparison.magnifications) > 1 else None
             for seed in read_plan(self.study / f"{comparison.experiment}.toml").seeds:
                 with contextlib.suppress(NotRunYet):
-                    pairs = self.pairs(comparison, (seed,))
-                    gaps = mean_gaps([(all_metrics(one, by), all_metrics(other, by)) for one, other in pairs])
-                    rows.setdefault(comparison.claim, {})[f"seed {seed}"] = gaps[comparison.metric]
+                    pairs, metric = self.pairs(comparison, (seed,)), comparison.metric
+                    values = [tuple(all_metrics(table, by, [metric]) for table in pair) for pair in pairs]
+                    rows.setdefault(comparison.claim, {})[f"seed {seed}"] = mean_gaps(values)[metric]
         return pd.DataFrame.from_dict(rows, orient="index")
 
     def overfitting(self) -> pd.DataFrame:
@@ -431,7 +431,7 @@ class Study:
                 tables[arm] = self.predictions(experiment, arm, part="validation")
         rows = {}
         for arm, table in tables.items():
-            found = all_metrics(table, "magnification")
+            found = all_metrics(table, "magnification", ["auroc", "log_loss"])
             gain = _mean_difference([(table, tables[base])], "auroc")
             rows[arm] = {
                 "changes": ", ".join(f"{name}: {value}" for name, value in arms[arm].items()) or "–",
