@@ -56,7 +56,8 @@ table.drop(columns="path").head()
 from histotransfer.datasets.summary import count_images
 
 called = {"patients": "slide ids", "groups": "base numbers"}
-count_images(table, by="subtype").rename(columns=called)
+counts = count_images(table, by="subtype").rename(columns=called)
+counts.rename(index=lambda name: name.replace("_", " "))
 
 # %% [markdown]
 # ## What the images look like

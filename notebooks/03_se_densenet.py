@@ -132,7 +132,8 @@ layer(features).shape
 # %%
 from histotransfer.models.se import SqueezeExcite
 
-print(getsource(SqueezeExcite.gates), getsource(SqueezeExcite.forward))
+print(getsource(SqueezeExcite.gates))
+print(getsource(SqueezeExcite.forward))
 
 # %%
 gate = SqueezeExcite(channels=256, reduction=16)
@@ -259,13 +260,13 @@ pd.DataFrame({
 # What nets one might think of come to, at 224 pixels and for two classes; the counts of the plain ones are those that
 # their authors published:
 
-# %% mystnb={"figure": {"name": "tab-network-candidates", "caption": "Parameters, megabytes and activations of nets one might think of, beside the paper's."}}
+# %% mystnb={"figure": {"name": "tab-network-candidates", "caption": "Parameters, megabytes, operations and activations of nets one might think of; the paper states 1,068,993 and 84.7 MB."}}
 from histotransfer.models.size import candidates
 
 candidates().round(1)
 
 # %% [markdown]
-# Three readings suggest themselves, one for each part of {numref}`tab-network-candidates` and one that is not in it:
+# Three readings suggest themselves; the nets of the first two are in {numref}`tab-network-candidates`, the third is not:
 #
 # - **84.7 MB are the weights** of a large net: DenseNet-201 with gates comes near, and nearer still with the 1000 classes
 #   that its published head has. Its count is far above the paper's.
@@ -300,11 +301,11 @@ near = nets_near(STATED_PARAMETERS, window=500)
 exact = near[near["parameters"] == STATED_PARAMETERS]
 per_count = near["parameters"].value_counts()
 pd.Series({
-    "settings in the grid": grid_size(),
-    "nets with exactly the paper's count": len(exact),
-    "nets a count, mean over the 1001 counts around it": per_count.mean(),
-    "of these 1001 counts, met by some net": len(per_count),
-}).round(1).to_frame("value")  # fmt: skip
+    "settings in the grid": f"{grid_size():,}",
+    "nets with exactly the paper's count": f"{len(exact)}",
+    "nets a count, mean of 1001 around it": f"{per_count.mean():.1f}",
+    "of these 1001 counts, met by some net": f"{len(per_count)}",
+}).to_frame("value")  # fmt: skip
 
 # %% mystnb={"figure": {"name": "tab-network-exact", "caption": "Some of the nets with exactly the paper's count."}}
 exact.drop(columns="parameters").set_index("block_config").head(6)

@@ -39,7 +39,7 @@ if not (live / "ladder").exists():  # chapter 04 has not been run
 # | name | what it is | why |
 # |---|---|---|
 # | `majority` | always the more frequent training class | accuracy looks good on unequal classes for nothing |
-# | `frozen-probe` | logistic regression on frozen ImageNet DenseNet-121 features; its C chosen inside the training patients | what pre-training gives without any training of the network |
+# | `frozen-probe` | logistic regression on frozen ImageNet DenseNet-121 features; its C (scikit-learn's: the smaller, the more is regularised) chosen inside the training patients | what pre-training gives without any training of the network |
 # | `ladder` | SE-DenseNet, ImageNet → LC25000 → BreakHis | the method |
 #
 # :::
@@ -47,7 +47,7 @@ if not (live / "ladder").exists():  # chapter 04 has not been run
 # All three see the same training patients and are tested on the same images. `mean` is the unweighted mean over 40x, 100x
 # and 200x; `all` pools every image.
 
-# %% mystnb={"figure": {"name": "tab-evaluation-live", "caption": "The ladder of this page and its baselines on the test part of one fold."}}
+# %% mystnb={"figure": {"name": "tab-evaluation-live", "caption": "This page's own data: the ladder and its baselines on the test part of one fold."}}
 from histotransfer.study.tables import (
     formatted,
     read_experiment,
@@ -75,7 +75,7 @@ formatted(table, ["accuracy", "balanced_accuracy", "auroc"])
 #
 # The threshold is 0.5, fixed beforehand.
 
-# %% mystnb={"figure": {"name": "tab-evaluation-live-metrics", "caption": "The same runs by other metrics, all test images together; of log-loss, Brier score and calibration error, lower is better."}}
+# %% mystnb={"figure": {"name": "tab-evaluation-live-metrics", "caption": "This page's own data: the same runs by other metrics, all test images together; of log-loss, Brier score and calibration error, lower is better."}}
 sheet = ["sensitivity", "specificity", "recognition_rate"]
 sheet += ["average_precision", "f1", "matthews_correlation"]
 sheet += ["log_loss", "brier", "calibration_error"]
@@ -108,7 +108,7 @@ methods(ONE, ["accuracy", "auroc"])
 # %% mystnb={"figure": {"name": "tab-evaluation-methods-two", "caption": "The same for differences of two arms."}}
 methods(TWO, ["accuracy", "auroc"])
 
-# %% mystnb={"figure": {"name": "fig-roc", "caption": "ROC curves of this chapter's own run with pointwise 95 % bands; grey: a guess."}}
+# %% mystnb={"figure": {"name": "fig-roc", "caption": "This page's own data: ROC curves with pointwise 95 % bands; grey: a guess."}}
 from histotransfer import figures
 
 tests = {
@@ -118,13 +118,13 @@ tests = {
 }
 figure = figures.roc(tests)
 
-# %% mystnb={"figure": {"name": "fig-precision-recall", "caption": "Precision and recall of the same runs, with pointwise 95 % bands; grey: a guess."}}
+# %% mystnb={"figure": {"name": "fig-precision-recall", "caption": "This page's own data: precision and recall, with pointwise 95 % bands; grey: a guess."}}
 figure = figures.precision_recall(tests)
 
-# %% mystnb={"figure": {"name": "fig-confusion", "caption": "Confusion matrix of the ladder: images, and share of each true class."}}
+# %% mystnb={"figure": {"name": "fig-confusion", "caption": "This page's own data: confusion matrix of the ladder, images, and share of each true class."}}
 figure = figures.confusion(tests["ladder"])
 
-# %% mystnb={"figure": {"name": "fig-patients", "caption": "The same images by patient: dots are images, bars the patient's mean; dashed: the threshold."}}
+# %% mystnb={"figure": {"name": "fig-patients", "caption": "This page's own data, by patient: dots are images, bars the patient's mean; dashed: the threshold."}}
 figure = figures.patients(tests["ladder"])
 
 # %% [markdown]
@@ -136,7 +136,7 @@ figure = figures.patients(tests["ladder"])
 #
 # In {numref}`fig-reliability` the numbers below the dots are images; a bin without an interval holds images of one patient only.
 
-# %% mystnb={"figure": {"name": "fig-reliability", "caption": "Observed share of malignant images in ten bins of predicted probability, with 95 % intervals clustered by patient."}}
+# %% mystnb={"figure": {"name": "fig-reliability", "caption": "This page's own data: observed share of malignant images in ten bins of predicted probability, with 95 % intervals clustered by patient."}}
 from histotransfer.evaluation.calibration import reliability
 
 figure = figures.reliability_diagram({
@@ -151,7 +151,7 @@ figure = figures.reliability_diagram({
 # **expanded percentile** interval). `smallest` is the smallest true difference in AUROC that this design would have shown
 # with a power of 0.8.
 
-# %% mystnb={"figure": {"name": "tab-evaluation-live-gap", "caption": "The ladder of this page minus the frozen probe, paired by patient."}}
+# %% mystnb={"figure": {"name": "tab-evaluation-live-gap", "caption": "This page's own data: the ladder minus the frozen probe, paired by patient."}}
 from histotransfer.study.tables import gap
 
 metrics = ["accuracy", "auroc"]
@@ -214,8 +214,8 @@ figure = figures.means_with_intervals(sanity, label)
 # %% [markdown]
 # ## What the gates do
 #
-# Gates start at exactly 1 and move only where training thawed them. Table, for this chapter's network and for the one on real
-# tissue: lowest and highest mean gate of any channel; the largest difference between the classes with its interval, in
+# Gates start at exactly 1 and move only where training thawed them. {numref}`tab-evaluation-gates` holds, for this
+# chapter's network and for one on real tissue: lowest and highest mean gate of any channel; the largest difference between the classes with its interval, in
 # millionths (`largest`, `low`, `high`); and how many channels' intervals leave out 0 (`apart`, not corrected for how many there are).
 
 # %% mystnb={"figure": {"name": "tab-evaluation-gates", "caption": "How far gates moved, in this page's network and in one on real tissue, and where classes differ."}}
@@ -231,7 +231,7 @@ profiles = gate_profiles(values, seen.groups, seen.labels)
 moved = gate_differences(profiles, *seen.classes)
 gates_beside_record(moved, seen)
 
-# %% mystnb={"figure": {"name": "fig-gates", "caption": "Mean gate of every channel of the gates that moved, by class, with 95 % t intervals over patients."}}
+# %% mystnb={"figure": {"name": "fig-gates", "caption": "This page's own data: mean gate of every channel of the gates that moved, by class, with 95 % t intervals over patients."}}
 trained = moved.index[moved["highest"] > moved["lowest"]]
 figure = figures.gate_profile(profiles[profiles["gate"].isin(trained)])
 
@@ -322,7 +322,7 @@ runs_of = {arm: study.runs("primary", arm) for arm in arms[1:]}
 inside = within_folds(runs_of)
 columns = ["auroc", "auroc_within_folds", "patient_auroc_within_folds"]
 pooled = real_table[real_table["run"] != "majority"]
-formatted(pd.concat([pooled, inside]), columns).iloc[:, :3]
+formatted(pd.concat([pooled, inside]), columns)
 
 # %% mystnb={"figure": {"name": "fig-real-forest", "caption": "AUROC on real tissue, out of fold, with 95 % intervals clustered by patient."}}
 ranked = real_table[real_table["run"] != "majority"]
@@ -377,8 +377,14 @@ for rung, found in detected.groupby("rung")["found"]:
     print(f"{rung}: overfitting in {found.sum()} of {len(found)} runs")
 
 # %% [markdown]
-# The sanity check of the real ladder's maps, on its test images (`histotransfer explain results/spine/ladder --data DIR --out
-# results/explanations`). Nobody outlined regions there, so there is no pointing game.
+# The sanity check of the real ladder's maps, on its test images. Nobody outlined regions there, so there is no pointing game. Its weights
+# are not passed on; the first command makes them again:
+#
+# ```sh
+# histotransfer ladder --profile lite --data DIR --out results/spine
+# histotransfer explain results/spine/ladder --data DIR \
+#   --out results/explanations
+# ```
 
 # %% mystnb={"figure": {"name": "fig-real-sanity", "caption": "Sanity check of the real ladder's maps, with 95 % intervals clustered by patient."}}
 real_sanity = pd.read_csv(
@@ -448,8 +454,8 @@ check_statements(statements)
 # ```{exercise} The patient's score
 # :label: ex-evaluation-prr
 #
-# *Medium.* `predictions` has one row an image with the columns `group` (the patient) and `right` (True or False). Return the patient
-# recognition rate.
+# *Medium.* `predictions` has one row an image with the columns `patient` (its slide id) and `right` (True or False). Return the
+# patient recognition rate.
 # ```
 
 # %% tags=["exercise"]
@@ -470,7 +476,7 @@ check_recognition_rate(recognition_rate)
 #
 # ```python
 # def recognition_rate(predictions):
-#     return predictions.groupby("group")["right"].mean().mean()
+#     return predictions.groupby("patient")["right"].mean().mean()
 # ```
 # ````
 

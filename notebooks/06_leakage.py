@@ -63,7 +63,7 @@ out = Path("_build/experiments") / f"{profile}-leakage"
 run_leakage(config, root, out, report=lambda line: None)
 runs = {name: read_run(out / name) for name in RUNS}
 
-# %% mystnb={"figure": {"name": "tab-leakage-shared", "caption": "Patients of each test fold that stand in training as well."}}
+# %% mystnb={"figure": {"name": "tab-leakage-shared", "caption": "This page's own data: patients of each test fold that stand in training as well."}}
 audits = {name: run.record["split"]["audit"] for name, run in runs.items()}
 shared = pd.DataFrame(audits).T
 shared.map(lambda fold: f"{fold['groups']} of {fold['of']}")
@@ -94,7 +94,7 @@ formatted(gap(*breast.values(), metrics=metrics), metrics)
 # Here the unit is the duplicate group. A random split puts a turned or mirrored copy of almost every test image into training;
 # the classes are easy, so the gap is small and the score is meaningless all the same.
 
-# %% mystnb={"figure": {"name": "tab-leakage-live-lung", "caption": "LC25000 on this page: one probe, split by original and by image."}}
+# %% mystnb={"figure": {"name": "tab-leakage-live-lung", "caption": "This page's own lung images: one probe, split by original and by image."}}
 lung_names = {
     "by original": "lc25000-by-patient",
     "by image": "lc25000-by-image",
@@ -165,7 +165,7 @@ formatted(trained_table, ["accuracy", "balanced_accuracy", "auroc"])
 # %% [markdown]
 # How many training images the folds had:
 
-# %% mystnb={"figure": {"name": "tab-leakage-parts", "caption": "Training images of the five folds: fewest, mean and most."}}
+# %% mystnb={"figure": {"name": "tab-leakage-parts", "caption": "Real tissue: training images of the five folds: fewest, mean and most."}}
 parts = {}
 for how, split in {"by patient": "patient", "by image": "image"}.items():
     for at in (40, 100, 200):
@@ -186,11 +186,11 @@ for what in ("head", "block 4"):
         trained[f"{what}, by {split}"] for split in ("patient", "image")
     ]
     own = gap(*pair, metrics=["accuracy", "auroc"])
-    own["run"] = f"{what}: by image minus by patient"
+    own["run"] = what
     gaps.append(own)
 formatted(with_coverage(pd.concat(gaps)), ["accuracy", "auroc"])
 
-# %% mystnb={"figure": {"name": "fig-trained-gap", "caption": "AUROC of networks that were trained within a magnification, split by patient and by image, with patient-clustered 95 % intervals."}}
+# %% mystnb={"figure": {"name": "fig-trained-gap", "caption": "Real tissue: AUROC of networks that were trained within a magnification, split by patient and by image, with patient-clustered 95 % intervals."}}
 figure = forest(trained_table, "auroc")
 
 # %% [markdown]
@@ -367,7 +367,7 @@ check_copies(copies)
 # :label: sol-leakage-copies
 # :class: dropdown
 #
-# Each orbit gets one name, so the cost grows with the number of pictures, not of pairs.
+# Each picture is turned once, for a name that all its views share; pairs then compare names only.
 #
 # ```python
 # from itertools import combinations

@@ -61,7 +61,8 @@ figure = figures.forest(table[table["run"] != "majority"], "auroc")
 # %% [markdown]
 # Intervals of arms overlap for a reason that says nothing about their difference: the same hard patients are hard for all. The
 # differences, paired by patient. C2 and C3a change one thing each; C4b, as the claim it judges, changes two (gates and lung), in
-# accuracy, and its verdict asks for 0.02, not for more than 0. `p_holm` tests no difference:
+# accuracy, and its verdict asks for 0.02, not for more than 0. `p_holm` is, after Holm, the p-value of
+# arms that could have exchanged their answers to any patient:
 
 # %% mystnb={"figure": {"name": "tab-ablation-primary-differences", "caption": "The claims that the primary experiment decides: paired differences, mean over 40x, 100x and 200x."}}
 primary = study.differences(PRIMARY, correct=True)
@@ -109,8 +110,8 @@ assert (placed_gaps["low"] <= 0).all()
 formatted(placed_gaps, metrics, smallest="auroc")
 
 # %% [markdown]
-# No place and no width is shown to help. These are seven comparisons on one seed: where an interval leaves out 0 by little, that may be
-# the luck of one comparison in seven, or of one training; the intervals hold neither.
+# No place and no width is shown to help. These are seven comparisons in two metrics, fourteen intervals, on one seed: where one leaves out 0
+# by little, that may be the luck of one in fourteen, or of one training; the intervals hold neither.
 #
 # ## Colour and augmentation: do they reduce overfitting? (C6)
 #
@@ -119,7 +120,7 @@ formatted(placed_gaps, metrics, smallest="auroc")
 # it there is with a treatment than without (`less`), an image counted once for each network that trained on it. It is a sum: how far
 # the treatment lowers the loss of tested images, and how far it raises that of trained ones. The second alone is no gain, as fitting
 # less narrows the gap as well. Last, what the treatment adds to the AUROC of all test images.
-# `upright` is `macenko` without flips and rotations.
+# `upright` is `macenko` without flips and half turns.
 
 # %% mystnb={"figure": {"name": "tab-ablation-overfitting", "caption": "How much less overfitting there is with a treatment than without (nats), and the two parts of it."}}
 less = study.overfitting()

@@ -125,7 +125,7 @@ live[["auroc", "low", "high", "images", "patients"]].round(2)
 # histotransfer study complexity times
 # ```
 
-# %% mystnb={"figure": {"name": "tab-complexity-exits", "caption": "Real tissue, out of fold: each exit and the small net at three picture sizes, with operations and milliseconds an image."}}
+# %% mystnb={"figure": {"name": "tab-complexity-exits", "caption": "Real tissue, out of fold: each exit at three picture sizes, the small net at 112 pixels, with operations and milliseconds an image."}}
 from histotransfer.study.tables import number
 
 times = pd.read_csv("results/complexity/times.csv")
@@ -151,7 +151,7 @@ figure = pareto(whole, "ms")
 #
 # **Depth.** Each earlier exit minus the whole frozen trunk (`block4`), at 224 pixels:
 
-# %% mystnb={"figure": {"name": "tab-complexity-depth-as-scanned", "caption": "Each earlier exit minus the whole frozen trunk, colours as scanned."}}
+# %% mystnb={"figure": {"name": "tab-complexity-depth-as-scanned", "caption": "Real tissue: each earlier exit minus the whole frozen trunk, colours as scanned."}}
 from histotransfer.study.complexity import HIGHER, exit_gaps
 
 as_scanned = exit_gaps("results/complexity")
@@ -159,7 +159,13 @@ assert HIGHER not in as_scanned["AUROC"].to_list()
 as_scanned
 
 # %% [markdown]
-# The same once each tile's colour has been normalised by Macenko's method (chapter {doc}`02_normalization`):
+# The same once each tile's colour has been normalised by Macenko's method (chapter {doc}`02_normalization`), which is what the profile
+# does if nothing else is set:
+#
+# ```sh
+# histotransfer study complexity probes --profile lite --data DIR \
+#   --out results/complexity-macenko
+# ```
 
 # %% mystnb={"figure": {"name": "tab-complexity-depth-normalised", "caption": "The same after Macenko's normalisation."}}
 normalised = exit_gaps("results/complexity-macenko")
@@ -172,7 +178,7 @@ normalised
 #
 # **Picture size.** The whole trunk on smaller pictures:
 
-# %% mystnb={"figure": {"name": "tab-complexity-size", "caption": "The frozen trunk on smaller pictures minus the same on 224 pixels."}}
+# %% mystnb={"figure": {"name": "tab-complexity-size", "caption": "Real tissue: the frozen trunk on smaller pictures minus the same on 224 pixels."}}
 from histotransfer.study.complexity import NEITHER, size_gaps
 
 smaller = size_gaps("results/complexity")
@@ -185,7 +191,7 @@ smaller
 # **Precision.** float16 (the weights rounded) has half the bytes, int8 (the whole trunk, quantised in each fold on training images of
 # that fold) a quarter:
 
-# %% mystnb={"figure": {"name": "tab-complexity-precision", "caption": "The frozen trunk in float16 and in int8, minus float32."}}
+# %% mystnb={"figure": {"name": "tab-complexity-precision", "caption": "Real tissue: the frozen trunk in float16 and in int8, minus float32."}}
 from histotransfer.study.complexity import LOWER, precision_gaps
 
 fewer = precision_gaps("results/complexity")
@@ -211,7 +217,7 @@ costs.round(1)
 # **From scratch.** `small-k12` has about as many parameters as the paper states, and learned from these images alone. Minus a regression on
 # the whole frozen trunk, whose features never saw tissue:
 
-# %% mystnb={"figure": {"name": "tab-complexity-scratch", "caption": "The small net from scratch minus a regression on the frozen trunk."}}
+# %% mystnb={"figure": {"name": "tab-complexity-scratch", "caption": "Real tissue: the small net from scratch minus a regression on the frozen trunk."}}
 from histotransfer.study.complexity import scratch_gap
 
 from_scratch = scratch_gap("results/complexity")
@@ -228,7 +234,7 @@ from_scratch
 # Macenko's normalisation, lung tissue in between, seed 0, beside the frozen trunk on the same splits. Hold these against one another and
 # not against the probes above, whose colours are as scanned. Their paired differences stand in chapter {doc}`07_ablations`.
 
-# %% mystnb={"figure": {"name": "tab-complexity-trained", "caption": "Nets that the study trained, beside the frozen trunk: AUROC, mean over 40x, 100x and 200x, out of fold."}}
+# %% mystnb={"figure": {"name": "tab-complexity-trained", "caption": "Real tissue: nets that the study trained, beside the frozen trunk: AUROC, mean over 40x, 100x and 200x, out of fold."}}
 from histotransfer.study.complexity import studied_nets
 from histotransfer.study.verdicts import Study
 

@@ -11,7 +11,7 @@
 # **Needs** chapters {doc}`Normalisation <02_normalization>` and {doc}`Evaluation <05_evaluation>`.
 #
 # The check N3: the networks of this study, untouched, on the breast fields of the UCSB benchmark {cite}`gelasca2008,gelasca2009`:
-# another laboratory, another scanner, another magnification (not stated), tissue microarrays in place of biopsies.
+# another laboratory, another scanner, a magnification that is not stated, tissue microarrays in place of biopsies.
 #
 # **What came out:** on five slides no network that was tested can be told from chance, and no colour normalisation from none by its
 # {term}`AUROC`. Whether the networks travel is not answered here, in either direction.
@@ -76,10 +76,13 @@ print(f"AUROC: {lost} of {len(ranked)} not told from chance (0.5)")
 # A sensitivity near 1 beside a specificity near 0 is a network that calls nearly everything malignant: on these images its threshold
 # is worth little, whatever its ranking may be worth. The same networks at home, out of fold, mean over 40x, 100x and 200x:
 
-# %% mystnb={"figure": {"name": "tab-external-home", "caption": "The arms of the primary experiment at home, out of fold, mean over 40x, 100x and 200x."}}
+# %% mystnb={"figure": {"name": "tab-external-home", "caption": "BreakHis: the same networks at home, out of fold, mean over 40x, 100x and 200x."}}
 from histotransfer.study.tables import with_intervals
 
-home = with_intervals({a: study.pooled("primary", a) for a in primary})
+runs = {f"primary: {arm}": study.pooled("primary", arm) for arm in primary}
+home = with_intervals(
+    runs | {"final: final": study.pooled("final", "final")}
+)
 home = home[home["magnification"] == "mean"]
 formatted(home, shown)
 

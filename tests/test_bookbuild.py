@@ -402,6 +402,7 @@ def test_markup_of_the_theme_is_repaired_and_nothing_else():
 <button class="btn search-button-field" title="Search" aria-label="Search">Search <kbd>K</kbd></button>
 <button class="btn search-button" aria-label="Search"></button><div role="doc-biblioentry">a</div>
 <summary><span class="toctree-toggle"></span></summary><summary>Solution</summary>
+<img alt="A line." src="../_images/a.png" /><img alt="Download" src="../_static/b.png" />
 <dl class="py"><dt class="sig py">f<b>(</b>
 
 <dl>
@@ -417,6 +418,7 @@ def test_markup_of_the_theme_is_repaired_and_nothing_else():
 <button class="btn search-button-field" title="Search">Search <kbd>K</kbd></button>
 <button class="btn search-button" aria-label="Search"></button><div role="listitem">a</div>
 <summary aria-label="Pages of this part"><span class="toctree-toggle"></span></summary><summary>Solution</summary>
+<a href="../_images/a.png"><img alt="A line." src="../_images/a.png" /></a><img alt="Download" src="../_static/b.png" />
 <dl class="py"><dt class="sig py">f<b>(</b><span class="sig-line"><em>a</em>,</span>
 <span class="sig-line"><em>b</em>,</span><b>)</b></dt>
 <dd>text</dd></dl>"""

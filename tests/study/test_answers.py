@@ -4,7 +4,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from histotransfer.study.answers import COLUMNS, answers
+from histotransfer.study.answers import COLUMNS, JUDGED, answers
 from histotransfer.study.plan import planned_runs, read_plan
 from histotransfer.study.records import PREDICTIONS
 from histotransfer.study.verdicts import NOT_RUN, PRIMARY, Study
@@ -47,10 +47,34 @@ def test_a_row_says_what_the_records_say(results):
     assert (row["n"], row["record"]) == ("120 images, 10 + 10 patients", "results/primary")
     assert row["plan"] == "study/primary.toml"
     assert len(table.loc[["C1"]]) == 4 and set(table.loc["C1", "n"]) == {"40 images, 10 + 10 patients"}
-    assert "magnitude" in table.loc["C4b", "verdict"]
     assert table.loc["C4b", "compared"] == "se-lung minus plain, at least 0.02"
     assert "at least" not in row["compared"]
     assert table.loc["C3b", "verdict"] == NOT_RUN
+
+
+@pytest.mark.parametrize(("value", "added"), [(0.01, ""), (0.03, "; magnitude consistent"), (0.07, "")])
+def test_c4_has_its_magnitude_where_the_result_lies_in_the_papers_range(results, monkeypatch, value, added):
+    study = Study(STUDY, results)
+    found = study.differences(PRIMARY).assign(value=value)
+    monkeypatch.setattr(study, "differences", lambda comparisons, correct=False: found)
+    row = answers(study).loc["C4b"].iloc[0]
+    assert row["verdict"] == found.loc["C4b", "verdict"] + added
+
+
+def test_c6_is_told_by_log_loss_and_by_auroc(results, monkeypatch):
+    ends = {"value": 0.2, "low": 0.1, "high": 0.3, "test_drop": 0.05, "test_drop_low": -0.1, "test_drop_high": 0.2}
+    worse = {"auroc_gain": -0.2, "auroc_gain_low": -0.3, "auroc_gain_high": -0.1}
+    about = {"arms": "macenko against none", "images": 9, "patients": "2 + 2", "verdict": "supported here"}
+    treatments = pd.DataFrame([ends | worse | about] * len(JUDGED["C6"]), index=JUDGED["C6"])
+    study = Study(STUDY, results)
+    monkeypatch.setattr(study, "overfitting", lambda: treatments)
+    row = answers(study).loc["C6"].iloc[0]
+    assert row["verdict"] == "supported here; test AUROC contradicted here"
+    space = "\N{NO-BREAK SPACE}"
+    assert row["result"] == (
+        f"0.20 [0.10,{space}0.30], of it on test images 0.05 [-0.10,{space}0.20]; test AUROC -0.20 [-0.30,{space}-0.10]"
+    )
+    assert row["compared"] == "none minus macenko"
 
 
 def test_a_changed_record_changes_the_row(results, tmp_path, write_made_run):

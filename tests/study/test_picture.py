@@ -3,11 +3,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from histotransfer.evaluation.intervals import intervals
 from histotransfer.study.answers import answers
 from histotransfer.study.picture import (
+    ENDS,
     attention,
     bar,
     caption,
+    colours,
     convergence,
     larger_class,
     measured,
@@ -18,7 +21,7 @@ from histotransfer.study.picture import (
     write_summary,
 )
 from histotransfer.study.plan import planned_runs, read_plan
-from histotransfer.study.tables import number, with_intervals, within_folds, without
+from histotransfer.study.tables import gap, number, with_intervals, within_folds, without
 from histotransfer.study.verdicts import NotRunYet, Study
 
 STUDY = Path(__file__).parents[2] / "study"
@@ -59,7 +62,7 @@ def test_the_table_has_a_line_an_answer(study):
 
 
 def test_the_tally_counts_verdicts_without_what_is_added_to_them():
-    verdicts = ["undecided", "undecided; magnitude not that of the paper", "contradicted here, as one float32 network"]
+    verdicts = ["undecided", "undecided; magnitude consistent", "contradicted here, as one float32 network"]
     said = tally(pd.DataFrame({"verdict": verdicts}))
     assert "Of the 3 lines of the table below: 2 **undecided**, 1 **contradicted here**. " in said
 
@@ -83,9 +86,27 @@ def test_the_figure_shows_both_splits_beside_the_claim(study):
 
 def test_the_caption_has_the_numbers_of_the_records(study):
     table = with_intervals({"a": study.within("leakage-trained", "image")}).set_index(["magnification", "metric"])
-    assert f"split by image {number(*table.loc[('mean', 'accuracy'), ['value', 'low', 'high']])}: mean" in caption(
-        measured(study)
-    )
+    said = caption(study, measured(study))
+    assert f"split by image {number(*table.loc[('mean', 'accuracy'), ENDS])}: mean" in said
+    pair = (study.within("leakage-trained", split) for split in ("patient", "image"))
+    paired = gap(*pair).query("magnification == 'mean' and metric == 'accuracy'").iloc[0]
+    assert f"by image minus by patient: {number(*paired[ENDS])};" in said
+
+
+def test_the_remark_on_colours_has_the_verdicts_on_colours_as_scanned(study, monkeypatch):
+    with pytest.raises(NotRunYet, match="colour"):
+        colours(study)
+    tables = {"colour": study.pooled("primary", "se-lung"), "final": study.pooled("final", "final")}
+    monkeypatch.setattr(study, "pooled", lambda experiment, arm: tables[experiment])
+    said = colours(study)
+    for name, run in (("one seed)", tables["colour"]), ("below", tables["final"])):
+        each = []
+        for magnification in (40, 100, 200):
+            own = run.predictions[run.predictions["magnification"] == magnification]
+            _, low, high = intervals(own).loc["accuracy"]
+            found = "supported here" if low >= 0.84 else "contradicted here" if high < 0.84 else "undecided"
+            each.append(f"{magnification}x {found}")
+        assert f"{name}: {', '.join(each)}" in said
 
 
 def test_the_remark_on_attention_has_the_gate_that_moved_most(study):
@@ -118,7 +139,7 @@ def test_the_remark_on_the_probe_has_the_paired_difference_from_it(study, experi
 
 def test_the_remark_on_the_recipe_has_its_difference_within_folds(study):
     assert study.rehearsed() == {f"14-{patient}" for patient in range(4)}
-    for left_out, said in ((set(), "folds AUROC differs by"), (study.rehearsed(), "no part in the choice by")):
+    for left_out, said in ((set(), "Within folds AUROC differs by"), (study.rehearsed(), ", within folds")):
         arms = ("frozen-probe", "final")
         tables = within_folds({arm: [without(run, left_out) for run in study.runs("final", arm)] for arm in arms})
         rows = tables[(tables["metric"] == "auroc_within_folds") & (tables["magnification"] == "mean")]

@@ -201,11 +201,11 @@ def test_the_network_that_ships_was_trained_on_everybody_and_is_small(shipped, p
     assert path.stat().st_size < 16e6
     assert next(model.parameters()).dtype == torch.float32
     said = card.read_text()
-    assert "every patient was trained on" in said
+    assert "every patient of these images was trained on" in said
     found = with_intervals({"recipe": study.pooled("final", "final")})
     row = found[(found["metric"] == "auroc") & (found["magnification"] == "all")].iloc[0]
     assert number(row["value"], row["low"], row["high"]) in said
-    home, elsewhere = said.split("## On slides from elsewhere")
+    home, elsewhere = said.split("## The recipe on slides from elsewhere")
     outside = with_intervals({"recipe": study.pooled("final", "final", part="ucsb")}, "ucsb")
     row = outside.set_index("metric").loc["auroc"]
     assert number(row["value"], row["low"], row["high"]) in elsewhere and "| 6 |" in elsewhere

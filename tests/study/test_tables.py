@@ -103,7 +103,7 @@ def test_number():
     assert number(0.8449, 0.7, 0.9051) == "0.84 [0.70,\N{NO-BREAK SPACE}0.91]"
     assert number(-0.004, -0.1, -0.0) == "0.00 [-0.10,\N{NO-BREAK SPACE}0.00]"
     assert number(-0.017, -0.0373, -0.0021) == "-0.02 [-0.04,\N{NO-BREAK SPACE}-0.002]"
-    assert number(0.001, 0.0004, 0.004999) == "0.00 [0.0004,\N{NO-BREAK SPACE}0.005]"
+    assert number(0.001, 0.0004, 0.004999) == "0.001 [0.0004,\N{NO-BREAK SPACE}0.005]"
     assert number(0.2, 0.0000812, 0.5) == "0.20 [0.00008,\N{NO-BREAK SPACE}0.50]"
     assert number(0.2, -1e-5, 0.5) == "0.20 [0.00,\N{NO-BREAK SPACE}0.50]"
     assert number(1, 1, 1) == "1.00 [1.00,\N{NO-BREAK SPACE}1.00]"

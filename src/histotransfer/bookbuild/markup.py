@@ -19,6 +19,8 @@ REPAIRS = (
     (re.compile(r'<summary>(?=<span class="toctree-toggle")'), '<summary aria-label="Pages of this part">'),
     # A list of definitions without a term, in a heading at that, is announced as a list of nothing.
     (re.compile(r'<dt class="sig .*?</dt>', re.DOTALL), _plain_lines),
+    # Figures are wider than a phone: a tap opens the picture itself.
+    (re.compile(r'<img alt="[^"]*" src="(\.\./_images/[^"]+)" />'), r'<a href="\1">\g<0></a>'),
     # A role that WAI-ARIA gave up: the entries of a bibliography are the items of a list.
     (re.compile(r'\brole="doc-biblioentry"'), 'role="listitem"'),
 )

@@ -29,7 +29,7 @@ def check_statements(statements: Iterable[str]) -> str:
 def check_recognition_rate(recognition_rate: Callable[[pd.DataFrame], float]) -> str:
     """Exercise `ex-evaluation-prr`: the patient recognition rate of unequal patients."""
     right = {"14-1": [1] * 9 + [0], "14-2": [0, 0], "14-3": [1, 0, 0, 0], "14-4": [1]}
-    predictions = pd.DataFrame([{"group": group, "right": bool(r)} for group, own in right.items() for r in own])
+    predictions = pd.DataFrame([{"patient": slide, "right": bool(r)} for slide, own in right.items() for r in own])
     found, expected = recognition_rate(predictions), np.mean([np.mean(own) for own in right.values()])
     by_image = predictions["right"].mean()
     require(abs(found - by_image) > 1e-9, f"{found:.3f} is the share of images: the patient with ten counts ten times")

@@ -122,22 +122,26 @@ def _of_the_recipe(study: Study, experiment: str) -> list[str]:
     """What the records of an experiment say of its arm of the same name: at home, and elsewhere if tested there."""
     tested, record = study.pooled(experiment, experiment), f"Records: `results/{experiment}`"
     sections = [
-        "## Metrics\n\nOf the same recipe, trained on four fifths of the patients and tested on the others, five folds,"
-        f" the logits of {tested.predictions['seeds'].iloc[0]} seeds averaged; 95 % intervals, clustered by patient."
-        f" {record}.\n\n{_metrics('recipe', tested)}\n"
+        "## Metrics of the recipe, out of fold\n\nTrained on about seven tenths of the patients, with one tenth for"
+        " validation, and tested on the others, five folds, the logits of"
+        f" {tested.predictions['seeds'].iloc[0]} seeds averaged; 95 % intervals, clustered by patient. {record}.\n\n"
+        f"{_metrics('recipe', tested, METRICS)}\n",
+        f"## The same by patient\n\n{_metrics('recipe', tested, PATIENT_METRICS)}\n",
     ]
     if study.runs(experiment, experiment)[0].record["config"].get("external"):
         sections.append(
-            "## On slides from elsewhere\n\nUCSB, never used for a choice, as all networks of that experiment see it"
-            f" together (mean logits); 95 % intervals, clustered by slide. {record}, part `ucsb`.\n\n"
-            f"{_metrics('recipe', study.pooled(experiment, experiment, part='ucsb'), 'ucsb')}\n"
+            "## The recipe on slides from elsewhere\n\nUCSB, never used for a choice, as all networks of that"
+            " experiment see it together (mean logits); 95 % intervals, clustered by slide; a slide with fields of both"
+            f" classes counts in each. {record}, part `ucsb`.\n\n"
+            f"{_metrics('recipe', study.pooled(experiment, experiment, part='ucsb'), METRICS, 'ucsb')}\n"
         )
     return sections
 
 
-def _metrics(name: str, run: Run, part: str = "test") -> str:
+def _metrics(name: str, run: Run, metrics: tuple[str, ...], part: str = "test") -> str:
     table = with_intervals({name: run}, part)
-    return _markdown(formatted(table, _there(table, METRICS + PATIENT_METRICS)))
+    unit = "slides" if part == "ucsb" else "patients"
+    return _markdown(formatted(table, _there(table, metrics), unit=unit))
 
 
 def trained_on(weights: Path, description: Mapping[str, Any], data: str | Path) -> Rung:
@@ -216,7 +220,8 @@ def _measured(weights: Path) -> str:
     return text + (
         f"Float32, test part of fold {config['fold'] + 1} of {config['folds']}, split by {split['kind']} with seed"
         f" {run.record['seed']} (images: {parts}); 95 % intervals, clustered by patient. Record: experiment"
-        f" `{run.record['experiment']}`, run `{run.record['run']}`.\n\n{_metrics('network', run)}\n"
+        f" `{run.record['experiment']}`, run `{run.record['run']}`.\n\n"
+        f"{_metrics('network', run, METRICS + PATIENT_METRICS)}\n"
     )
 
 
@@ -294,5 +299,5 @@ def _split(description: Mapping[str, Any]) -> str:
         return "not recorded in the weights file"
     config = description["config"]
     if config["split"] == "none":
-        return "none: every patient was trained on"
+        return "none: every patient of these images was trained on"
     return f"by {config['split']}, test fold {config['fold'] + 1} of {config['folds']}, seed {config['seed']}"

@@ -212,13 +212,13 @@ def number(value: float, low: float, high: float, coverage: float = np.nan) -> s
     """`0.84 [0.77, 0.90] 93 %`; without brackets where there is no interval, a dash where there is no value.
 
     Two decimals, but an end that these would make 0 keeps its first digit that is not: on which side of 0 an interval
-    ends is what a verdict goes by.
+    ends is what a verdict goes by. The value does so too where the interval leaves out 0.
     """
     if pd.isna(value):
         return "–"
     if pd.isna(low):
         return _rounded(value)
-    text = f"{_rounded(value)} [{_end(low)},\N{NO-BREAK SPACE}{_end(high)}]"
+    text = f"{_end(value) if low * high > 0 else _rounded(value)} [{_end(low)},\N{NO-BREAK SPACE}{_end(high)}]"
     return text if pd.isna(coverage) else f"{text} {coverage * 100:.0f}\N{NO-BREAK SPACE}%"
 
 

@@ -68,7 +68,7 @@ OVERFITTING = (
     ("Macenko", "macenko", "none"),
     ("Reinhard", "reinhard", "none"),
     ("Vahadane", "vahadane", "none"),
-    ("flips and rotations", "macenko", "upright"),
+    ("flips and half turns", "macenko", "upright"),
     ("stain jitter", "stain-jitter", "none"),
     ("Macenko, then stain jitter", "macenko-jitter", "macenko"),
 )
