@@ -231,7 +231,7 @@ profiles = gate_profiles(values, seen.groups, seen.labels)
 moved = gate_differences(profiles, *seen.classes)
 gates_beside_record(moved, seen)
 
-# %% mystnb={"figure": {"name": "fig-gates", "caption": "This page's own data: mean gate of every channel of the gates that moved, by class, with 95 % t intervals over patients."}}
+# %% mystnb={"figure": {"name": "fig-gates", "caption": "This page's own data: mean gate of every channel of the gates that moved, by class, with 95 % t intervals over patients; where both classes are alike one line hides the other."}}
 trained = moved.index[moved["highest"] > moved["lowest"]]
 figure = figures.gate_profile(profiles[profiles["gate"].isin(trained)])
 

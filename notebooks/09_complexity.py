@@ -95,7 +95,7 @@ from pathlib import Path
 from histotransfer.study.complexity import run_probes
 
 out = Path("_build/experiments") / f"{profile}-exits" / "complexity"
-run_probes(
+_ = run_probes(
     config,
     root,
     out,

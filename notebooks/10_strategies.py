@@ -168,7 +168,7 @@ formatted(fold, metrics).loc[["40", "100", "200"]]
 # that begin with `together` several. These three are a second round, made of what had been better in the first. How many arms there are,
 # and on how few patients they were judged, says how much luck the best of them had. No difference has an interval: at 200x one
 # benign patient is all there is to validate on, so that AUROC there, and with it the mean, hangs on that patient.
-# What each setting means says `histotransfer.config`; AUROC is of logits averaged over the networks that validated an image.
+# `se_positions: []` is a network without gates; what the other settings mean says {py:class}`~histotransfer.config.LadderConfig`. AUROC is of logits averaged over the networks that validated an image.
 
 # %% mystnb={"figure": {"name": "tab-strategy-rehearsal", "caption": "Real tissue: the rehearsal's arms on validation patients."}}
 from histotransfer.study.tables import number
