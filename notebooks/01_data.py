@@ -38,7 +38,7 @@ root = begin(profile=profile, data_root=data_root, seed=seed, device=device)
 # ```
 #
 # A name outside this grammar is an error with its path; nothing is guessed. Every loader of this book returns the same
-# table, one row an image, checked against one schema.
+# table, one row an image, checked against one schema ({numref}`tab-data-image-table`).
 
 # %% mystnb={"figure": {"name": "tab-data-image-table", "caption": "The image table, first rows; the path is left out."}}
 from histotransfer.datasets import breakhis
@@ -50,7 +50,7 @@ table.drop(columns="path").head()
 # **Who is a patient?** The name holds a {term}`slide id`, such as 14-22549AB: the column `patient`, since others count it as
 # one. Without its letters it is a {term}`base number`, 14-22549: the column `group`. Whether 14-22549AB and 14-22549CD are one
 # person is documented nowhere. So the stricter reading is used throughout: in the words of this book a
-# **{term}`patient` is a base number**.
+# **{term}`patient` is a base number** ({numref}`tab-data-counts`).
 
 # %% mystnb={"figure": {"name": "tab-data-counts", "caption": "Images of this page's own data, by subtype and magnification, with the slide ids and base numbers they are of."}}
 from histotransfer.datasets.summary import count_images
@@ -61,6 +61,8 @@ counts.rename(index=lambda name: name.replace("_", " "))
 
 # %% [markdown]
 # ## What the images look like
+#
+# Four subtypes are benign, four malignant ({numref}`fig-subtypes`).
 
 # %% mystnb={"figure": {"name": "fig-subtypes", "caption": "One field of each subtype at 100x; the first row is benign."}, "image": {"alt": "Eight square tissue fields stained purple and pink, one for each of the four benign and four malignant subtypes."}}
 from histotransfer.figures import gallery
@@ -76,7 +78,7 @@ figure = gallery(
 # %% [markdown]
 # The phantom obeys the law that makes real slides coloured (Beer–Lambert, chapter {doc}`02_normalization`), so its truth
 # is known pixel by pixel: how much of each stain there is (haematoxylin in nuclei, eosin around them: {term}`H&E`), and which regions
-# carry the diagnosis.
+# carry the diagnosis ({numref}`fig-truth`).
 
 # %% mystnb={"figure": {"name": "fig-truth", "caption": "A phantom field of 200x and its truth, pixel by pixel: how much haematoxylin and how much eosin lies there (dark blue: little, yellow: much), and the regions that carry the diagnosis (yellow)."}, "image": {"alt": "A synthetic tissue field beside maps of its haematoxylin, its eosin, and a mask of the diagnostic regions."}}
 from histotransfer.datasets import phantom
@@ -95,7 +97,7 @@ figure = gallery(
 # ## Few patients, many images
 #
 # A thousand images can be a dozen people. Images of one patient share a knife, a bath of stain and a microscope; they are
-# not independent evidence.
+# not independent evidence ({numref}`fig-per-patient`, {numref}`fig-colours`).
 
 # %% mystnb={"figure": {"name": "fig-per-patient", "caption": "Images of each patient (base number) of this page's own data, by class."}, "image": {"alt": "Bar chart of the number of images of each patient, benign patients in blue and malignant patients in orange."}}
 from histotransfer.figures import colour_per_patient, images_per_patient
@@ -125,7 +127,8 @@ balance
 
 # %% [markdown]
 # How many patients stand behind each number of {numref}`tab-data-balance`. Numbers of this book that are means over 40x, 100x and 200x
-# rest on those of the last column: who was photographed at 400x only is not among them.
+# rest on those of the last column: who was photographed at 400x only is not among them ({numref}`tab-data-patients-at`,
+# {numref}`fig-real-per-patient`).
 
 # %% mystnb={"figure": {"name": "tab-data-patients-at", "caption": "The real subset: how many patients of each class have an image at a magnification."}}
 seen = subset[magnifications] > 0
@@ -139,7 +142,8 @@ figure = images_per_patient(subset)
 figure = colour_per_patient(subset)
 
 # %% [markdown]
-# Grey is at the upper left of {numref}`fig-real-colours`. Most benign patients lie near it, most malignant ones do not, as the medians over patients say:
+# Grey is at the upper left of {numref}`fig-real-colours`. Most benign patients lie near it, most malignant ones do not, as the medians
+# over patients say ({numref}`tab-data-colour-medians`):
 
 # %% mystnb={"figure": {"name": "tab-data-colour-medians", "caption": "Real tissue: median over patients of their mean colour, in CIELAB."}}
 grouped[["L", "a", "b"]].median().round(1)
@@ -154,7 +158,8 @@ grouped[["L", "a", "b"]].median().round(1)
 # ## A split that keeps patients apart
 #
 # The paper states train : validation : test = 7 : 1 : 2, and does not state whether it divides images or patients. Here the
-# base number is never divided. `grouped_split` gives one of five patient-disjoint test {term}`folds <fold>` and a tenth for validation.
+# base number is never divided. `grouped_split` gives one of five patient-disjoint test {term}`folds <fold>` and a tenth for validation
+# ({numref}`tab-data-split`).
 
 # %% mystnb={"figure": {"name": "tab-data-split", "caption": "Images of each part of one split by patient, by class."}}
 from histotransfer.splits import audit, content_hashes, grouped_split
@@ -163,14 +168,14 @@ split = grouped_split(table, fold=0, seed=seed)
 pd.crosstab(split["split"], split["label"], margins=True)
 
 # %% [markdown]
-# The audit counts what any two parts share: slide ids, base numbers, and images that are the same byte for byte.
+# The audit counts what any two parts share: slide ids, base numbers, and images that are the same byte for byte ({numref}`tab-data-audit`).
 
 # %% mystnb={"figure": {"name": "tab-data-audit", "caption": "What any two parts of that split share."}}
 hashes = content_hashes(table)
 pd.DataFrame(audit(split, hashes)).T.rename(columns=called)
 
 # %% [markdown]
-# Splitting by image instead puts nearly every test patient into the training part as well ({term}`leakage`):
+# Splitting by image instead puts nearly every test patient into the training part as well ({term}`leakage`; {numref}`tab-data-audit-by-image`):
 
 # %% mystnb={"figure": {"name": "tab-data-audit-by-image", "caption": "What the test part and the training part of a split by image share."}}
 from sklearn.model_selection import train_test_split
@@ -187,7 +192,8 @@ shared.loc[["test/train"]]
 # ## The middle rung: LC25000
 #
 # LC25000 {cite}`borkowski2019` was made from 250 originals a class by rotation and flips, about twenty copies each. Its
-# unit is the **duplicate group**; a random split leaves a near-copy of almost every test image in training.
+# unit is the **duplicate group**; a random split leaves a near-copy of almost every test image in training
+# ({numref}`tab-data-lung-counts`, {numref}`fig-duplicates`).
 
 # %% mystnb={"figure": {"name": "tab-data-lung-counts", "caption": "Images of LC25000 on this page, by class, with the duplicate groups they are of."}}
 from histotransfer.datasets import lc25000

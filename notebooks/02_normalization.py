@@ -78,7 +78,7 @@ formatted(real_gaps[real_gaps["magnification"] == "mean"], metrics)
 # $$ \mathrm{OD} = -\ln \frac{I}{I_0} = C\,S. $$
 #
 # The logarithm is the natural one in all of this book; other texts take $\log_{10}$, and their densities are $\ln 10 = 2.30$ times
-# smaller.
+# smaller ({numref}`tab-colour-symbols`).
 #
 # :::{table} Symbols of the law of Beer and Lambert.
 # :name: tab-colour-symbols
@@ -91,7 +91,7 @@ formatted(real_gaps[real_gaps["magnification"] == "mean"], metrics)
 #
 # :::
 #
-# Half the light, and half of that again: the density grows by the same step, $\ln 2 = 0.69$. (The code takes $I + 1$ for $I$, so that
+# Half the light, and half of that again: the density grows by the same step, $\ln 2 = 0.69$ ({numref}`tab-colour-levels`). (The code takes $I + 1$ for $I$, so that
 # black has a density too; $I_0$ is 240.)
 
 # %% mystnb={"figure": {"name": "tab-colour-levels", "caption": "Grey levels and their optical densities."}}
@@ -121,7 +121,8 @@ f"largest difference: {difference:.2f} grey levels"
 # ## The stain plane
 #
 # Two stains span a **plane** in density space, and the pixels of a slide lie near it {cite}`ruifrok2001`. Each dot below is a
-# pixel in its own colour. The lines are the two stains: a pixel on one of them holds that stain alone, the others are mixtures.
+# pixel in its own colour. The lines are the two stains: a pixel on one of them holds that stain alone, the others are mixtures
+# ({numref}`fig-plane`).
 
 # %%
 from histotransfer.datasets import breakhis
@@ -163,7 +164,7 @@ figure = stain_plane(tissue, macenko.stain_matrix(tiles[0]))
 # reference's stains. **Reinhard** {cite}`reinhard2001` knows no stains: it shifts and scales the three channels of a
 # perceptual colour space (here CIELAB) to a reference's mean and spread.
 #
-# On phantom tissue the true stains are known, so the error of an estimate is an angle, in degrees:
+# On phantom tissue the true stains are known, so the error of an estimate is an angle, in degrees ({numref}`tab-colour-angles`):
 
 # %% mystnb={"figure": {"name": "tab-colour-angles", "caption": "Angle between the estimated and the true stain vector, in degrees: lowest, median and highest of twelve phantom patients."}}
 from histotransfer.stain import angle_between
@@ -182,7 +183,7 @@ by_method.agg(["min", "median", "max"]).round(1)
 # %% [markdown]
 # ## Four patients, before and after
 #
-# All methods use one **published reference** here; nothing is fitted to test patients.
+# All methods use one **published reference** here; nothing is fitted to test patients ({numref}`fig-normalised`).
 
 # %% mystnb={"figure": {"name": "fig-normalised", "caption": "Fields of four patients as scanned and after each method, with the published references."}, "image": {"alt": "Four rows of four tissue fields: colours differ between patients in the top row, and less in the three rows below."}}
 from histotransfer.figures import picture_table
@@ -197,7 +198,7 @@ rows |= {name: method.transform(tiles) for name, method in methods.items()}
 figure = picture_table(rows, first.index[:4])
 
 # %% [markdown]
-# How far apart are patients, before and after? The spread of the patients' mean colours, in CIELAB units:
+# How far apart are patients, before and after? The spread of the patients' mean colours, in CIELAB units ({numref}`tab-colour-spread`):
 
 # %% mystnb={"figure": {"name": "tab-colour-spread", "caption": "How far patients lie apart: standard deviation of their mean colours, in CIELAB units."}}
 from histotransfer.stain import to_lab
@@ -237,7 +238,7 @@ mean.join(times.add_suffix(", times closer")).round(1)
 #
 # ## Tiles that must be left alone
 #
-# A tile of glass has no stain to estimate. The formulas do not know that.
+# A tile of glass has no stain to estimate. The formulas do not know that ({numref}`fig-guards`).
 
 # %%
 white = np.full((128, 128, 3), 243, dtype=np.uint8)
@@ -264,7 +265,7 @@ columns = [f"{name}\n{way}" for name in methods for way in ways]
 figure = picture_table(rows, ["tile", *columns])
 
 # %% [markdown]
-# A tile that fails a guard is returned as it was and named with the reason:
+# A tile that fails a guard is returned as it was and named with the reason ({numref}`tab-colour-reasons`):
 
 # %% mystnb={"figure": {"name": "tab-colour-reasons", "caption": "Why each method left each of these tiles as it was."}}
 reasons = {}
@@ -278,7 +279,7 @@ for name, method in methods.items():
 pd.DataFrame(reasons)
 
 # %% [markdown]
-# How many of the data set's images at this magnification does a guard send back?
+# How many of the data set's images at this magnification does a guard send back? ({numref}`tab-colour-sent-back`)
 
 # %% mystnb={"figure": {"name": "tab-colour-sent-back", "caption": "Images of this page's own data at 200x that a guard sent back, by reason."}}
 from histotransfer.stain import count_reasons
@@ -297,7 +298,7 @@ counted.rename_axis(f"of {len(fields)} images", axis=1)
 #
 # The whole method is one look-up of the logarithm, one $3 \times 3$ product and one exponential for each pixel; its parameters
 # are estimated on some 40,000 pixels. From the record of `benchmarks/stain.py`, where each method ran in turn with the
-# fastest implementation found elsewhere, on original fields and on tiles of the size that the network sees:
+# fastest implementation found elsewhere, on original fields and on tiles of the size that the network sees ({numref}`tab-colour-race`):
 
 # %%
 import json
@@ -317,7 +318,8 @@ names = ["method", "size", "threads"]
 pd.DataFrame(race, columns).T.rename_axis(names).infer_objects().round(1)
 
 # %% [markdown]
-# All of BreakHis, decoding included, extrapolated from repeated passes over a dozen original fields on two cores:
+# All of BreakHis, decoding included, extrapolated from repeated passes over a dozen original fields on two cores
+# ({numref}`tab-colour-all-of-breakhis`):
 
 # %% mystnb={"figure": {"name": "tab-colour-all-of-breakhis", "caption": "Seconds to normalise all of BreakHis, extrapolated."}}
 whole = {k: one["breakhis_seconds"] for k, one in bench["breakhis"].items()}
@@ -329,7 +331,7 @@ seconds.to_frame("seconds for 7,909 images")
 #
 # The measurement of the {doc}`leakage chapter <06_leakage>`, split by patient: frozen ImageNet features, a logistic
 # regression, five folds, every image predicted by a probe that saw none of its patient's. The images are the same, only
-# their colours differ. First on phantom tissue, live; `by-slide` pools the tiles of a slide.
+# their colours differ. First on phantom tissue, live; `by-slide` pools the tiles of a slide ({numref}`tab-colour-phantom-probe`).
 
 # %%
 from histotransfer.study.normalisation import run_normalisation
@@ -365,7 +367,7 @@ figure = forest(gaps_to_none(live), "auroc")
 # ```
 #
 # Differences are taken on the same images, with the same patients on both sides. At 400x this subset has 41 images, which show
-# nothing; they are left out.
+# nothing; they are left out ({numref}`tab-colour-real-probe`, {numref}`fig-real-probe`).
 
 # %% mystnb={"figure": {"name": "tab-colour-real-probe", "caption": "Real tissue: a frozen probe after each way to normalise, out of fold, mean over 40x, 100x and 200x."}}
 formatted(means(real), metrics)
@@ -383,7 +385,7 @@ figure = forest(real_gaps, "auroc")
 #
 # **How far colour alone gets.** Three numbers a patient, the mean L\*, a\* and b\* of all images as scanned (`results/data/patients.csv`),
 # a logistic regression, five folds by patient; what it sees of the tissue is nothing else. One score a patient, where the probe has one
-# an image; and a patient's mean mixes magnifications, whose shares differ between patients:
+# an image; and a patient's mean mixes magnifications, whose shares differ between patients ({numref}`tab-colour-alone`):
 
 # %%
 from sklearn.linear_model import LogisticRegression
@@ -410,7 +412,8 @@ found.round(2).assign(patients=len(patients))
 # %% [markdown]
 # So whatever scores alike on these images may be reading colour, and a score as scanned alone is no evidence of having learned tissue.
 #
-# **What was not normalised.** Where a tile's stains cannot be told, it goes in as it is; of these images:
+# **What was not normalised.** Where a tile's stains cannot be told, it goes in as it is; of these images
+# ({numref}`tab-colour-real-sent-back`):
 
 # %% mystnb={"figure": {"name": "tab-colour-real-sent-back", "caption": "Real tissue: images that each way to normalise left as they were, by reason."}}
 unchanged = {

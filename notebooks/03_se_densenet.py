@@ -36,7 +36,7 @@ root = begin(profile=profile, data_root=data_root, **chosen)
 #
 # **Squeeze-and-excitation** is attention to channels: from the means of all channels it computes a number for each, its **gate**,
 # and multiplies the channel by it. A gate of 1 leaves its channel as it is, one near 0 mutes it. In the drawing $x_0$ enters a
-# block, $H_1$ to $H_3$ are its layers; then come the formulas.
+# block, $H_1$ to $H_3$ are its layers; then come the formulas ({numref}`fig-dense-block`).
 
 # %% mystnb={"figure": {"name": "fig-dense-block", "caption": "A dense block of three layers, and the SE gate on its output. Each stack is the concatenation that the next layer sees; numbers below are channels."}, "image": {"alt": "Four stacks of feature maps that grow from 64 to 160 channels by the boxes H1, H2, H3; from the last stack an arrow to a squeeze of 160 means, two small layers, and 160 gates that multiply the stack."}}
 from histotransfer.figures import dense_block_with_gate
@@ -46,7 +46,8 @@ figure = dense_block_with_gate()
 # %% [markdown]
 # ## The dense layer
 #
-# In a DenseNet {cite}`huang2017` every layer sees the features of all layers before it (their equation 2):
+# In a DenseNet {cite}`huang2017` every layer sees the features of all layers before it (their equation 2;
+# symbols in {numref}`tab-network-layer`):
 #
 # $$ x_\ell = H_\ell([x_0, x_1, \dots, x_{\ell-1}]) $$
 #
@@ -87,7 +88,7 @@ layer(features).shape
 #
 # $\ell$ layers of growth rate $k$ turn $k_0$ channels into $k_0 + \ell k$. A **transition** between two blocks keeps
 # $\lfloor\theta m\rfloor$ of $m$ channels by a 1×1 convolution ($\theta = \tfrac12$ here, "compression") and halves the
-# resolution by a 2×2 average pool:
+# resolution by a 2×2 average pool (symbols in {numref}`tab-network-transition`):
 #
 # $$ m' = \lfloor\theta\,(k_0 + \ell k)\rfloor $$
 #
@@ -106,7 +107,7 @@ layer(features).shape
 # ## The SE gate
 #
 # Squeeze-and-excitation {cite}`hu2018` scales each channel by a number computed from all channels' means (their
-# equations 2, 3 and 4):
+# equations 2, 3 and 4; symbols in {numref}`tab-network-gate`):
 #
 # $$
 # \begin{aligned}
@@ -246,7 +247,7 @@ pd.read_csv("results/gates/gates.csv", index_col="gate")
 # ## The paper's size (claim C7)
 #
 # The paper states 1,068,993 parameters and 84.7 MB. Read as float32 parameters, four bytes each, they describe two
-# different networks:
+# different networks ({numref}`tab-network-two-sizes`):
 
 # %% mystnb={"figure": {"name": "tab-network-two-sizes", "caption": "What each of the paper's two numbers says, read as float32 parameters."}}
 from histotransfer.models.size import STATED_MB, STATED_PARAMETERS
@@ -285,7 +286,8 @@ parameter_count(default_head(features=1024, num_classes=2))
 #
 # Near is not equal, so one may search for a net that has exactly as many. Here are all SE-DenseNets with round values of what
 # the paper does not state (three or four blocks of a few depths, growth rate, stem, bottleneck, compression, positions
-# and reduction of gates, classes), counted by formula:
+# and reduction of gates, classes), counted by formula ({numref}`tab-network-grid`, {numref}`tab-network-matches`,
+# {numref}`tab-network-exact`):
 
 # %% mystnb={"figure": {"name": "tab-network-grid", "caption": "The grid that is searched: values of what the paper does not state."}}
 from histotransfer.models.size import GRID, grid_size, nets_near
@@ -315,7 +317,8 @@ exact.drop(columns="parameters").set_index("block_config").head(6)
 # grid would find more. A match is what one must expect of any number, so it is no evidence for any of these nets.
 #
 # The megabytes are no better. Summary tools print an "estimated total size" that adds the activations, which grow with the
-# picture. So each of these nets has some picture size (pixels a side) at which such a tool would print 84.7 MB:
+# picture. So each of these nets has some picture size (pixels a side) at which such a tool would print 84.7 MB
+# ({numref}`tab-network-sides`):
 
 # %% mystnb={"figure": {"name": "tab-network-sides", "caption": "Picture size at which a summary tool would print 84.7 MB, over the nets with exactly the paper's count."}}
 from histotransfer.models.size import pixels_for_total

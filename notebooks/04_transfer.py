@@ -34,7 +34,8 @@ config = live_config(profile, chosen)
 # The paper climbs two rungs after ImageNet: LC25000 (lung, three classes), then BreakHis (breast, two classes). It does
 # not state which layers are frozen when; the stages here are ours. On phantom tissue they are short; the study's primary experiment has 4
 # epochs of the head, 4 with block 4 and 3 with block 3 on each rung. Rendered on real tissue (`profile="lite"`), this chapter and the
-# two after it train with pictures of 128 pixels in place of the profile's 224, which cost this chapter alone about 20 minutes of two cores:
+# two after it train with pictures of 128 pixels in place of the profile's 224, which cost this chapter alone about 20 minutes of two
+# cores ({numref}`tab-transfer-schedule`):
 
 # %% mystnb={"figure": {"name": "tab-transfer-schedule", "caption": "Epochs of each stage on the two rungs that this page climbs."}}
 import pandas as pd
@@ -50,7 +51,7 @@ pd.DataFrame(schedules).rename_axis("epochs, thawed down to")
 #
 # fastai {cite}`howard2020` freezes weights, but by default lets BatchNorm go on learning below the frozen line. Here a frozen
 # group gets no gradient *and* stays in eval mode, so its output for an image is a constant. Lower groups that do train learn
-# more slowly (discriminative rates):
+# more slowly (discriminative rates; {numref}`tab-transfer-rates`):
 
 # %% mystnb={"figure": {"name": "tab-transfer-rates", "caption": "Parameters and peak learning rate of each group of the network."}}
 from histotransfer.models.se_densenet import SEDenseNet
@@ -72,7 +73,7 @@ pd.DataFrame({"parameters": counts, "peak rate": rates}, index=names)
 # A frozen group always says the same about the same image. Flips and half turns are a handful of views, so all that the
 # frozen groups will ever say is a finite list: it is computed when first asked for, kept on disk, and every epoch, fold,
 # seed and ablation that shares the groups trains from there. A stage then costs only what it thaws. This is what is kept
-# for one view of one image at each cut, in float32, unrounded:
+# for one view of one image at each cut, in float32, unrounded ({numref}`tab-transfer-kept`):
 
 # %% mystnb={"figure": {"name": "tab-transfer-kept", "caption": "What the cache keeps of one view of one image when all groups down to a cut are frozen."}}
 import torch
@@ -116,7 +117,7 @@ figure = learning_curves(run.history)
 # %% [markdown]
 # How to read {numref}`fig-curves`: both curves falling is learning. Training falling while validation stays or rises is learning these images by
 # heart (overfitting, failure F1 of the next chapter). A jump at a grey line is the price of thawing: the weights that wake are moved before they fit
-# again. Validation images are those of a few patients, so small steps of their curve mean little.
+# again. Validation images are those of a few patients, so small steps of their curve mean little ({numref}`tab-transfer-epochs`).
 
 # %% mystnb={"figure": {"name": "tab-transfer-epochs", "caption": "This page's climb, epoch by epoch: log-loss on training and on validation images."}}
 columns = [
@@ -130,7 +131,8 @@ epochs = run.history[columns].round(3)
 epochs.rename(columns=lambda name: name.replace("_", " ")).set_index("rung")
 
 # %% [markdown]
-# The test patients are predicted at the end of each stage, and nothing is decided by them. After the last one, beside the two baselines:
+# The test patients are predicted at the end of each stage, and nothing is decided by them. After the last one, beside the two baselines
+# ({numref}`tab-transfer-climb`):
 
 # %% mystnb={"figure": {"name": "tab-transfer-climb", "caption": "This page's network and two baselines on the test part, all magnifications together."}}
 from histotransfer.study.runner import RUNS
@@ -172,7 +174,7 @@ shown = ("experiment", "run", "profile", "data", "split", "seed")
 # rotates on the fly and computes the frozen blocks in every epoch, against this book's ladder. Same images, folds, epochs and
 # batches; ours fills its cache within the time it is given. `head_epoch` and `block4_epoch` are an epoch of that stage once the cache
 # is full, `full_epoch` one of the whole network, where nothing is frozen and nothing can be kept; `single_run` is the first of five
-# folds with an empty cache, `cross_validation` all five. Seconds, and how many times as fast:
+# folds with an empty cache, `cross_validation` all five. Seconds, and how many times as fast ({numref}`tab-transfer-race`):
 
 # %% mystnb={"figure": {"name": "tab-transfer-race", "caption": "Seconds of stock fastai and of this book's ladder, side by side on real images, and how many times as fast."}}
 import json
@@ -182,7 +184,7 @@ pd.DataFrame(race["seconds"]).assign(times=race["ratios"]).round(2)
 
 # %% [markdown]
 # Fast is worth nothing if something else is learnt. {term}`AUROC` on validation patients, both sides and their difference (their
-# augmentation and random numbers differ, so it is near 0, not 0):
+# augmentation and random numbers differ, so it is near 0, not 0; {numref}`tab-transfer-race-auroc`):
 
 # %% mystnb={"figure": {"name": "tab-transfer-race-auroc", "caption": "Real tissue: AUROC on validation patients in that race (160 images in all), with 95 % intervals."}}
 aurocs = race["validation_auroc"] | {

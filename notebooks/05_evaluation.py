@@ -33,6 +33,8 @@ if not (live / "ladder").exists():  # chapter 04 has not been run
 # %% [markdown]
 # ## Two baselines
 #
+# A network is worth its training only where it beats what needs none ({numref}`tab-evaluation-arms`).
+#
 # :::{table} The baselines, and the method.
 # :name: tab-evaluation-arms
 #
@@ -45,7 +47,7 @@ if not (live / "ladder").exists():  # chapter 04 has not been run
 # :::
 #
 # All three see the same training patients and are tested on the same images. `mean` is the unweighted mean over 40x, 100x
-# and 200x; `all` pools every image.
+# and 200x; `all` pools every image ({numref}`tab-evaluation-live`).
 
 # %% mystnb={"figure": {"name": "tab-evaluation-live", "caption": "This page's own data: the ladder and its baselines on the test part of one fold."}}
 from histotransfer.study.tables import (
@@ -96,7 +98,8 @@ formatted(table[table["magnification"] == "all"], sheet).T
 # was on average: first for one arm, then for the difference of two. At 400x, with six patients a class,
 # differences hold the truth much less often; their percent stand with the tables below. A method that holds 100 % by being as wide as everything says nothing, one that holds 80 % says too much. The book
 # uses the method with the best worst case among those of about its width (`used`); where another holds as much or more for one metric,
-# it is wider, or holds less for the other.
+# it is wider, or holds less for the other ({numref}`fig-roc`, {numref}`fig-precision-recall`, {numref}`fig-confusion`,
+# {numref}`fig-patients`).
 
 # %% mystnb={"figure": {"name": "tab-evaluation-methods-one", "caption": "How often 95 % intervals of one arm held the truth (percent), and how wide they were, by method; worst scenario, worst of 40x, 100x and 200x."}}
 import pandas as pd
@@ -149,7 +152,7 @@ figure = figures.reliability_diagram({
 # Overlapping intervals do not say that two methods are alike. The difference has an interval of its own: whole patients are
 # redrawn, the same for both methods, and of the differences the middle is taken, somewhat more of it than 95 % as patients are few (the
 # **expanded percentile** interval). `smallest` is the smallest true difference in AUROC that this design would have shown
-# with a power of 0.8.
+# with a power of 0.8 ({numref}`tab-evaluation-live-gap`).
 
 # %% mystnb={"figure": {"name": "tab-evaluation-live-gap", "caption": "This page's own data: the ladder minus the frozen probe, paired by patient."}}
 from histotransfer.study.tables import gap
@@ -167,7 +170,7 @@ formatted(difference, metrics, smallest="auroc")
 # {term}`Grad-CAM` {cite}`selvaraju2017` weighs the activations of block 4 by how much they matter for a class's logit. The images
 # are of patients that the network never saw; on {term}`phantom tissue <phantom>` these are new patients, one field a
 # magnification. There the
-# diagnostic regions are known: above, what lies outside is grey.
+# diagnostic regions are known: above, what lies outside is grey ({numref}`fig-grad-cam`).
 
 # %% mystnb={"figure": {"name": "fig-grad-cam", "caption": "Fields with their true class, what the network said, and their diagnostic regions (above); the evidence for what it said by Grad-CAM (below); cross: hottest cell."}}
 from histotransfer.evaluation.explain import grad_cam
@@ -186,7 +189,8 @@ figure = figures.overlays(seen.tiles[few], maps[few], titles, regions)
 # The {term}`pointing game` {cite}`zhang2018` asks how often the hottest cell lies in the region. Fields beside the lesion have
 # no region, so there is nothing to point at: they are left out. A pointer must beat two that know nothing: a random pixel
 # hits as often as the region is large, and the middle of the image may hit more often, because fields are aimed at the
-# lesion. Where the difference from the middle may be 0, the map has not been shown to know more than "look in the middle".
+# lesion. Where the difference from the middle may be 0, the map has not been shown to know more than "look in the middle"
+# ({numref}`fig-pointing`).
 
 # %% mystnb={"figure": {"name": "fig-pointing", "caption": "The pointing game on phantom tissue: share of hits with 95 % intervals clustered by patient."}}
 from histotransfer.evaluation.pointing import pointing_game
@@ -216,7 +220,7 @@ figure = figures.means_with_intervals(sanity, label)
 #
 # Gates start at exactly 1 and move only where training thawed them. {numref}`tab-evaluation-gates` holds, for this
 # chapter's network and for one on real tissue: lowest and highest mean gate of any channel; the largest difference between the classes with its interval, in
-# millionths (`largest`, `low`, `high`); and how many channels' intervals leave out 0 (`apart`, not corrected for how many there are).
+# millionths (`largest`, `low`, `high`); and how many channels' intervals leave out 0 (`apart`, not corrected for how many there are; {numref}`fig-gates`).
 
 # %% mystnb={"figure": {"name": "tab-evaluation-gates", "caption": "How far gates moved, in this page's network and in one on real tissue, and where classes differ."}}
 from histotransfer.evaluation.explain import (
@@ -238,6 +242,8 @@ figure = figures.gate_profile(profiles[profiles["gate"].isin(trained)])
 # %% [markdown]
 # ## Failure signatures
 #
+# What goes wrong in training leaves a mark in the history ({numref}`tab-evaluation-signatures`).
+#
 # :::{table} Three failures, and when a detector finds them.
 # :name: tab-evaluation-signatures
 #
@@ -250,7 +256,7 @@ figure = figures.gate_profile(profiles[profiles["gate"].isin(trained)])
 # :::
 #
 # Each was provoked on phantom tissue by `histotransfer failures --out results/failures`: few images and a high rate; a frozen
-# trunk whose source labels were shuffled; DenseNet-121 from scratch, on one budget with ImageNet weights.
+# trunk whose source labels were shuffled; DenseNet-121 from scratch, on one budget with ImageNet weights ({numref}`fig-signatures`).
 
 # %% mystnb={"figure": {"name": "fig-signatures", "caption": "The three failures, provoked on phantom tissue: mean over seeds, with a band from the lowest to the highest. F1 shows one arm on its training and its validation images, F2 and F3 validation."}}
 record = Path("results/failures")
@@ -265,7 +271,7 @@ figure = figures.failure_signatures(histories)
 #
 # {numref}`tab-evaluation-starts` illustrates claim C5 on phantom tissue; its verdict is made on real tissue (chapter {doc}`12_verdict`). It counts the
 # epochs, of each seed, until DenseNet-121 passes a `level` of log-loss that is set from the runs from scratch. `10+` never passed within
-# the `horizon` of epochs, and counts with all of it.
+# the `horizon` of epochs, and counts with all of it ({numref}`tab-evaluation-detectors`).
 
 # %% mystnb={"figure": {"name": "tab-evaluation-detectors", "caption": "How often each detector finds a failure that is there, and one that is not, with 95 % intervals (Wilson)."}}
 from histotransfer.study.failures import convergence_of_starts, counted
@@ -291,7 +297,7 @@ convergence_of_starts(histories)
 #
 # Behind each interval stands in percent how often such intervals held the truth of fixed predictions at exactly these numbers of
 # patients, the lowest over the scenarios of `results/coverage`. No network was trained anew there, no fold had a level of its own, and
-# `majority`, which answers by folds alone, is none of these scenarios.
+# `majority`, which answers by folds alone, is none of these scenarios ({numref}`tab-evaluation-real`).
 
 # %% mystnb={"figure": {"name": "tab-evaluation-real", "caption": "Real tissue, out of fold: the network of the primary experiment and its baselines; in percent, how often such intervals held the truth."}}
 from histotransfer.study.coverage import with_coverage
@@ -313,7 +319,8 @@ formatted(real_table, shown)
 # because a fold whose test patients are more often malignant trains on fewer of them, and the answers of the folds lean the wrong
 # way. So the second and third column count only pairs of images that one network scored, in each seed on its own, by image and by
 # patient. They are of single networks, the first column of the mean of three: two things change at once. How often these intervals
-# hold the truth was not measured, and n counts all images, those too of folds that hold one class only and so have no say.
+# hold the truth was not measured, and n counts all images, those too of folds that hold one class only and so have no say
+# ({numref}`tab-evaluation-real-within`, {numref}`fig-real-forest`).
 
 # %% mystnb={"figure": {"name": "tab-evaluation-real-within", "caption": "Real tissue: AUROC with all folds pooled, and of pairs that one network scored."}}
 from histotransfer.study.tables import gap_within_folds, within_folds
@@ -329,7 +336,8 @@ ranked = real_table[real_table["run"] != "majority"]
 figure = figures.forest(ranked, "auroc")
 
 # %% [markdown]
-# The network minus the probe, paired by patient, folds pooled and within folds:
+# The network minus the probe, paired by patient, folds pooled and within folds ({numref}`tab-evaluation-real-gap`,
+# {numref}`fig-real-patients`, {numref}`fig-real-confusion`, {numref}`fig-real-reliability`):
 
 # %% mystnb={"figure": {"name": "tab-evaluation-real-gap", "caption": "Real tissue: the network minus the frozen probe, paired by patient: folds pooled, and AUROC within folds."}}
 pair = real["frozen-probe"], real["se-lung"]
@@ -356,7 +364,7 @@ figure = figures.reliability_diagram({
 # **Sensitivity.** The threshold of 0.5 and the logits as they come were fixed beforehand: one run has one to three benign
 # validation patients, and whatever is tuned on those is noise. Had either been tuned on the validation images of all runs together,
 # for each run without those of its own test patients, mean over 40x, 100x and 200x (a temperature divides all logits: no order changes,
-# and no side of 0.5, only how sure the probabilities are):
+# and no side of 0.5, only how sure the probabilities are; {numref}`tab-evaluation-sensitivity`):
 
 # %% mystnb={"figure": {"name": "tab-evaluation-sensitivity", "caption": "Real tissue: metrics as fixed beforehand, and had the threshold or a temperature been tuned on validation patients."}}
 from histotransfer.study.tables import fixed_and_tuned
@@ -365,7 +373,8 @@ fixed_and_tuned(study.runs("primary", "se-lung"))
 
 # %% [markdown]
 # How the real runs learned, and in how many of them the detector finds overfitting (a count of these runs, which share patients: no
-# interval is made of it; all three detectors on runs from scratch and from transfer: {numref}`tab-verdict-failures`):
+# interval is made of it; all three detectors on runs from scratch and from transfer: {numref}`tab-verdict-failures`). Their
+# curves are in {numref}`fig-real-curves`:
 
 # %% mystnb={"figure": {"name": "fig-real-curves", "caption": "Learning curves of all real runs: mean over runs, with a band from the lowest to the highest. The lung rung is climbed once a seed, for all folds."}}
 from histotransfer.study.failures import overfitting_by_rung
@@ -378,7 +387,7 @@ for rung, found in detected.groupby("rung")["found"]:
 
 # %% [markdown]
 # The sanity check of the real ladder's maps, on its test images. Nobody outlined regions there, so there is no pointing game. Its weights
-# are not passed on; the first command makes them again:
+# are not passed on; the first command makes them again, the second {numref}`fig-real-sanity`:
 #
 # ```sh
 # histotransfer ladder --profile lite --data DIR --out results/spine

@@ -34,7 +34,7 @@ config = live_config(profile, {**chosen, "normaliser": "none"})
 # fourth by its colour alone, and with it the answer, whatever the tissue shows. In the clinic every patient is new.
 #
 # The picture: each dot is an image, placed by two of its colour statistics. Patients make clusters; a split by image puts
-# dots of every cluster on both sides.
+# dots of every cluster on both sides ({numref}`fig-clusters`).
 
 # %% mystnb={"figure": {"name": "fig-clusters", "caption": "Mean colour of the images of eight patients (CIELAB a* and b*), one colour a patient."}, "image": {"alt": "Scatter plot of image colours in which the images of one patient lie close together and apart from other patients."}}
 from histotransfer.datasets import breakhis
@@ -49,7 +49,7 @@ figure = colour_clusters(table, patients=8)
 # Frozen ImageNet features, a logistic regression, five folds, every image predicted once by a probe that did not train on its
 # fold. `by-patient` keeps {term}`base numbers <base number>` together, `by-image` does not. The audit counts how many patients
 # of each test fold
-# also stand in training.
+# also stand in training ({numref}`tab-leakage-shared`, {numref}`tab-leakage-live`).
 
 # %%
 from pathlib import Path
@@ -80,7 +80,7 @@ formatted(with_intervals(breast), ["accuracy", "auroc", "recognition_rate"])
 
 # %% [markdown]
 # The gap, by image minus by patient, paired (the same patients are redrawn on both sides), so that its interval speaks of
-# the gap itself:
+# the gap itself ({numref}`tab-leakage-live-gap`):
 
 # %% mystnb={"figure": {"name": "tab-leakage-live-gap", "caption": "This page's own data: by image minus by patient, paired by patient."}}
 from histotransfer.study.tables import gap
@@ -92,7 +92,7 @@ formatted(gap(*breast.values(), metrics=metrics), metrics)
 # ## Copies: LC25000
 #
 # Here the unit is the duplicate group. A random split puts a turned or mirrored copy of almost every test image into training;
-# the classes are easy, so the gap is small and the score is meaningless all the same.
+# the classes are easy, so the gap is small and the score is meaningless all the same ({numref}`tab-leakage-live-lung`).
 
 # %% mystnb={"figure": {"name": "tab-leakage-live-lung", "caption": "This page's own lung images: one probe, split by original and by image."}}
 lung_names = {
@@ -114,7 +114,8 @@ formatted(with_intervals(lung), ["accuracy"], unit="originals")
 # ```
 #
 # Behind each interval stands how often intervals of this kind held the truth on made data sets with the same patients, the
-# lowest over the scenarios of `results/coverage` (95 % is what they aim at).
+# lowest over the scenarios of `results/coverage` (95 % is what they aim at; {numref}`tab-leakage-real`, {numref}`tab-leakage-real-gap`,
+# {numref}`fig-real-gap`).
 
 # %% mystnb={"figure": {"name": "tab-leakage-real", "caption": "Real tissue: one probe, split by patient and by image; in percent, how often such intervals held the truth."}}
 from histotransfer.study.coverage import with_coverage
@@ -148,7 +149,7 @@ figure = forest(real_table, "auroc")
 # stated): SE-DenseNet from ImageNet, the same settings
 # whatever the split (`study/leakage-trained.toml`, one seed); the head alone, then block 4 with it. What follows from the split is part
 # of the difference: divided by patient, folds differ in size ({numref}`tab-leakage-parts`) and in their share of each class, and a fold's network leans to the class it
-# saw most of. An arm with as many training images, and as many of each class, on both sides was not run.
+# saw most of. An arm with as many training images, and as many of each class, on both sides was not run ({numref}`tab-leakage-trained`).
 
 # %% mystnb={"figure": {"name": "tab-leakage-trained", "caption": "Real tissue: networks trained within each magnification, split by patient and by image."}}
 from histotransfer.study.verdicts import Study
@@ -177,7 +178,7 @@ pd.DataFrame(parts).T.round().astype(int).rename_axis(
 )
 
 # %% [markdown]
-# What the split by image adds, paired by patient:
+# What the split by image adds, paired by patient ({numref}`tab-leakage-trained-gap`, {numref}`fig-trained-gap`):
 
 # %% mystnb={"figure": {"name": "tab-leakage-trained-gap", "caption": "Real tissue, trained networks: by image minus by patient, paired by patient."}}
 gaps = []
@@ -196,7 +197,7 @@ figure = forest(trained_table, "auroc")
 # %% [markdown]
 # ### Copies in LC25000
 #
-# The real lung images, split by original and by image:
+# The real lung images, split by original and by image ({numref}`tab-leakage-real-lung`):
 
 # %% mystnb={"figure": {"name": "tab-leakage-real-lung", "caption": "Real lung images: one probe, split by original and by image."}}
 real_lung = {name: real[run] for name, run in lung_names.items()}
@@ -205,7 +206,7 @@ formatted(with_intervals(real_lung), ["accuracy"], unit="originals")
 # %% [markdown]
 # LC25000 does not say which files share an original. The project finds out by itself: rotation-invariant fingerprints, nearest
 # neighbours, then alignment of each candidate pair (`histotransfer data groups DIR`). Its threshold was tuned on half of the
-# groups that others have published, and judged on the other half, over pairs of images:
+# groups that others have published, and judged on the other half, over pairs of images ({numref}`tab-leakage-duplicates`):
 
 # %% mystnb={"figure": {"name": "tab-leakage-duplicates", "caption": "Finding copies: pairs of images judged against published groups, on the half that set the threshold and on the other."}}
 import json
@@ -215,7 +216,7 @@ halves = pd.DataFrame(groups["halves"]).T
 halves.drop(columns="curve").infer_objects().round(3)
 
 # %% [markdown]
-# What it took, and what all 25,000 files would take (extrapolated):
+# What it took, and what all 25,000 files would take (extrapolated; {numref}`tab-leakage-duplicates-cost`):
 
 # %% mystnb={"figure": {"name": "tab-leakage-duplicates-cost", "caption": "What finding copies took, and what all of LC25000 would take."}}
 cost = json.loads(Path("results/duplicates/provenance.json").read_text())
@@ -231,7 +232,7 @@ pd.Series({
 # ## Published folds that leak
 #
 # BreakHis comes with five official splits, by slide id. What their file lists share between training and test (a record of
-# all 7,909 names; no image is needed for it):
+# all 7,909 names; no image is needed for it; {numref}`tab-leakage-official`):
 
 # %% mystnb={"figure": {"name": "tab-leakage-official", "caption": "What training and test of the five official folds share, by the list of all names."}}
 pd.read_csv("results/leakage/official_folds.csv", index_col="fold")
@@ -239,7 +240,7 @@ pd.read_csv("results/leakage/official_folds.csv", index_col="fold")
 # %% [markdown]
 # What they are worth to a network: head and block 4, trained on 40x, 100x and 200x together, on the official folds and split by
 # patient (seed 0 of the study's primary arm, after block 4). An image that several official folds test stands once for each.
-# The rows are not of the same images, nor trained on as many: they are not a paired comparison.
+# The rows are not of the same images, nor trained on as many: they are not a paired comparison ({numref}`tab-leakage-official-worth`).
 
 # %% mystnb={"figure": {"name": "tab-leakage-official-worth", "caption": "Networks trained on the official folds and by patient; not a paired comparison."}}
 splits = {

@@ -37,7 +37,7 @@ study = Study("study", "results")
 #
 # SE on or off, LC25000 between ImageNet and BreakHis or not; all else equal: `study/primary.toml`, profile `lite`. Five folds
 # by patient, three seeds; an image's logits are averaged over seeds, so that patients remain the only sample. Beside the four
-# arms, on the same splits, the two baselines.
+# arms, on the same splits, the two baselines ({numref}`tab-ablation-primary`, {numref}`fig-primary`).
 
 # %% mystnb={"figure": {"name": "tab-ablation-primary", "caption": "The primary experiment on real tissue, out of fold, three seeds averaged: four arms and two baselines."}}
 from histotransfer.study.tables import (
@@ -62,7 +62,7 @@ figure = figures.forest(table[table["run"] != "majority"], "auroc")
 # Intervals of arms overlap for a reason that says nothing about their difference: the same hard patients are hard for all. The
 # differences, paired by patient. C2 and C3a change one thing each; C4b, as the claim it judges, changes two (gates and lung), in
 # accuracy, and its verdict asks for 0.02, not for more than 0. `p_holm` is, after Holm, the p-value of
-# arms that could have exchanged their answers to any patient:
+# arms that could have exchanged their answers to any patient ({numref}`tab-ablation-primary-differences`):
 
 # %% mystnb={"figure": {"name": "tab-ablation-primary-differences", "caption": "The claims that the primary experiment decides: paired differences, mean over 40x, 100x and 200x."}}
 primary = study.differences(PRIMARY, correct=True)
@@ -78,7 +78,8 @@ primary[[*shown, "verdict", "images", "patients"]].round(3)
 # %% [markdown]
 # ## What each stage adds
 #
-# A run's stages are states of one network: the head alone, then block 4 thawed, then block 3. First each state, then each minus the one before:
+# A run's stages are states of one network: the head alone, then block 4 thawed, then block 3. First each state, then each minus the one
+# before ({numref}`tab-ablation-stages`, {numref}`tab-ablation-stages-added`):
 
 # %% mystnb={"figure": {"name": "tab-ablation-stages", "caption": "The network after each stage, mean over 40x, 100x and 200x."}}
 steps = [
@@ -97,7 +98,8 @@ formatted(added[added["magnification"] == "mean"], metrics)
 # ## Where the gates sit, and how wide (N1)
 #
 # `study/se-placement.toml`, one seed; each arm minus the network without gates, all with the LC25000 rung. The paper does not state
-# the reduction $r$; the primary arm has gates at blocks and transitions, $r = 16$. Mean over 40x, 100x and 200x, the primary arm first:
+# the reduction $r$; the primary arm has gates at blocks and transitions, $r = 16$. Mean over 40x, 100x and 200x, the primary arm first
+# ({numref}`tab-ablation-placement`):
 
 # %% mystnb={"figure": {"name": "tab-ablation-placement", "caption": "Networks with gates, by place and width, minus the one without; one seed, paired by patient."}}
 none = study.pooled("primary", "plain-lung", seeds=[0])
@@ -120,7 +122,7 @@ formatted(placed_gaps, metrics, smallest="auroc")
 # it there is with a treatment than without (`less`), an image counted once for each network that trained on it. It is a sum: how far
 # the treatment lowers the loss of tested images, and how far it raises that of trained ones. The second alone is no gain, as fitting
 # less narrows the gap as well. Last, what the treatment adds to the AUROC of all test images.
-# `upright` is `macenko` without flips and half turns.
+# `upright` is `macenko` without flips and half turns ({numref}`tab-ablation-treatments-auroc`).
 
 # %% mystnb={"figure": {"name": "tab-ablation-overfitting", "caption": "How much less overfitting there is with a treatment than without (nats), and the two parts of it."}}
 less = study.overfitting()
@@ -146,7 +148,7 @@ print("raise it here:", ", ".join(gains) or "none")
 # %% [markdown]
 # A treatment that costs AUROC may still be right: where colour tells slides apart and few slides stand for each class, colour is a
 # shortcut, and who takes it away loses what it gave. Tissue from elsewhere (chapter {doc}`11_external`) is the test of that, and five
-# slides cannot decide it.
+# slides cannot decide it ({numref}`fig-overfitting`, {numref}`tab-ablation-colour`).
 
 # %% mystnb={"figure": {"name": "fig-overfitting", "caption": "Overfitting without a treatment minus overfitting with it (nats), with 95 % intervals, paired and clustered by patient; right of the line the treatment reduces it."}}
 label = "less overfitting (nats)"
@@ -160,7 +162,7 @@ formatted(compared, ["accuracy", "auroc", "log_loss"])
 
 # %% [markdown]
 # The arms that normalise do so to a published reference. **Sensitivity**: a reference that is the median of each fold's training
-# images, minus the published one, Macenko both times.
+# images, minus the published one, Macenko both times ({numref}`tab-ablation-reference`).
 
 # %% mystnb={"figure": {"name": "tab-ablation-reference", "caption": "Macenko with a reference fitted to training images minus Macenko with the published one."}}
 macenko = seen["macenko"]

@@ -40,7 +40,7 @@ study = Study("study", "results")
 # probability $p_t$, the truth whether it is of $t$. The unit is the patient: a subtype with fewer than five base numbers, or with none at
 # one of 40x, 100x and 200x, has its images counted and nothing more said. AUROC and recall are means over these three, so that a
 # magnification with few patients counts as much as one with many; the matrix below pools images. Three base numbers stand under two
-# subtypes and count in both.
+# subtypes and count in both ({numref}`tab-subtype-subtypes`, {numref}`fig-subtype-auroc`).
 
 # %% mystnb={"figure": {"name": "tab-subtype-subtypes", "caption": "Each subtype against the rest, out of fold: AUROC and recall, mean over 40x, 100x and 200x, where there are patients enough."}}
 from histotransfer.study.subtypes import subtype_table
@@ -75,7 +75,8 @@ figure = figures.confusion(used)
 # %% [markdown]
 # ## What eight classes cost
 #
-# The same network's eight probabilities added up to benign and malignant, beside the network that was trained on two classes:
+# The same network's eight probabilities added up to benign and malignant, beside the network that was trained on two classes
+# ({numref}`tab-subtype-two-classes`):
 
 # %% mystnb={"figure": {"name": "tab-subtype-two-classes", "caption": "Eight classes added up to two, minus a network trained on two; paired by patient."}}
 from histotransfer.study.subtypes import as_two_classes

@@ -32,7 +32,7 @@ config = ladder_config(profile, chosen)
 # ## What a network costs
 #
 # Four costs that do not move together. For a convolution from $C$ to $C'$ channels with a $q \times q$ kernel on an
-# $H \times W$ map:
+# $H \times W$ map ({numref}`tab-complexity-costs`):
 #
 # :::{table} Four costs of a convolution.
 # :name: tab-complexity-costs
@@ -47,7 +47,7 @@ config = ladder_config(profile, chosen)
 # :::
 #
 # The three published depths, with and without gates. DenseNet-169 and -201 are **sized, not judged**: no ImageNet weights
-# for them can be had where this book was made, so nothing is said of their accuracy.
+# for them can be had where this book was made, so nothing is said of their accuracy ({numref}`tab-complexity-depths`).
 
 # %% mystnb={"figure": {"name": "tab-complexity-depths", "caption": "DenseNets of the published depths at 224 pixels, with and without gates: what they cost."}}
 import pandas as pd
@@ -87,7 +87,8 @@ pd.DataFrame(rows).T.round(2)
 #
 # A DenseNet can be left after each transition: pool what is there, put a linear classifier on it. Shallow features are
 # general, deep ones are made for the thousand classes of ImageNet, so it is not said that the last exit is the best for
-# tissue. Here every exit of the **frozen** trunk is probed out of fold, split by patient, on this chapter's own images:
+# tissue. Here every exit of the **frozen** trunk is probed out of fold, split by patient, on this chapter's own images
+# ({numref}`tab-complexity-live-exits`):
 
 # %%
 from pathlib import Path
@@ -115,7 +116,8 @@ live[["auroc", "low", "high", "images", "patients"]].round(2)
 #
 # The same on the real subset, profile `lite`, colours as they are, at three picture sizes: every exit of the frozen trunk, one split by
 # patient (seed 0), out of fold; and a small net, `small-k12`, trained from scratch in every fold. `ms` are milliseconds an image,
-# measured with OpenVINO on the machine that `results/complexity/times.json` describes.
+# measured with OpenVINO on the machine that `results/complexity/times.json` describes ({numref}`tab-complexity-exits`); against
+# AUROC, operations are drawn in {numref}`fig-pareto-operations`, milliseconds in {numref}`fig-pareto-time`.
 #
 # ```sh
 # histotransfer study complexity probes --profile lite --data DIR \
@@ -149,7 +151,7 @@ figure = pareto(whole, "ms")
 # narrower; `AUROC` says which way where the 95 % interval leaves out 0, and `there` the same of AUROC within folds (chapter
 # {doc}`05_evaluation`). Exploratory: nobody announced these comparisons, so no p-values.
 #
-# **Depth.** Each earlier exit minus the whole frozen trunk (`block4`), at 224 pixels:
+# **Depth.** Each earlier exit minus the whole frozen trunk (`block4`), at 224 pixels ({numref}`tab-complexity-depth-as-scanned`):
 
 # %% mystnb={"figure": {"name": "tab-complexity-depth-as-scanned", "caption": "Real tissue: each earlier exit minus the whole frozen trunk, colours as scanned."}}
 from histotransfer.study.complexity import HIGHER, exit_gaps
@@ -160,7 +162,7 @@ as_scanned
 
 # %% [markdown]
 # The same once each tile's colour has been normalised by Macenko's method (chapter {doc}`02_normalization`), which is what the profile
-# does if nothing else is set:
+# does if nothing else is set ({numref}`tab-complexity-depth-normalised`):
 #
 # ```sh
 # histotransfer study complexity probes --profile lite --data DIR \
@@ -176,7 +178,7 @@ normalised
 # With colours as they are, no earlier exit is shown to be better than the whole trunk; under Macenko the second transition is. So "how
 # deep must features be" has no answer by itself; it depends on what was done to the picture before.
 #
-# **Picture size.** The whole trunk on smaller pictures:
+# **Picture size.** The whole trunk on smaller pictures ({numref}`tab-complexity-size`):
 
 # %% mystnb={"figure": {"name": "tab-complexity-size", "caption": "Real tissue: the frozen trunk on smaller pictures minus the same on 224 pixels."}}
 from histotransfer.study.complexity import NEITHER, size_gaps
@@ -189,7 +191,7 @@ smaller
 # No loss could be told from none, which is not the same as no loss: the intervals say how much it may be.
 #
 # **Precision.** float16 (the weights rounded) has half the bytes, int8 (the whole trunk, quantised in each fold on training images of
-# that fold) a quarter:
+# that fold) a quarter ({numref}`tab-complexity-precision`):
 
 # %% mystnb={"figure": {"name": "tab-complexity-precision", "caption": "Real tissue: the frozen trunk in float16 and in int8, minus float32."}}
 from histotransfer.study.complexity import LOWER, precision_gaps
@@ -201,7 +203,8 @@ assert list(int8["there"]) == [LOWER, NEITHER, NEITHER]
 fewer
 
 # %% [markdown]
-# And their megabytes, and milliseconds an image; float16 is only stored in half and takes as long as float32:
+# And their megabytes, and milliseconds an image; float16 is only stored in half and takes as long as float32
+# ({numref}`tab-complexity-precision-costs`):
 
 # %% mystnb={"figure": {"name": "tab-complexity-precision-costs", "caption": "Megabytes and milliseconds an image of the whole trunk, by picture size and precision."}}
 costs = nets[nets["net"] == "block4"].pivot(
@@ -215,7 +218,7 @@ costs.round(1)
 # none. The regression on top chose its C anew each time, which is part of the difference; measure it again for another network.
 #
 # **From scratch.** `small-k12` has about as many parameters as the paper states, and learned from these images alone. Minus a regression on
-# the whole frozen trunk, whose features never saw tissue:
+# the whole frozen trunk, whose features never saw tissue ({numref}`tab-complexity-scratch`):
 
 # %% mystnb={"figure": {"name": "tab-complexity-scratch", "caption": "Real tissue: the small net from scratch minus a regression on the frozen trunk."}}
 from histotransfer.study.complexity import scratch_gap
@@ -232,7 +235,8 @@ from_scratch
 #
 # Nets that the study trained, without gates, with gates after blocks, at blocks and transitions, and everywhere: at 224 pixels, after
 # Macenko's normalisation, lung tissue in between, seed 0, beside the frozen trunk on the same splits. Hold these against one another and
-# not against the probes above, whose colours are as scanned. Their paired differences stand in chapter {doc}`07_ablations`.
+# not against the probes above, whose colours are as scanned. Their paired differences stand in chapter {doc}`07_ablations`
+# ({numref}`tab-complexity-trained`).
 
 # %% mystnb={"figure": {"name": "tab-complexity-trained", "caption": "Real tissue: nets that the study trained, beside the frozen trunk: AUROC, mean over 40x, 100x and 200x, out of fold."}}
 from histotransfer.study.complexity import studied_nets

@@ -38,7 +38,7 @@ study = Study("study", "results")
 #
 # `se-lung` of the primary experiment learns lung tissue, then thaws on breast tissue in turn: head 4 epochs, block 4 another 4, block 3
 # another 3. Each arm below changes one thing of that and keeps the 11 epochs on breast tissue (`study/strategies.toml`; `se` is of the
-# primary experiment, and trains less in all, as it has no epochs on a source).
+# primary experiment, and trains less in all, as it has no epochs on a source; {numref}`tab-strategy-arms`).
 #
 # :::{table} Other strategies, and what is different in each.
 # :name: tab-strategy-arms
@@ -84,7 +84,8 @@ assert apart.to_dict() == {"all-at-once minus se-lung": "log_loss"}
 #
 # In nearly every experiment the stem and blocks 1 and 2 keep their ImageNet weights, so that their part of the work is done once and
 # stored (chapter {doc}`Transfer <04_transfer>`). `study/depth.toml` asks what that costs: 160 pixels, no lung and no gates, head 4 epochs,
-# block 4 another 4, then 3 with block 3 too (`to-block3`) or with all of the network (`everything`). One seed, five folds:
+# block 4 another 4, then 3 with block 3 too (`to-block3`) or with all of the network (`everything`). One seed, five folds
+# ({numref}`tab-strategy-depth`):
 
 # %% mystnb={"figure": {"name": "tab-strategy-depth", "caption": "Real tissue: everything thawed in the last three epochs, minus block 3 thawed."}}
 import pandas as pd
@@ -104,7 +105,8 @@ assert ((judged["low"] <= 0) & (judged["high"] >= 0)).all()
 # %% [markdown]
 # **Thawing everything is not told apart from stopping at block 3**, where images enough are tested (not at 400x). Again that is not
 # "alike": `smallest auroc` says what would have been missed. And it is a gentle thaw. Rates shrink group by group, so that in three epochs
-# the lowest weights hardly move; what does change is that BatchNorm of all layers counts breast tissue:
+# the lowest weights hardly move; what does change is that BatchNorm of all layers counts breast tissue
+# ({numref}`tab-strategy-depth-rates`):
 
 # %% mystnb={"figure": {"name": "tab-strategy-depth-rates", "caption": "Peak learning rate of each group where everything is thawed."}}
 from histotransfer.models.se_densenet import SEDenseNet
@@ -126,7 +128,7 @@ pd.Series(rates, names, name="peak rate").map("{:.0e}".format).to_frame()
 #
 # The paper states batches of 32, a rate of 0.01 and 200 epochs. `study/paper-recipe.toml` does that as far as a CPU goes: 100 epochs of
 # the head, then 100 with block 4, gates, no lung, Macenko's colours, one fold and one seed. What is not stated is ours: Adam, with one
-# cycle of the rate a stage, and a tenth of the rate for block 4.
+# cycle of the rate a stage, and a tenth of the rate for block 4 ({numref}`fig-stated-curves`, {numref}`tab-strategy-stated-epochs`).
 
 # %% mystnb={"figure": {"name": "fig-stated-curves", "caption": "Real tissue, the stated schedule on one fold: log-loss over 200 epochs, on a logarithmic scale; 246 validation images of 2 + 4 patients."}}
 from histotransfer import figures
@@ -149,7 +151,7 @@ told.set_index("stage").rename(columns=lambda name: name.replace("_", " "))
 # **The network learns its training images by heart, and is then sure of itself where it is wrong**: on six validation patients the log-loss is
 # lowest in one of the first dozen epochs, and ends at many times what a coin would get (0.69). A schedule is no detail: which optimiser,
 # which early stopping and which part of the network the paper's 200 epochs were run with is not stated. On the test images of this fold,
-# beside `se` of the primary experiment (11 epochs at a tenth of the rate, block 3 in the last three; same fold and seed):
+# beside `se` of the primary experiment (11 epochs at a tenth of the rate, block 3 in the last three; same fold and seed; {numref}`tab-strategy-stated-test`):
 
 # %% mystnb={"figure": {"name": "tab-strategy-stated-test", "caption": "Real tissue: the stated schedule and the short one on the test images of one fold."}}
 short = study.runs("primary", "se", seeds=[0])[0]
@@ -168,7 +170,8 @@ formatted(fold, metrics).loc[["40", "100", "200"]]
 # that begin with `together` several. These three are a second round, made of what had been better in the first. How many arms there are,
 # and on how few patients they were judged, says how much luck the best of them had. No difference has an interval: at 200x one
 # benign patient is all there is to validate on, so that AUROC there, and with it the mean, hangs on that patient.
-# `se_positions: []` is a network without gates; what the other settings mean says {py:class}`~histotransfer.config.LadderConfig`. AUROC is of logits averaged over the networks that validated an image.
+# `se_positions: []` is a network without gates; what the other settings mean says {py:class}`~histotransfer.config.LadderConfig`. AUROC
+# is of logits averaged over the networks that validated an image ({numref}`tab-strategy-rehearsal`).
 
 # %% mystnb={"figure": {"name": "tab-strategy-rehearsal", "caption": "Real tissue: the rehearsal's arms on validation patients."}}
 from histotransfer.study.tables import number
@@ -186,7 +189,7 @@ rehearsed[shown].round({"auroc": 3})
 # The best of them, `together-plain`, became `study/final.toml`: no gates, no colour normalisation, symmetric views and stain jitter in training, mean
 # logits over those views in prediction, head, block 4 and block 3 thawed in turn, 19 epochs. Then every patient was tested with
 # it, five folds and three seeds. The frozen probe stands on the same splits and in the same colours, its C chosen inside the
-# training folds.
+# training folds ({numref}`tab-strategy-final`).
 
 # %% mystnb={"figure": {"name": "tab-strategy-final", "caption": "Real tissue: the recipe and the frozen probe, every patient tested out of fold."}}
 final = study.pooled("final", "final")
@@ -207,7 +210,8 @@ formatted(difference, metrics, smallest="auroc")
 # %% [markdown]
 # **Not shown within folds.** A pooled AUROC compares scores of five networks, and may favour one of two methods by that (chapter
 # {doc}`05_evaluation`). Where the second column is above the first, a method ranks the images of one fold better than those of all; one
-# reason are networks whose scores differ in height or in spread. The probe's do: its C is chosen in each fold anew, on few patients.
+# reason are networks whose scores differ in height or in spread. The probe's do: its C is chosen in each fold anew, on few patients
+# ({numref}`tab-strategy-final-within`).
 
 # %% mystnb={"figure": {"name": "tab-strategy-final-within", "caption": "Real tissue: AUROC of both with all folds pooled, and of pairs that one network scored."}}
 from histotransfer.study.tables import gap_within_folds, within_folds
@@ -219,7 +223,7 @@ ways = ["auroc", "auroc_within_folds"]
 formatted(pd.concat([compared, levels]), ways)
 
 # %% [markdown]
-# How often each C was chosen in the fifteen probes; the smaller, the closer together their scores:
+# How often each C was chosen in the fifteen probes; the smaller, the closer together their scores ({numref}`tab-strategy-probe-c`):
 
 # %% mystnb={"figure": {"name": "tab-strategy-probe-c", "caption": "How many of the fifteen probes chose which C."}}
 C = [run.record["config"]["chosen"]["C"] for run in probe_runs]
@@ -230,7 +234,8 @@ chosen.rename_axis("C").to_frame("probes")
 # %% [markdown]
 # Most lie at one of the two ends, which are those of what was offered (`histotransfer.evaluation.baselines.PROBE_C`): a bar that is set so unsteadily is
 # itself uncertain. So the fifteen probes were fitted once more, offered three decades more at either end (`study/wide-probe.toml`, a
-# sensitivity run of 25 November 2026, after the recipe's test results were known). The recipe minus these:
+# sensitivity run of 25 November 2026, after the recipe's test results were known). The recipe minus these
+# ({numref}`tab-strategy-wide-gap`):
 
 # %% mystnb={"figure": {"name": "tab-strategy-wide-gap", "caption": "Real tissue: the recipe minus a frozen probe that was offered a wider choice of C, paired by patient, folds pooled."}}
 wide_probe = study.pooled("wide-probe", "wide-probe")
@@ -248,7 +253,7 @@ print(f"{beyond} of {len(wide_C)} chose a C that was not offered before")
 # %% [markdown]
 # **Against the probe that could choose more freely, the recipe's gain in AUROC is not shown**: its interval holds 0, and the point is
 # smaller. The pooled difference of {numref}`tab-strategy-final-gap` depends on how the bar was tuned. Then the difference from the first
-# probes within folds, each seed on its own: no interval leaves out 0.
+# probes within folds, each seed on its own: no interval leaves out 0 ({numref}`tab-strategy-final-gap-within`).
 
 # %% mystnb={"figure": {"name": "tab-strategy-final-gap-within", "caption": "Real tissue: the recipe minus the frozen probe within folds."}}
 name = "final minus frozen-probe, within folds"
@@ -261,7 +266,8 @@ formatted(images, ways[1:], smallest="auroc_within_folds")
 # **How blind was the choice?** The rehearsal's validation patients are test patients of other folds. And when its second round was put
 # together, test results of other experiments on all of these patients were on record: they were not used, and could not be unseen.
 # Without the validation patients, pooled and then within folds. Where no interval stands, the two decide every image alike, or more than
-# one in twenty redraws of so few patients leave no fold with both classes:
+# one in twenty redraws of so few patients leave no fold with both classes ({numref}`tab-strategy-unseen`,
+# {numref}`tab-strategy-unseen-within`):
 
 # %% mystnb={"figure": {"name": "tab-strategy-unseen", "caption": "Real tissue: the recipe minus the frozen probe without the patients of the rehearsal, folds pooled."}}
 from histotransfer.study.tables import without

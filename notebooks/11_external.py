@@ -43,7 +43,7 @@ study = Study("study", "results")
 #
 # Every network of an arm (five folds, all seeds) predicts all 58 images; their logits are averaged. The threshold is 0.5, as
 # before. No image of UCSB was used to fit a normaliser, to stop training, to choose a setting or to calibrate. Patients are not
-# published: the unit of the intervals is the slide. There are **five**:
+# published: the unit of the intervals is the slide. There are **five** ({numref}`tab-external-slides`):
 
 # %% mystnb={"figure": {"name": "tab-external-slides", "caption": "Images of each slide of UCSB, by class."}}
 fields = study.predictions("primary", "se", part="ucsb")
@@ -74,7 +74,8 @@ print(f"AUROC: {lost} of {len(ranked)} not told from chance (0.5)")
 
 # %% [markdown]
 # A sensitivity near 1 beside a specificity near 0 is a network that calls nearly everything malignant: on these images its threshold
-# is worth little, whatever its ranking may be worth. The same networks at home, out of fold, mean over 40x, 100x and 200x:
+# is worth little, whatever its ranking may be worth. The same networks at home, out of fold, mean over 40x, 100x and 200x
+# ({numref}`tab-external-home`):
 
 # %% mystnb={"figure": {"name": "tab-external-home", "caption": "BreakHis: the same networks at home, out of fold, mean over 40x, 100x and 200x."}}
 from histotransfer.study.tables import with_intervals
@@ -90,7 +91,7 @@ formatted(home, shown)
 # ## With and without colour normalisation
 #
 # Normalisation is meant for exactly this: slides stained elsewhere. The arms of `study/colour.toml` (SE, one seed, up to block 4)
-# differ in nothing else.
+# differ in nothing else ({numref}`tab-external-colours`, {numref}`fig-external-colour`).
 
 # %% mystnb={"figure": {"name": "tab-external-colours", "caption": "UCSB: networks that differ in how colour was treated; one seed."}}
 ways = ["none", "macenko", "reinhard", "vahadane", "stain-jitter"]
@@ -105,7 +106,7 @@ from histotransfer import figures
 figure = figures.forest(coloured, "auroc", unit="slides")
 
 # %% [markdown]
-# Each way minus none, paired by slide:
+# Each way minus none, paired by slide ({numref}`tab-external-colour-gaps`):
 
 # %% mystnb={"figure": {"name": "tab-external-colour-gaps", "caption": "UCSB: each way to treat colour minus none, paired by slide."}}
 plain = study.pooled("colour", "none", part="ucsb")

@@ -38,6 +38,8 @@ pd.set_option("display.max_colwidth", None)
 # %% [markdown]
 # ## The rule
 #
+# It was fixed beforehand, and goes by the interval alone ({numref}`tab-verdict-rule`).
+#
 # :::{table} The rule.
 # :name: tab-verdict-rule
 #
@@ -84,7 +86,8 @@ print(f"no gate further from 1 than {farthest:.4f}")
 # Where gates stay that near to 1, C2 does not test whether attention helps: it tests gates that hardly act.
 #
 # **Beside C5**: "faster" is measured on validation images of 200x, and few patients are left for that. `epochs` is the mean until a run
-# passes the `level` of validation log-loss, `passed` the runs that do, `one_class` those whose validation images are all of one class:
+# passes the `level` of validation log-loss, `passed` the runs that do, `one_class` those whose validation images are all of one class
+# ({numref}`tab-verdict-convergence`):
 
 # %% mystnb={"figure": {"name": "tab-verdict-convergence", "caption": "Runs of the comparison with scratch: epochs until the level is passed, and how many runs validate on one class only."}}
 converged = study.convergence()
@@ -117,7 +120,8 @@ signatures_by_arm(histories, control="scratch")
 # `smallest` is the smallest true difference that this design would have shown to be none of chance, with a power of 0.8; for C1 it is
 # the distance of the true accuracy from 0.84, and one that no accuracy can reach says that nothing could have been shown. Where it is
 # larger than what the paper claims, "undecided" speaks of the design, not of the method. For C4 it counts from 0, as `p` does, while
-# the verdict counts from 0.02. `plan` is the file that makes the record once more:
+# the verdict counts from 0.02. `plan` in {numref}`tab-verdict-how` is the file that makes the record once more, and
+# {numref}`fig-verdict-differences` draws the differences:
 #
 # ```sh
 # histotransfer study run PLAN --data DIR
@@ -145,7 +149,7 @@ if len(found):
 # A pooled AUROC compares scores of different networks (chapter {doc}`05_evaluation`). The claims of AUROC once more, of pairs of images
 # that one network scored, mean over 40x, 100x and 200x (C3b as well, which is judged at 200x). Exploratory: the verdicts above stand, as their metric was fixed beforehand.
 # An interval wholly below 0 is a difference that the choice of patients does not explain; the luck of training may, and more easily
-# where gates hardly act. None of these is corrected for how many there are.
+# where gates hardly act. None of these is corrected for how many there are ({numref}`tab-verdict-within`).
 
 # %% mystnb={"figure": {"name": "tab-verdict-within", "caption": "The claims of AUROC within folds, by image and by patient."}}
 from histotransfer.study.tables import formatted
@@ -161,7 +165,8 @@ formatted(inside, columns, smallest="auroc_within_folds")
 # %% [markdown]
 # ## One seed at a time
 #
-# A paper usually reports one training run. What each seed alone would have given: accuracy for C1, else the difference.
+# A paper usually reports one training run. What each seed alone would have given: accuracy for C1, else the difference
+# ({numref}`tab-verdict-seeds`).
 
 # %% mystnb={"figure": {"name": "tab-verdict-seeds", "caption": "What each seed alone would have given."}}
 alone = study.by_seed([*PRIMARY, *EXPLORATORY])
@@ -175,7 +180,7 @@ alone.map(lambda value: "–" if pd.isna(value) else f"{value:.3f}")
 #
 # An accuracy means little alone: here it stands beside the share of the larger class in the same test images and the mean
 # of {term}`sensitivity` and {term}`specificity`. 400x is only tested, never trained on (N2), and one patient
-# holds more than half of its images: its interval leaves nothing out.
+# holds more than half of its images: its interval leaves nothing out ({numref}`tab-verdict-accuracy`).
 
 # %% mystnb={"figure": {"name": "tab-verdict-accuracy", "caption": "Real tissue, claim C1: accuracy of `se-lung` at each magnification, with what belongs beside it."}}
 accuracy = study.accuracy()
@@ -188,7 +193,7 @@ accuracy.rename(columns=lambda name: name.replace("_", " "))
 # All of that is after Macenko's normalisation, which the primary experiment fixed beforehand; what it does to a network's AUROC stands
 # in chapter {doc}`07_ablations`. With colours as they are, a network (SE, one seed, head and block 4) and a logistic regression on the
 # features of an ImageNet network that never saw tissue (chapter {doc}`06_leakage`; same patients, not paired here,
-# and it learned 400x as well):
+# and it learned 400x as well; {numref}`tab-verdict-as-scanned`):
 
 # %% mystnb={"figure": {"name": "tab-verdict-as-scanned", "caption": "Real tissue, colours as scanned: a network and a regression on frozen features, out of fold."}}
 from histotransfer.study.records import read_run
@@ -214,7 +219,8 @@ for row in own.loc[["network, as scanned"]].iloc[:4].itertuples():
     print(f"{row.magnification}x: {said}")
 
 # %% [markdown]
-# **Against the bar.** Every arm of the primary experiment minus such a regression of its own, on its splits and in its colours:
+# **Against the bar.** Every arm of the primary experiment minus such a regression of its own, on its splits and in its colours
+# ({numref}`tab-verdict-bar`):
 
 # %% mystnb={"figure": {"name": "tab-verdict-bar", "caption": "Real tissue: every arm of the primary experiment minus the frozen probe, mean over 40x, 100x and 200x, paired by patient."}}
 probe = study.pooled("primary", "frozen-probe")
@@ -226,7 +232,7 @@ formatted(bar[bar["magnification"] == "mean"], metrics)
 
 # %% [markdown]
 # The verdicts are about new patients. The paper does not say that its test patients were new; split by image, a network of the same
-# kind, trained within each magnification, gets this (chapter {doc}`06_leakage`):
+# kind, trained within each magnification, gets this (chapter {doc}`06_leakage`; {numref}`tab-verdict-splits`):
 
 # %% mystnb={"figure": {"name": "tab-verdict-splits", "caption": "Real tissue: networks trained within each magnification, split by patient and by image."}}
 splits = {"by patient": "patient", "by image": "image"}
@@ -238,6 +244,8 @@ formatted(with_intervals(trained), ["accuracy", "balanced_accuracy"])
 
 # %% [markdown]
 # ## Open questions and further checks
+#
+# {numref}`tab-verdict-questions` says where they are answered.
 #
 # :::{table} Where open questions and further checks are answered.
 # :name: tab-verdict-questions

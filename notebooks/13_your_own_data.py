@@ -49,7 +49,8 @@ else:
 # %% [markdown]
 # ## Writing it down
 #
-# A CSV with a row an image. Paths are relative to the CSV; a label may be any word; a patient has the same name in every row.
+# A CSV with a row an image. Paths are relative to the CSV; a label may be any word; a patient has the same name in every row
+# ({numref}`tab-own-columns`).
 #
 # :::{table} Columns of the CSV.
 # :name: tab-own-columns
@@ -82,7 +83,7 @@ if not images:
     source = own.write_csv(stand_in, made / "stand-in.csv")
 
 # %% [markdown]
-# Whatever does not fit is named with its row, and nothing is read until all of it fits:
+# Whatever does not fit is named with its row, and nothing is read until all of it fits ({numref}`tab-own-counts`):
 
 # %%
 from histotransfer.errors import HistotransferError
@@ -109,7 +110,8 @@ pd.DataFrame({
 # %% [markdown]
 # ## Splitting it
 #
-# The split and its audit are those of chapter {doc}`01_data`. Too few patients for the folds are an error that says so.
+# The split and its audit are those of chapter {doc}`01_data`. Too few patients for the folds are an error that says so
+# ({numref}`tab-own-split`, {numref}`tab-own-audit`).
 
 # %% mystnb={"figure": {"name": "tab-own-split", "caption": "Images of each part of the split, by label."}}
 from histotransfer.splits import audit, content_hashes, grouped_split
@@ -123,7 +125,7 @@ pd.DataFrame(audit(split, content_hashes(table))).T
 # %% [markdown]
 # ## Training beside two baselines
 #
-# On the stand-in three folds and a few epochs must do. The same on the command line:
+# On the stand-in three folds and a few epochs must do ({numref}`tab-own-scores`, {numref}`fig-own-forest`). The same on the command line:
 #
 # ```sh
 # histotransfer ladder --profile lite --own my.csv --out results/mine
@@ -155,7 +157,7 @@ figure = forest(scores, "auroc")
 
 # %% [markdown]
 # Was it worth training a network? The ladder minus the frozen probe, on the same images; `smallest` is the smallest true
-# difference that so few patients would have shown with a power of 0.8.
+# difference that so few patients would have shown with a power of 0.8 ({numref}`tab-own-gap`).
 
 # %% mystnb={"figure": {"name": "tab-own-gap", "caption": "The ladder minus the frozen probe on the same images, paired by patient."}}
 from histotransfer.study.tables import gap
@@ -183,7 +185,7 @@ else:
 # ## Predicting new pictures
 #
 # The file of weights knows its classes, its picture size and its normaliser; a picture that cannot be read does not stop the
-# others.
+# others ({numref}`tab-own-predictions`).
 
 # %% mystnb={"figure": {"name": "tab-own-predictions", "caption": "Predictions of new pictures, one of which is not there."}}
 from histotransfer.predict import Predictor

@@ -63,6 +63,18 @@ def test_every_citation_has_an_entry_and_every_entry_says_where_it_is():
         assert "doi " in entry or "No DOI" in entry, entry
 
 
+def test_every_figure_and_table_is_referred_to():
+    sources = [
+        *(ROOT / "notebooks").glob("*.py"),
+        *(ROOT / "book").glob("*.md"),
+        ROOT / "src/histotransfer/study/picture.py",
+    ]
+    text = "\n".join(path.read_text(encoding="utf-8") for path in sources)
+    names = re.findall(r'(?:"name": "|:name: )((?:fig|tab)-[\w-]+)', text)
+    referred = re.findall(r"\{(?:numref|ref)\}+`(?:[^`<]*<)?((?:fig|tab)-[\w-]+)", text)
+    assert len(names) > 100 and not set(names) - set(referred)
+
+
 def test_no_caption_undoes_its_directive():
     """After three backticks a line with another one opens nothing: the text of the directive stands on the page."""
     for source in [*(ROOT / "book").rglob("*.md"), *(ROOT / "notebooks").glob("*.py")]:

@@ -64,7 +64,7 @@ def test_the_table_has_a_line_an_answer(study):
 def test_the_tally_counts_verdicts_without_what_is_added_to_them():
     verdicts = ["undecided", "undecided; magnitude consistent", "contradicted here, as one float32 network"]
     said = tally(pd.DataFrame({"verdict": verdicts}))
-    assert "Of the 3 lines of the table below: 2 **undecided**, 1 **contradicted here**. " in said
+    assert "Of the 3 lines of {numref}`tab-summary`: 2 **undecided**, 1 **contradicted here**. " in said
 
 
 def test_what_a_claim_has_in_common_is_said_once(study):

@@ -74,8 +74,8 @@ def tally(table: pd.DataFrame) -> str:
     counts = table["verdict"].str.split(r"[;,] ").str[0].value_counts()
     each = ", ".join(f"{count} **{verdict}**" for verdict, count in counts.items())
     return (
-        f"**In short.** Of the {len(table)} lines of the table below: {each}. Undecided means that what was run, on"
-        " these patients, does not tell; it does not mean that there is nothing.\n"
+        f"**In short.** Of the {len(table)} lines of {{numref}}`tab-summary`: {each}. Undecided means that what was"
+        " run, on these patients, does not tell; it does not mean that there is nothing.\n"
     )
 
 
@@ -202,7 +202,8 @@ def write_summary(study: Study, folder: Path) -> None:
         figure = picture(study, table)
         figure.savefig(folder / FIGURE, metadata={"Software": None})
         head = f":::{{figure}} {folder.name}/{FIGURE}\n:name: fig-summary\n:alt: {figure.alt}"
-        short += f"\n{head}\n\n{caption(study, table)}\n:::\n"
+        short += f"\nWhat the way of splitting alone is worth: {{numref}}`fig-summary`.\n\n{head}\n\n"
+        short += f"{caption(study, table)}\n:::\n"
     (folder / "short.md").write_text(short, encoding="utf-8")
     text = f":::{{table}} What the study says of each claim.\n:name: tab-summary\n\n{verdicts(study, found)}\n:::\n"
     for remark in (colours, attention, convergence, bar, recipe):
