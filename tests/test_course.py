@@ -171,6 +171,10 @@ def test_instructors_get_a_solution_that_runs(chapter):
         ("{cite:p}`a2020,b2021` and {cite}`c`", "[a2020,b2021] and [c]"),
         ("{term}`AUROC` of {term}`phantom tissue <phantom>`", "AUROC of phantom tissue"),
         ("no `{code}` is lost", "no `{code}` is lost"),
+        ("by patient ({numref}`tab-a`,\n{numref}`fig-b`):", "by patient:"),
+        ("(extrapolated; {numref}`tab-a`):", "(extrapolated):"),
+        ("{numref}`tab-a` and {ref}`what was done <tab-b>`", "`tab-a` and what was done"),
+        ("says {py:class}`~histotransfer.config.LadderConfig`.", "says `LadderConfig`."),
     ],
 )
 def test_roles_are_written_out(text, written):

@@ -25,6 +25,9 @@ WORDS_A_MINUTE, MINUTES_A_CELL = 200, 0.5
 _DIRECTIVE = re.compile(
     r"(?P<fence>`{3,})\{(exercise|solution)\} (?P<title>.*)\n(?::.*\n)*\n(?P<body>[\s\S]*?)\n(?P=fence)"
 )
+_NUMBERS = (
+    r"\{numref\}`[^`]+`(?:,\s\{numref\}`[^`]+`)*"  # of figures and tables: they have them on the book's pages only
+)
 _TIMES = re.compile(r"\*\*Takes\*\* about (\d+) minutes to read,\s(\d+) to run \([^)]*\),\s(\d+) for the\sexercises\.")
 
 
@@ -153,6 +156,9 @@ def instructor(notebook: NotebookNode) -> NotebookNode:
 def plain(text: str) -> str:
     """Markdown that Jupyter shows as it is meant: directives and roles of the book's pages written out."""
     text = _DIRECTIVE.sub(lambda found: f"### {found['title']}\n\n{found['body']}", text)
+    text = re.sub(rf"\s\({_NUMBERS}\)|;\s{_NUMBERS}(?=\))", "", text)
+    text = re.sub(r"\{(?:num)?ref\}`([^`<]+?) <[^`>]+>`", r"\1", text)
+    text = re.sub(r"\{(?:(?:num)?ref|py:\w+)\}`(?:~[\w.]*\.)?([^`]+)`", r"`\1`", text)
     text = re.sub(r"\{term\}`([^`<]+?)(?: <[^`]+>)?`", r"\1", text)
     text = re.sub(r"\{doc\}`(?:[^`<]*<)?(?:[^`>]*/)?([^`>/]+)>?`", r"`\1`", text)
     return re.sub(r"\{cite(?::\w+)?\}`([^`]+)`", r"[\1]", text)
