@@ -289,6 +289,15 @@ def test_no_line_of_a_solution_reaches_students(source):
     assert not secret & lines
 
 
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+def test_a_students_copy_has_the_code_cells_that_the_book_executes(source):
+    """None added, none changed: where the book's chapter runs, so does the copy, past the exercises too."""
+    chapter = jupytext.read(source)
+    code = [cell.source for cell in chapter.cells if cell.cell_type == "code"]
+    assert [cell.source for cell in student(chapter).cells if cell.cell_type == "code"] == code
+    assert any(is_exercise(cell) for cell in chapter.cells)
+
+
 @pytest.mark.slow
 def test_a_students_copy_of_a_real_chapter_runs_up_to_the_first_exercise():
     notebook = student(read_source(ROOT / "notebooks/01_data.py"))
