@@ -91,8 +91,8 @@ formatted(real_gaps[real_gaps["magnification"] == "mean"], metrics)
 #
 # :::
 #
-# Half the light, and half of that again: the density grows by the same step, $\ln 2 = 0.69$ ({numref}`tab-colour-levels`). (The code takes $I + 1$ for $I$, so that
-# black has a density too; $I_0$ is 240.)
+# Half the light, and half of that again: the density grows by the same step, $\ln 2 = 0.69$ ({numref}`tab-colour-levels`). (The code
+# takes $I + 1$ for $I$, so that black has a density too; $I_0$ is 240.)
 
 # %% mystnb={"figure": {"name": "tab-colour-levels", "caption": "Grey levels and their optical densities."}}
 import numpy as np
@@ -366,8 +366,8 @@ figure = forest(gaps_to_none(live), "auroc")
 #   --out results/normalisation
 # ```
 #
-# Differences are taken on the same images, with the same patients on both sides. At 400x this subset has 41 images, which show
-# nothing; they are left out ({numref}`tab-colour-real-probe`, {numref}`fig-real-probe`).
+# {numref}`tab-colour-real-probe` has the scores. The differences of {numref}`fig-real-probe` are taken on the same images, with the same
+# patients on both sides. At 400x this subset has 41 images, which show nothing; they are left out.
 
 # %% mystnb={"figure": {"name": "tab-colour-real-probe", "caption": "Real tissue: a frozen probe after each way to normalise, out of fold, mean over 40x, 100x and 200x."}}
 formatted(means(real), metrics)

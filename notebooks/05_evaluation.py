@@ -91,15 +91,17 @@ formatted(table[table["magnification"] == "all"], sheet).T
 # stands for: **Korn and Graubard**'s). With few patients it is wide. That is the truth about few patients. A value without an interval
 # is one that the patients do not spread: all have the same, or it hangs on one of them.
 #
-# Whether such intervals hold the truth as often as they say was **measured**, on made data sets with the real numbers of
-# patients and images. {numref}`tab-evaluation-methods-one` and
-# {numref}`tab-evaluation-methods-two` show, for each method tried, in how many percent of the data sets its 95 % interval held the
-# truth in the worst scenario and at the worst of 40x, 100x and 200x (give or take a point, as data sets are few too), and how wide it
-# was on average: first for one arm, then for the difference of two. At 400x, with six patients a class,
-# differences hold the truth much less often; their percent stand with the tables below. A method that holds 100 % by being as wide as everything says nothing, one that holds 80 % says too much. The book
-# uses the method with the best worst case among those of about its width (`used`); where another holds as much or more for one metric,
-# it is wider, or holds less for the other ({numref}`fig-roc`, {numref}`fig-precision-recall`, {numref}`fig-confusion`,
-# {numref}`fig-patients`).
+# Whether such intervals hold the truth as often as they say was **measured**, on made data sets with the real numbers of patients
+# and images. {numref}`tab-evaluation-methods-one` and {numref}`tab-evaluation-methods-two` show, for each method tried, in how many
+# percent of the data sets its 95 % interval held the truth in the worst scenario and at the worst of 40x, 100x and 200x (give or
+# take a point, as data sets are few too), and how wide it was on average: first for one arm, then for the difference of two. At
+# 400x, with six patients a class, differences hold the truth much less often; their percent stand with the tables below. A method
+# that holds 100 % by being as wide as everything says nothing, one that holds 80 % says too much. The book uses the method with the
+# best worst case among those of about its width (`used`); where another holds as much or more for one metric, it is wider, or holds
+# less for the other.
+#
+# {numref}`fig-roc` and {numref}`fig-precision-recall` show what any other threshold would give; {numref}`fig-confusion` and
+# {numref}`fig-patients` stand at the one that was fixed.
 
 # %% mystnb={"figure": {"name": "tab-evaluation-methods-one", "caption": "How often 95 % intervals of one arm held the truth (percent), and how wide they were, by method; worst scenario, worst of 40x, 100x and 200x."}}
 import pandas as pd
@@ -267,11 +269,11 @@ figure = figures.failure_signatures(histories)
 # The thresholds were chosen on synthetic histories, as the smallest of a grid with few false alarms; then judged on histories
 # they were not designed on. On phantom runs the truth is told twice: by what was provoked, and by what **test patients** show,
 # whom no detector saw. Harm that test patients show and validation patients do not is missed: a detector sees no further than
-# its patients. Intervals are Wilson's; runs of one seed share patients, which these do not know.
+# its patients. Intervals are Wilson's; runs of one seed share patients, which these do not know ({numref}`tab-evaluation-detectors`).
 #
-# {numref}`tab-evaluation-starts` illustrates claim C5 on phantom tissue; its verdict is made on real tissue (chapter {doc}`12_verdict`). It counts the
-# epochs, of each seed, until DenseNet-121 passes a `level` of log-loss that is set from the runs from scratch. `10+` never passed within
-# the `horizon` of epochs, and counts with all of it ({numref}`tab-evaluation-detectors`).
+# {numref}`tab-evaluation-starts` illustrates claim C5 on phantom tissue; its verdict is made on real tissue (chapter
+# {doc}`12_verdict`). It counts the epochs, of each seed, until DenseNet-121 passes a `level` of log-loss that is set from the runs
+# from scratch. `10+` never passed within the `horizon` of epochs, and counts with all of it.
 
 # %% mystnb={"figure": {"name": "tab-evaluation-detectors", "caption": "How often each detector finds a failure that is there, and one that is not, with 95 % intervals (Wilson)."}}
 from histotransfer.study.failures import convergence_of_starts, counted
@@ -295,9 +297,9 @@ convergence_of_starts(histories)
 # its images: where an interval runs from 0 to 1, these patients say nothing. Made with
 # `histotransfer study run study/primary.toml --data DIR`; everything below is drawn from the records in `results/primary`.
 #
-# Behind each interval stands in percent how often such intervals held the truth of fixed predictions at exactly these numbers of
-# patients, the lowest over the scenarios of `results/coverage`. No network was trained anew there, no fold had a level of its own, and
-# `majority`, which answers by folds alone, is none of these scenarios ({numref}`tab-evaluation-real`).
+# Behind each interval of {numref}`tab-evaluation-real` stands in percent how often such intervals held the truth of fixed
+# predictions at exactly these numbers of patients, the lowest over the scenarios of `results/coverage`. No network was trained anew
+# there, no fold had a level of its own, and `majority`, which answers by folds alone, is none of these scenarios.
 
 # %% mystnb={"figure": {"name": "tab-evaluation-real", "caption": "Real tissue, out of fold: the network of the primary experiment and its baselines; in percent, how often such intervals held the truth."}}
 from histotransfer.study.coverage import with_coverage
@@ -315,12 +317,12 @@ formatted(real_table, shown)
 
 # %% [markdown]
 # **Pooled and within folds.** Five networks score five folds, and a pooled {term}`AUROC` compares their scores with one another.
-# `majority` shows what that does: it gives all images of a fold one score, so within a fold its AUROC is 0.5. Pooled it falls below,
-# because a fold whose test patients are more often malignant trains on fewer of them, and the answers of the folds lean the wrong
-# way. So the second and third column count only pairs of images that one network scored, in each seed on its own, by image and by
-# patient. They are of single networks, the first column of the mean of three: two things change at once. How often these intervals
-# hold the truth was not measured, and n counts all images, those too of folds that hold one class only and so have no say
-# ({numref}`tab-evaluation-real-within`, {numref}`fig-real-forest`).
+# `majority` shows what that does: it gives all images of a fold one score, so within a fold its AUROC is 0.5. Pooled it falls
+# below, because a fold whose test patients are more often malignant trains on fewer of them, and the answers of the folds lean the
+# wrong way. So the second and third column of {numref}`tab-evaluation-real-within` count only pairs of images that one network
+# scored, in each seed on its own, by image and by patient. They are of single networks, the first column of the mean of three: two
+# things change at once. How often these intervals hold the truth was not measured, and n counts all images, those too of folds that
+# hold one class only and so have no say (the first column is drawn in {numref}`fig-real-forest`).
 
 # %% mystnb={"figure": {"name": "tab-evaluation-real-within", "caption": "Real tissue: AUROC with all folds pooled, and of pairs that one network scored."}}
 from histotransfer.study.tables import gap_within_folds, within_folds
@@ -336,8 +338,9 @@ ranked = real_table[real_table["run"] != "majority"]
 figure = figures.forest(ranked, "auroc")
 
 # %% [markdown]
-# The network minus the probe, paired by patient, folds pooled and within folds ({numref}`tab-evaluation-real-gap`,
-# {numref}`fig-real-patients`, {numref}`fig-real-confusion`, {numref}`fig-real-reliability`):
+# The network minus the probe, paired by patient, folds pooled and within folds, is {numref}`tab-evaluation-real-gap`; patient by
+# patient the network's answers are in {numref}`fig-real-patients`, counted in {numref}`fig-real-confusion`. {numref}`fig-real-reliability`
+# shows how far its probabilities and the probe's can be believed.
 
 # %% mystnb={"figure": {"name": "tab-evaluation-real-gap", "caption": "Real tissue: the network minus the frozen probe, paired by patient: folds pooled, and AUROC within folds."}}
 pair = real["frozen-probe"], real["se-lung"]

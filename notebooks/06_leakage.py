@@ -49,7 +49,7 @@ figure = colour_clusters(table, patients=8)
 # Frozen ImageNet features, a logistic regression, five folds, every image predicted once by a probe that did not train on its
 # fold. `by-patient` keeps {term}`base numbers <base number>` together, `by-image` does not. The audit counts how many patients
 # of each test fold
-# also stand in training ({numref}`tab-leakage-shared`, {numref}`tab-leakage-live`).
+# also stand in training ({numref}`tab-leakage-shared`); {numref}`tab-leakage-live` has the scores.
 
 # %%
 from pathlib import Path
@@ -113,9 +113,9 @@ formatted(with_intervals(lung), ["accuracy"], unit="originals")
 #   --out results/leakage --set normaliser=none
 # ```
 #
-# Behind each interval stands how often intervals of this kind held the truth on made data sets with the same patients, the
-# lowest over the scenarios of `results/coverage` (95 % is what they aim at; {numref}`tab-leakage-real`, {numref}`tab-leakage-real-gap`,
-# {numref}`fig-real-gap`).
+# {numref}`tab-leakage-real` has the scores, {numref}`tab-leakage-real-gap` the gap, {numref}`fig-real-gap` draws it. Behind each interval
+# stands how often intervals of this kind held the truth on made data sets with the same patients, the lowest over the scenarios of
+# `results/coverage` (95 % is what they aim at).
 
 # %% mystnb={"figure": {"name": "tab-leakage-real", "caption": "Real tissue: one probe, split by patient and by image; in percent, how often such intervals held the truth."}}
 from histotransfer.study.coverage import with_coverage
@@ -146,10 +146,10 @@ figure = forest(real_table, "auroc")
 # ### When the network is trained
 #
 # The probe met all magnifications at once. Here a network is trained, one for each magnification (what the paper trained on is not
-# stated): SE-DenseNet from ImageNet, the same settings
-# whatever the split (`study/leakage-trained.toml`, one seed); the head alone, then block 4 with it. What follows from the split is part
-# of the difference: divided by patient, folds differ in size ({numref}`tab-leakage-parts`) and in their share of each class, and a fold's network leans to the class it
-# saw most of. An arm with as many training images, and as many of each class, on both sides was not run ({numref}`tab-leakage-trained`).
+# stated): SE-DenseNet from ImageNet, the same settings whatever the split (`study/leakage-trained.toml`, one seed;
+# {numref}`tab-leakage-trained`); the head alone, then block 4 with it. What follows from the split is part of the difference:
+# divided by patient, folds differ in size ({numref}`tab-leakage-parts`) and in their share of each class, and a fold's network
+# leans to the class it saw most of. An arm with as many training images, and as many of each class, on both sides was not run.
 
 # %% mystnb={"figure": {"name": "tab-leakage-trained", "caption": "Real tissue: networks trained within each magnification, split by patient and by image."}}
 from histotransfer.study.verdicts import Study
@@ -240,7 +240,7 @@ pd.read_csv("results/leakage/official_folds.csv", index_col="fold")
 # %% [markdown]
 # What they are worth to a network: head and block 4, trained on 40x, 100x and 200x together, on the official folds and split by
 # patient (seed 0 of the study's primary arm, after block 4). An image that several official folds test stands once for each.
-# The rows are not of the same images, nor trained on as many: they are not a paired comparison ({numref}`tab-leakage-official-worth`).
+# The rows of {numref}`tab-leakage-official-worth` are not of the same images, nor trained on as many: this is no paired comparison.
 
 # %% mystnb={"figure": {"name": "tab-leakage-official-worth", "caption": "Networks trained on the official folds and by patient; not a paired comparison."}}
 splits = {

@@ -117,12 +117,12 @@ formatted(placed_gaps, metrics, smallest="auroc")
 #
 # ## Colour and augmentation: do they reduce overfitting? (C6)
 #
-# `study/colour.toml`, one seed, up to block 4. **Overfitting** here is the log-loss (nats) of an image that a network tested minus that
-# of the same image by each network that trained on it; who only ever validates has no such loss and is left out. {numref}`tab-ablation-overfitting` says how much less of
-# it there is with a treatment than without (`less`), an image counted once for each network that trained on it. It is a sum: how far
-# the treatment lowers the loss of tested images, and how far it raises that of trained ones. The second alone is no gain, as fitting
-# less narrows the gap as well. Last, what the treatment adds to the AUROC of all test images.
-# `upright` is `macenko` without flips and half turns ({numref}`tab-ablation-treatments-auroc`).
+# `study/colour.toml`, one seed, up to block 4. **Overfitting** here is the log-loss (nats) of an image that a network tested minus
+# that of the same image by each network that trained on it; who only ever validates has no such loss and is left out.
+# {numref}`tab-ablation-overfitting` says how much less of it there is with a treatment than without (`less`), an image counted once
+# for each network that trained on it. It is a sum: how far the treatment lowers the loss of tested images, and how far it raises
+# that of trained ones. The second alone is no gain, as fitting less narrows the gap as well. Last, what the treatment adds to the
+# AUROC of all test images ({numref}`tab-ablation-treatments-auroc`). `upright` is `macenko` without flips and half turns.
 
 # %% mystnb={"figure": {"name": "tab-ablation-overfitting", "caption": "How much less overfitting there is with a treatment than without (nats), and the two parts of it."}}
 less = study.overfitting()
@@ -148,7 +148,8 @@ print("raise it here:", ", ".join(gains) or "none")
 # %% [markdown]
 # A treatment that costs AUROC may still be right: where colour tells slides apart and few slides stand for each class, colour is a
 # shortcut, and who takes it away loses what it gave. Tissue from elsewhere (chapter {doc}`11_external`) is the test of that, and five
-# slides cannot decide it ({numref}`fig-overfitting`, {numref}`tab-ablation-colour`).
+# slides cannot decide it. {numref}`fig-overfitting` draws how much less overfitting there is; {numref}`tab-ablation-colour` has what
+# each arm scores.
 
 # %% mystnb={"figure": {"name": "fig-overfitting", "caption": "Overfitting without a treatment minus overfitting with it (nats), with 95 % intervals, paired and clustered by patient; right of the line the treatment reduces it."}}
 label = "less overfitting (nats)"

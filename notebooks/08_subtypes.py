@@ -35,12 +35,12 @@ study = Study("study", "results")
 # %% [markdown]
 # ## One against the rest
 #
-# The ladder of chapter {doc}`07_ablations` (SE, LC25000 between), with eight outputs in place of two, split by patient over
-# benign and malignant, five folds and two seeds (`study/subtypes.toml`). For a subtype $t$ the score of an image is its
-# probability $p_t$, the truth whether it is of $t$. The unit is the patient: a subtype with fewer than five base numbers, or with none at
-# one of 40x, 100x and 200x, has its images counted and nothing more said. AUROC and recall are means over these three, so that a
-# magnification with few patients counts as much as one with many; the matrix below pools images. Three base numbers stand under two
-# subtypes and count in both ({numref}`tab-subtype-subtypes`, {numref}`fig-subtype-auroc`).
+# The ladder of chapter {doc}`07_ablations` (SE, LC25000 between), with eight outputs in place of two, split by patient over benign
+# and malignant, five folds and two seeds (`study/subtypes.toml`). For a subtype $t$ the score of an image is its probability $p_t$,
+# the truth whether it is of $t$. The unit is the patient: a subtype with fewer than five base numbers, or with none at one of 40x,
+# 100x and 200x, has its images counted and nothing more said ({numref}`tab-subtype-subtypes`). AUROC and recall are means over
+# these three, so that a magnification with few patients counts as much as one with many; the matrix below pools images. Three base
+# numbers stand under two subtypes and count in both. {numref}`fig-subtype-auroc` draws the AUROC.
 
 # %% mystnb={"figure": {"name": "tab-subtype-subtypes", "caption": "Each subtype against the rest, out of fold: AUROC and recall, mean over 40x, 100x and 200x, where there are patients enough."}}
 from histotransfer.study.subtypes import subtype_table

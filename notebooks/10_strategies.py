@@ -104,9 +104,9 @@ assert ((judged["low"] <= 0) & (judged["high"] >= 0)).all()
 
 # %% [markdown]
 # **Thawing everything is not told apart from stopping at block 3**, where images enough are tested (not at 400x). Again that is not
-# "alike": `smallest auroc` says what would have been missed. And it is a gentle thaw. Rates shrink group by group, so that in three epochs
-# the lowest weights hardly move; what does change is that BatchNorm of all layers counts breast tissue
-# ({numref}`tab-strategy-depth-rates`):
+# "alike": `smallest auroc` says what would have been missed. And it is a gentle thaw. Rates shrink group by group
+# ({numref}`tab-strategy-depth-rates`), so that in three epochs the lowest weights hardly move; what does change is that BatchNorm
+# of all layers counts breast tissue.
 
 # %% mystnb={"figure": {"name": "tab-strategy-depth-rates", "caption": "Peak learning rate of each group where everything is thawed."}}
 from histotransfer.models.se_densenet import SEDenseNet
@@ -171,7 +171,7 @@ formatted(fold, metrics).loc[["40", "100", "200"]]
 # and on how few patients they were judged, says how much luck the best of them had. No difference has an interval: at 200x one
 # benign patient is all there is to validate on, so that AUROC there, and with it the mean, hangs on that patient.
 # `se_positions: []` is a network without gates; what the other settings mean says {py:class}`~histotransfer.config.LadderConfig`. AUROC
-# is of logits averaged over the networks that validated an image ({numref}`tab-strategy-rehearsal`).
+# in {numref}`tab-strategy-rehearsal` is of logits averaged over the networks that validated an image.
 
 # %% mystnb={"figure": {"name": "tab-strategy-rehearsal", "caption": "Real tissue: the rehearsal's arms on validation patients."}}
 from histotransfer.study.tables import number
@@ -209,9 +209,9 @@ formatted(difference, metrics, smallest="auroc")
 
 # %% [markdown]
 # **Not shown within folds.** A pooled AUROC compares scores of five networks, and may favour one of two methods by that (chapter
-# {doc}`05_evaluation`). Where the second column is above the first, a method ranks the images of one fold better than those of all; one
-# reason are networks whose scores differ in height or in spread. The probe's do: its C is chosen in each fold anew, on few patients
-# ({numref}`tab-strategy-final-within`).
+# {doc}`05_evaluation`). Where the second column of {numref}`tab-strategy-final-within` is above the first, a method ranks the
+# images of one fold better than those of all; one reason is that the scores of its networks differ in height or in spread. The
+# probe's do: its C is chosen in each fold anew, on few patients.
 
 # %% mystnb={"figure": {"name": "tab-strategy-final-within", "caption": "Real tissue: AUROC of both with all folds pooled, and of pairs that one network scored."}}
 from histotransfer.study.tables import gap_within_folds, within_folds
@@ -265,9 +265,9 @@ formatted(images, ways[1:], smallest="auroc_within_folds")
 # %% [markdown]
 # **How blind was the choice?** The rehearsal's validation patients are test patients of other folds. And when its second round was put
 # together, test results of other experiments on all of these patients were on record: they were not used, and could not be unseen.
-# Without the validation patients, pooled and then within folds. Where no interval stands, the two decide every image alike, or more than
-# one in twenty redraws of so few patients leave no fold with both classes ({numref}`tab-strategy-unseen`,
-# {numref}`tab-strategy-unseen-within`):
+# Without the validation patients, the difference is that of {numref}`tab-strategy-unseen`, within folds that of
+# {numref}`tab-strategy-unseen-within`. Where no interval stands, the two decide every image alike, or more than one in twenty redraws of
+# so few patients leave no fold with both classes.
 
 # %% mystnb={"figure": {"name": "tab-strategy-unseen", "caption": "Real tissue: the recipe minus the frozen probe without the patients of the rehearsal, folds pooled."}}
 from histotransfer.study.tables import without

@@ -146,10 +146,11 @@ if len(found):
 # %% [markdown]
 # ## The same within folds
 #
-# A pooled AUROC compares scores of different networks (chapter {doc}`05_evaluation`). The claims of AUROC once more, of pairs of images
-# that one network scored, mean over 40x, 100x and 200x (C3b as well, which is judged at 200x). Exploratory: the verdicts above stand, as their metric was fixed beforehand.
-# An interval wholly below 0 is a difference that the choice of patients does not explain; the luck of training may, and more easily
-# where gates hardly act. None of these is corrected for how many there are ({numref}`tab-verdict-within`).
+# A pooled AUROC compares scores of different networks (chapter {doc}`05_evaluation`). {numref}`tab-verdict-within` has the claims
+# of AUROC once more, of pairs of images that one network scored, mean over 40x, 100x and 200x (C3b as well, which is judged at
+# 200x). Exploratory: the verdicts above stand, as their metric was fixed beforehand. An interval wholly below 0 is a difference
+# that the choice of patients does not explain; the luck of training may, and more easily where gates hardly act. None of these is
+# corrected for how many there are.
 
 # %% mystnb={"figure": {"name": "tab-verdict-within", "caption": "The claims of AUROC within folds, by image and by patient."}}
 from histotransfer.study.tables import formatted
@@ -179,8 +180,8 @@ alone.map(lambda value: "–" if pd.isna(value) else f"{value:.3f}")
 # ## Beside the headline (claim C1)
 #
 # An accuracy means little alone: here it stands beside the share of the larger class in the same test images and the mean
-# of {term}`sensitivity` and {term}`specificity`. 400x is only tested, never trained on (N2), and one patient
-# holds more than half of its images: its interval leaves nothing out ({numref}`tab-verdict-accuracy`).
+# of {term}`sensitivity` and {term}`specificity` ({numref}`tab-verdict-accuracy`). 400x is only tested, never trained on (N2), and one patient
+# holds more than half of its images: its interval leaves nothing out.
 
 # %% mystnb={"figure": {"name": "tab-verdict-accuracy", "caption": "Real tissue, claim C1: accuracy of `se-lung` at each magnification, with what belongs beside it."}}
 accuracy = study.accuracy()

@@ -83,7 +83,7 @@ if not images:
     source = own.write_csv(stand_in, made / "stand-in.csv")
 
 # %% [markdown]
-# Whatever does not fit is named with its row, and nothing is read until all of it fits ({numref}`tab-own-counts`):
+# Whatever does not fit is named with its row, and nothing is read until all of it fits; then {numref}`tab-own-counts` says what there is.
 
 # %%
 from histotransfer.errors import HistotransferError
@@ -110,8 +110,8 @@ pd.DataFrame({
 # %% [markdown]
 # ## Splitting it
 #
-# The split and its audit are those of chapter {doc}`01_data`. Too few patients for the folds are an error that says so
-# ({numref}`tab-own-split`, {numref}`tab-own-audit`).
+# The split ({numref}`tab-own-split`) and its audit ({numref}`tab-own-audit`) are those of chapter {doc}`01_data`. Too few patients for the
+# folds are an error that says so.
 
 # %% mystnb={"figure": {"name": "tab-own-split", "caption": "Images of each part of the split, by label."}}
 from histotransfer.splits import audit, content_hashes, grouped_split

@@ -8,6 +8,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
+from matplotlib.ticker import MaxNLocator
 
 from histotransfer.figures.style import CLASS_COLOURS, PALETTE, SMALL, WIDTH, described, legend_above
 from histotransfer.stain import to_lab
@@ -43,6 +44,7 @@ def images_per_patient(patients: pd.DataFrame) -> Figure:
     figure, axis = plt.subplots(figsize=(WIDTH, 2.8), layout="constrained")
     axis.bar(range(len(counts)), counts["images"], color=counts["label"].map(CLASS_COLOURS), width=0.9)
     axis.set(xlabel="patient (base number)", ylabel="images", xticks=[], xlim=(-0.6, len(counts) - 0.4))
+    axis.yaxis.set_major_locator(MaxNLocator(6, integer=True))
     handles = [Patch(color=colour, label=label) for label, colour in CLASS_COLOURS.items()]
     legend_above(figure, handles)
     return figure
