@@ -11,11 +11,22 @@ from nbclient import NotebookClient
 
 from histotransfer import course
 from histotransfer.bookbuild import chapter_sources, read_source
-from histotransfer.course import export_course, instructor, plain, read_chapter, rubric, slides, student, syllabus
+from histotransfer.course import (
+    export_course,
+    figure_numbers,
+    instructor,
+    plain,
+    read_chapter,
+    rubric,
+    slides,
+    student,
+    syllabus,
+)
 from histotransfer.errors import HistotransferError
 
 ROOT = Path(__file__).parent.parent
 SOURCES = chapter_sources(ROOT)
+NUMBERS = figure_numbers(SOURCES)
 
 CHAPTER = """\
 # %% [markdown]
@@ -144,7 +155,7 @@ def test_what_a_chapter_lacks_is_said(chapter, before, after, trouble):
 
 
 def test_students_get_the_task_and_no_solution(chapter):
-    notebook = student(read_source(chapter))
+    notebook = student(read_source(chapter), {})
     text = nbformat.writes(notebook)
     assert "### Halve it\\n" in text and "*Easy.* Halve a number." in text and "half(start)" in text
     assert "{exercise}" not in text and "{doc}" not in text and "{cite}" not in text
@@ -154,7 +165,7 @@ def test_students_get_the_task_and_no_solution(chapter):
 
 
 def test_instructors_get_a_solution_that_runs(chapter):
-    notebook = instructor(read_source(chapter))
+    notebook = instructor(read_source(chapter), {})
     nbformat.validate(notebook)
     code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
     assert code[-1] == "def half(x):\n    return x / 2\n\n\nhalf(start)"
@@ -171,14 +182,78 @@ def test_instructors_get_a_solution_that_runs(chapter):
         ("{cite:p}`a2020,b2021` and {cite}`c`", "[a2020,b2021] and [c]"),
         ("{term}`AUROC` of {term}`phantom tissue <phantom>`", "AUROC of phantom tissue"),
         ("no `{code}` is lost", "no `{code}` is lost"),
-        ("by patient ({numref}`tab-a`,\n{numref}`fig-b`):", "by patient:"),
-        ("(extrapolated; {numref}`tab-a`):", "(extrapolated):"),
-        ("{numref}`tab-a` and {ref}`what was done <tab-b>`", "`tab-a` and what was done"),
+        ("by patient ({numref}`tab-a`,\n{numref}`fig-b`):", "by patient (Table 1.1,\nFig. 2.3):"),
+        ("{numref}`tab-a` and {ref}`what was done <tab-b>`", "Table 1.1 and what was done"),
+        (
+            ":::{table} Of `x`.\n:name: tab-a\n\n| a |\n|---|\n\n:::\n\nAnd",
+            "**Table 1.1** Of `x`.\n\n| a |\n|---|\n\nAnd",
+        ),
         ("says {py:class}`~histotransfer.config.LadderConfig`.", "says `LadderConfig`."),
     ],
 )
 def test_roles_are_written_out(text, written):
-    assert plain(text) == written
+    assert plain(text, {"tab-a": "Table 1.1", "fig-b": "Fig. 2.3"}) == written
+
+
+def test_a_figure_of_no_chapter_is_named():
+    with pytest.raises(HistotransferError, match=r"\{numref\}`tab-lost`: no chapter has"):
+        plain("see {numref}`tab-lost`", {"tab-a": "Table 1.1"})
+
+
+PICTURED = """\
+# %% [markdown]
+# # Pictured
+#
+# :::{table} Words.
+# :name: tab-words
+#
+# | word |
+# |---|
+# | one |
+#
+# :::
+
+# %% mystnb={"figure": {"name": "fig-line", "caption": "A line of {term}`AUROC`."}}
+figure = None
+
+# %% mystnb={"figure": {"name": "tab-sum", "caption": "A sum."}}
+1 + 1
+
+# %% [markdown]
+# {numref}`tab-sum` follows {numref}`tab-words`.
+"""
+
+
+def test_figures_and_tables_are_counted_and_captioned(tmp_path):
+    sources = [tmp_path / "01_a.py", tmp_path / "02_b.py"]
+    sources[0].write_text(PICTURED)
+    sources[1].write_text(PICTURED.replace("tab-", "tab-other-").replace("fig-", "fig-other-"))
+    numbers = figure_numbers(sources)
+    assert numbers == {
+        "tab-words": "Table 1.1",
+        "fig-line": "Fig. 1.1",
+        "tab-sum": "Table 1.2",
+        "tab-other-words": "Table 2.1",
+        "fig-other-line": "Fig. 2.1",
+        "tab-other-sum": "Table 2.2",
+    }
+    cells = [cell.source for cell in student(read_source(sources[1]), numbers).cells]
+    assert cells == [
+        "# Pictured\n\n**Table 2.1** Words.\n\n| word |\n|---|\n| one |",
+        "**Fig. 2.1** A line of AUROC.",
+        "figure = None",
+        "**Table 2.2** A sum.",
+        "1 + 1",
+        "Table 2.2 follows Table 2.1.",
+    ]
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+def test_copies_hold_no_markup_that_only_the_books_pages_show(source):
+    for copied in (student, instructor):
+        for cell in copied(read_source(source), NUMBERS).cells:
+            if cell.cell_type == "markdown":
+                assert not re.search(r"\{[a-z:]+\}`|^:::|^:[a-z]+:", cell.source, re.M), cell.source
 
 
 def test_syllabus_and_rubric_are_added_up(chapter):
@@ -212,7 +287,7 @@ class Slides(HTMLParser):
 
 def test_slides_ask_nothing_of_another_host(chapter):
     pytest.importorskip("nbconvert")
-    page = slides(read_source(chapter), "Halves & more", ROOT / "book/slides/slides.html.j2")
+    page = slides(read_source(chapter), "Halves & more", ROOT / "book/slides/slides.html.j2", {})
     found = Slides(page)
     assert found.sections == [3, 4] and found.depth == 0  # title and a list, exercises, take home
     assert found.loads and all((ROOT / "book/slides" / name).is_file() for name in found.loads if "mathjax" not in name)
@@ -220,6 +295,19 @@ def test_slides_ask_nothing_of_another_host(chapter):
     assert not re.findall(r"""(?:import|src=|href=|url\()\s*["']?(?:https?:)?//""", page)
     assert "<title>Halves &amp; more slides</title>" in page
     assert "Halve a number" in page and "dividend" not in page
+
+
+def test_a_figure_stands_below_few_words_and_else_on_a_slide_of_its_own(tmp_path):
+    pytest.importorskip("nbconvert")
+    source = tmp_path / "01_a.py"
+    for words, sections in (
+        ("Few.", [1, 3]),
+        ("Many words. " * 30, [1, 4]),
+    ):  # prose with the first figure, the second, prose
+        source.write_text(PICTURED.replace("# :::\n", f"# :::\n#\n# {words}\n"))
+        page = slides(read_source(source), "Pictured", ROOT / "book/slides/slides.html.j2", figure_numbers([source]))
+        assert Slides(page).sections == sections
+        assert "<strong>Fig. 1.1</strong> A line of AUROC." in page
 
 
 def test_the_export_is_whole(repository):
@@ -285,7 +373,9 @@ def test_no_line_of_a_solution_reaches_students(source):
     }
     secret = {line for line in secret if len(line) > 12 and not re.match(r"(from|import|def) |[:`]", line)}
     assert len(secret) >= 3
-    lines = {line.strip() for cell in student(jupytext.read(source)).cells for line in cell.source.splitlines()}
+    lines = {
+        line.strip() for cell in student(jupytext.read(source), NUMBERS).cells for line in cell.source.splitlines()
+    }
     assert not secret & lines
 
 
@@ -294,13 +384,13 @@ def test_a_students_copy_has_the_code_cells_that_the_book_executes(source):
     """None added, none changed: where the book's chapter runs, so does the copy, past the exercises too."""
     chapter = jupytext.read(source)
     code = [cell.source for cell in chapter.cells if cell.cell_type == "code"]
-    assert [cell.source for cell in student(chapter).cells if cell.cell_type == "code"] == code
+    assert [cell.source for cell in student(chapter, NUMBERS).cells if cell.cell_type == "code"] == code
     assert any(is_exercise(cell) for cell in chapter.cells)
 
 
 @pytest.mark.slow
 def test_a_students_copy_of_a_real_chapter_runs_up_to_the_first_exercise():
-    notebook = student(read_source(ROOT / "notebooks/01_data.py"))
+    notebook = student(read_source(ROOT / "notebooks/01_data.py"), NUMBERS)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     first = next(i for i, cell in enumerate(code) if is_exercise(cell))
     assert run(notebook, is_exercise) == first > 10

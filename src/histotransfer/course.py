@@ -9,7 +9,8 @@ import copy
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,13 +22,15 @@ from histotransfer.errors import HistotransferError
 
 LEVELS = {"Easy": (5, 1), "Medium": (15, 2), "Hard": (30, 3)}  # minutes, points
 WORDS_A_MINUTE, MINUTES_A_CELL = 200, 0.5
+WORDS_ABOVE_A_FIGURE = 40  # on a slide
 
 _DIRECTIVE = re.compile(
     r"(?P<fence>`{3,})\{(exercise|solution)\} (?P<title>.*)\n(?::.*\n)*\n(?P<body>[\s\S]*?)\n(?P=fence)"
 )
-_NUMBERS = (
-    r"\{numref\}`[^`]+`(?:,\s\{numref\}`[^`]+`)*"  # of figures and tables: they have them on the book's pages only
-)
+_TABLE_NAME = re.compile(r"^:name: (tab-\S+)$", re.M)
+_TABLE = re.compile(r":::\{table\} (?P<caption>.*)\n:name: (?P<name>\S+)\n\n(?P<body>[\s\S]*?)\n+:::")
+CAPTION = "caption"  # tag of a cell that holds one
+KINDS = {"fig-": "Fig.", "tab-": "Table"}  # what the book's pages call what has such a name
 _TIMES = re.compile(r"\*\*Takes\*\* about (\d+) minutes to read,\s(\d+) to run \([^)]*\),\s(\d+) for the\sexercises\.")
 
 
@@ -97,7 +100,7 @@ def read_chapter(source: Path) -> Chapter:
         stem=source.stem,
         title=opening.splitlines()[0].removeprefix("# "),
         goals=tuple(" ".join(goal.split()) for goal in goals),
-        needs=plain(" ".join(needs[1].split())),
+        needs=plain(" ".join(needs[1].split()), {}),
         reading=int(times[1]),
         running=int(times[2]),
         exercising=int(times[3]),
@@ -132,13 +135,36 @@ def reading_minutes(notebook: NotebookNode) -> float:
 # Notebooks
 
 
-def student(notebook: NotebookNode) -> NotebookNode:
-    """A copy without solutions; scaffolds and self-checks stay."""
-    return _plain_copy(notebook, [cell for cell in notebook.cells if not _tagged(cell, "solution")])
+def figure_numbers(sources: Sequence[Path]) -> dict[str, str]:
+    """`Table 2.1` by `tab-...` and `Fig. 2.1` by `fig-...`: what the book's pages call each figure and table.
+
+    Args:
+        sources: the chapters in the book's order.
+    """
+    found = {}
+    for chapter, source in enumerate(sources, start=1):
+        counts = Counter()
+        for cell in read_source(source).cells:
+            figure = _figure(cell)
+            for name in [figure["name"]] if figure else _TABLE_NAME.findall(cell.source):
+                kind = KINDS[name[:4]]
+                counts[kind] += 1
+                found[name] = f"{kind} {chapter}.{counts[kind]}"
+    return found
 
 
-def instructor(notebook: NotebookNode) -> NotebookNode:
-    """A copy in which each solution is a cell that can be run, with its self-check."""
+def student(notebook: NotebookNode, numbers: Mapping[str, str]) -> NotebookNode:
+    """A copy without solutions; scaffolds and self-checks stay.
+
+    Args:
+        notebook: of one chapter.
+        numbers: of figures and tables, as `figure_numbers` counts them.
+    """
+    return _plain_copy(notebook, [cell for cell in notebook.cells if not _tagged(cell, "solution")], numbers)
+
+
+def instructor(notebook: NotebookNode, numbers: Mapping[str, str]) -> NotebookNode:
+    """A copy in which each solution is a cell that can be run, with its self-check; arguments as of `student`."""
     cells, check = [], ""
     for cell in notebook.cells:
         if _tagged(cell, "exercise"):
@@ -150,27 +176,52 @@ def instructor(notebook: NotebookNode) -> NotebookNode:
         why, code = re.fullmatch(r"([\s\S]*?)\n*```python\n([\s\S]+?)\n```\s*", body).groups()
         cells.append(nbformat.v4.new_markdown_cell(f"**Solution.** {why}", metadata=cell.metadata))
         cells.append(nbformat.v4.new_code_cell(f"{code}\n\n\n{check}", metadata=cell.metadata))
-    return _plain_copy(notebook, cells)
+    return _plain_copy(notebook, cells, numbers)
 
 
-def plain(text: str) -> str:
-    """Markdown that Jupyter shows as it is meant: directives and roles of the book's pages written out."""
+def plain(text: str, numbers: Mapping[str, str]) -> str:
+    """Markdown that Jupyter shows as it is meant: directives and roles of the book's pages written out.
+
+    Args:
+        text: of a cell, in MyST's Markdown.
+        numbers: of figures and tables, as `figure_numbers` counts them.
+
+    Raises:
+        HistotransferError: the text refers to a figure or table that has no number.
+    """
+
+    def number(found: re.Match[str]) -> str:
+        if found[1] not in numbers:
+            raise HistotransferError(f"{found[0]}: no chapter has a figure or table of that name")
+        return numbers[found[1]]
+
+    text = _TABLE.sub(lambda found: f"**{{numref}}`{found['name']}`** {found['caption']}\n\n{found['body']}", text)
+    text = re.sub(r"\{numref\}`([^`]+)`", number, text)
     text = _DIRECTIVE.sub(lambda found: f"### {found['title']}\n\n{found['body']}", text)
-    text = re.sub(rf"\s\({_NUMBERS}\)|;\s{_NUMBERS}(?=\))", "", text)
-    text = re.sub(r"\{(?:num)?ref\}`([^`<]+?) <[^`>]+>`", r"\1", text)
-    text = re.sub(r"\{(?:(?:num)?ref|py:\w+)\}`(?:~[\w.]*\.)?([^`]+)`", r"`\1`", text)
+    text = re.sub(r"\{ref\}`([^`<]+?) <[^`>]+>`", r"\1", text)
+    text = re.sub(r"\{py:\w+\}`(?:~[\w.]*\.)?([^`]+)`", r"`\1`", text)
     text = re.sub(r"\{term\}`([^`<]+?)(?: <[^`]+>)?`", r"\1", text)
     text = re.sub(r"\{doc\}`(?:[^`<]*<)?(?:[^`>]*/)?([^`>/]+)>?`", r"`\1`", text)
     return re.sub(r"\{cite(?::\w+)?\}`([^`]+)`", r"[\1]", text)
 
 
-def _plain_copy(notebook: NotebookNode, cells: list[NotebookNode]) -> NotebookNode:
-    cells = copy.deepcopy(cells)
-    for number, cell in enumerate(cells):
+def _plain_copy(notebook: NotebookNode, cells: list[NotebookNode], numbers: Mapping[str, str]) -> NotebookNode:
+    copied = []
+    for cell in copy.deepcopy(cells):
+        if figure := _figure(cell):
+            caption = f"**{{numref}}`{figure['name']}`** {figure['caption']}"
+            copied.append(nbformat.v4.new_markdown_cell(caption, metadata={"tags": [CAPTION]}))
+        copied.append(cell)
+    for number, cell in enumerate(copied):
         cell["id"] = f"cell-{number:02d}"
         if cell.cell_type == "markdown":
-            cell["source"] = plain(cell.source)
-    return nbformat.v4.new_notebook(cells=cells, metadata=copy.deepcopy(notebook.metadata))
+            cell["source"] = plain(cell.source, numbers)
+    return nbformat.v4.new_notebook(cells=copied, metadata=copy.deepcopy(notebook.metadata))
+
+
+def _figure(cell: NotebookNode) -> NotebookNode | None:
+    """Name and caption of what a cell puts out, where it has them."""
+    return cell.metadata.get("mystnb", {}).get("figure")
 
 
 def _tagged(cell: NotebookNode, tag: str) -> bool:
@@ -185,13 +236,16 @@ def _is_of_exercise(cell: NotebookNode) -> bool:
 # Slides
 
 
-def slides(notebook: NotebookNode, title: str, template: Path) -> str:
-    """A chapter as a reveal.js page: a slide for each heading, below it one for each cell of prose.
+def slides(notebook: NotebookNode, title: str, template: Path, numbers: Mapping[str, str]) -> str:
+    """A chapter as a reveal.js page: a slide for each heading, below it one for each cell of prose and each figure.
+
+    A figure or table stands under the prose before it where that is a few words only.
 
     Args:
         notebook: executed or not; solutions are left out.
         title: of the page.
         template: nbconvert template; the page asks for `reveal/` and `mathjax/` beside itself and for nothing else.
+        numbers: of figures and tables, as `figure_numbers` counts them.
 
     Raises:
         HistotransferError: nbconvert is not installed.
@@ -200,14 +254,18 @@ def slides(notebook: NotebookNode, title: str, template: Path) -> str:
         from nbconvert import SlidesExporter
     except ImportError as error:
         raise HistotransferError("slides need nbconvert: pip install 'histotransfer[course]'") from error
-    shown = student(notebook)
-    cells = []
+    shown = student(notebook, numbers)
+    cells, room = [], False
     for cell in shown.cells:
         if cell.cell_type == "code":
             cells.append(cell)
+            room = False
             continue
         for part in re.split(r"\n(?=## )", cell.source):
             kind = "slide" if re.match(r"##? ", part) else "subslide"
+            if room and _tagged(cell, CAPTION):
+                kind = "-"  # goes on below
+            room = len(part.split()) <= WORDS_ABOVE_A_FIGURE
             cells.append(nbformat.v4.new_markdown_cell(part, metadata={"slideshow": {"slide_type": kind}}))
     shown["cells"], shown.metadata["title"] = cells, title
     look = {"reveal_url_prefix": "reveal", "reveal_theme": "book"}
@@ -298,6 +356,7 @@ def export_course(root: str | Path, out: str | Path, *, report: Callable[[str], 
         raise HistotransferError(f"{out}: is there already; name a folder that is new or empty")
     sources = chapter_sources(root)
     chapters = [read_chapter(source) for source in sources]
+    numbers = figure_numbers(sources)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:
         folder = Path(temporary) / out.name
@@ -307,10 +366,10 @@ def export_course(root: str | Path, out: str | Path, *, report: Callable[[str], 
         shutil.copytree(root / "book/_static/mathjax", folder / "slides/mathjax")
         for source, chapter in zip(sources, chapters, strict=True):
             notebook = read_source(source)
-            for name, copied in (("student", student(notebook)), ("instructor", instructor(notebook))):
-                nbformat.write(copied, folder / name / f"{chapter.stem}.ipynb")
+            for name, copied in (("student", student), ("instructor", instructor)):
+                nbformat.write(copied(notebook, numbers), folder / name / f"{chapter.stem}.ipynb")
             executed = _executed(root / "_build" / "executed" / f"{chapter.stem}.ipynb", notebook)
-            page = slides(executed or notebook, chapter.title, root / "book/slides/slides.html.j2")
+            page = slides(executed or notebook, chapter.title, root / "book/slides/slides.html.j2", numbers)
             (folder / "slides" / f"{chapter.stem}.html").write_text(page, encoding="utf-8")
             outputs = "with" if executed else "without"
             report(f"{chapter.stem:<24} {len(chapter.exercises)} exercises, slides {outputs} outputs")

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from histotransfer.bookbuild import toc_files
+from histotransfer.bookbuild import chapter_sources, toc_files
+from histotransfer.course import figure_numbers
 
 ROOT = Path(__file__).parent.parent.parent
 SITE = ROOT / "_build" / "html"
@@ -162,3 +163,15 @@ def test_the_site_loads_nothing_from_elsewhere_and_its_links_resolve():
                 trouble.append(f"{name} points at {url}; there is no such anchor")
     assert len(pages) >= 10
     assert not trouble, "\n".join(trouble)
+
+
+@pytest.mark.slow
+def test_the_course_counts_figures_and_tables_as_the_site_does():
+    if not (SITE / "index.html").is_file():
+        pytest.skip("no site has been built: `make book`")
+    found = {}
+    for page in (SITE / "notebooks").glob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        pairs = re.findall(r'id="((?:fig|tab)-[\w-]+)"[\s\S]*?class="caption-number">([^<]+?) </span>', text)
+        found |= dict(pairs)
+    assert found == figure_numbers(chapter_sources(ROOT))
