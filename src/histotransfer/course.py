@@ -22,6 +22,7 @@ from histotransfer.errors import HistotransferError
 
 LEVELS = {"Easy": (5, 1), "Medium": (15, 2), "Hard": (30, 3)}  # minutes, points
 WORDS_A_MINUTE, MINUTES_A_CELL = 200, 0.5
+INSTALL = "pip install 'histotransfer[course]'"
 WORDS_ABOVE_A_FIGURE = 40  # on a slide
 
 _DIRECTIVE = re.compile(
@@ -153,17 +154,39 @@ def figure_numbers(sources: Sequence[Path]) -> dict[str, str]:
     return found
 
 
-def student(notebook: NotebookNode, numbers: Mapping[str, str]) -> NotebookNode:
+def citations(bibliography: Path) -> dict[str, str]:
+    """Authors, year and where it is to be had, of each work by its key, as Markdown.
+
+    Raises:
+        HistotransferError: pybtex is not installed.
+    """
+    try:
+        from pybtex.database import parse_file
+    except ImportError as error:
+        raise HistotransferError(f"citations need pybtex: {INSTALL}") from error
+    found = {}
+    for key, work in parse_file(str(bibliography)).entries.items():
+        people = [" ".join(map(str, person.rich_last_names)) for person in work.persons["author"]]
+        who = " and ".join(people) if len(people) < 3 else f"{people[0]} et al."
+        named = f"{who}, {work.fields['year']}"
+        if doi := work.fields.get("doi"):
+            found[key] = f"[{named}](https://doi.org/{doi})"
+        else:
+            found[key] = f"{named} ({work.fields['title']}; {work.fields['note']})"
+    return found
+
+
+def student(notebook: NotebookNode, references: Mapping[str, str]) -> NotebookNode:
     """A copy without solutions; scaffolds and self-checks stay.
 
     Args:
         notebook: of one chapter.
-        numbers: of figures and tables, as `figure_numbers` counts them.
+        references: what to write for a figure, a table or a work: `figure_numbers` and `citations`.
     """
-    return _plain_copy(notebook, [cell for cell in notebook.cells if not _tagged(cell, "solution")], numbers)
+    return _plain_copy(notebook, [cell for cell in notebook.cells if not _tagged(cell, "solution")], references)
 
 
-def instructor(notebook: NotebookNode, numbers: Mapping[str, str]) -> NotebookNode:
+def instructor(notebook: NotebookNode, references: Mapping[str, str]) -> NotebookNode:
     """A copy in which each solution is a cell that can be run, with its self-check; arguments as of `student`."""
     cells, check = [], ""
     for cell in notebook.cells:
@@ -176,36 +199,30 @@ def instructor(notebook: NotebookNode, numbers: Mapping[str, str]) -> NotebookNo
         why, code = re.fullmatch(r"([\s\S]*?)\n*```python\n([\s\S]+?)\n```\s*", body).groups()
         cells.append(nbformat.v4.new_markdown_cell(f"**Solution.** {why}", metadata=cell.metadata))
         cells.append(nbformat.v4.new_code_cell(f"{code}\n\n\n{check}", metadata=cell.metadata))
-    return _plain_copy(notebook, cells, numbers)
+    return _plain_copy(notebook, cells, references)
 
 
-def plain(text: str, numbers: Mapping[str, str]) -> str:
+def plain(text: str, references: Mapping[str, str]) -> str:
     """Markdown that Jupyter shows as it is meant: directives and roles of the book's pages written out.
 
     Args:
         text: of a cell, in MyST's Markdown.
-        numbers: of figures and tables, as `figure_numbers` counts them.
-
-    Raises:
-        HistotransferError: the text refers to a figure or table that has no number.
+        references: as of `student`; what they do not hold is written by its name.
     """
 
-    def number(found: re.Match[str]) -> str:
-        if found[1] not in numbers:
-            raise HistotransferError(f"{found[0]}: no chapter has a figure or table of that name")
-        return numbers[found[1]]
+    def written(found: re.Match[str]) -> str:
+        return "; ".join(references.get(name, f"[{name}]") for name in re.split(r",\s*", found[1]))
 
     text = _TABLE.sub(lambda found: f"**{{numref}}`{found['name']}`** {found['caption']}\n\n{found['body']}", text)
-    text = re.sub(r"\{numref\}`([^`]+)`", number, text)
+    text = re.sub(r"\{(?:numref|cite(?::\w+)?)\}`([^`]+)`", written, text)
     text = _DIRECTIVE.sub(lambda found: f"### {found['title']}\n\n{found['body']}", text)
     text = re.sub(r"\{ref\}`([^`<]+?) <[^`>]+>`", r"\1", text)
     text = re.sub(r"\{py:\w+\}`(?:~[\w.]*\.)?([^`]+)`", r"`\1`", text)
     text = re.sub(r"\{term\}`([^`<]+?)(?: <[^`]+>)?`", r"\1", text)
-    text = re.sub(r"\{doc\}`(?:[^`<]*<)?(?:[^`>]*/)?([^`>/]+)>?`", r"`\1`", text)
-    return re.sub(r"\{cite(?::\w+)?\}`([^`]+)`", r"[\1]", text)
+    return re.sub(r"\{doc\}`(?:[^`<]*<)?(?:[^`>]*/)?([^`>/]+)>?`", r"`\1`", text)
 
 
-def _plain_copy(notebook: NotebookNode, cells: list[NotebookNode], numbers: Mapping[str, str]) -> NotebookNode:
+def _plain_copy(notebook: NotebookNode, cells: list[NotebookNode], references: Mapping[str, str]) -> NotebookNode:
     copied = []
     for cell in copy.deepcopy(cells):
         if figure := _figure(cell):
@@ -215,7 +232,7 @@ def _plain_copy(notebook: NotebookNode, cells: list[NotebookNode], numbers: Mapp
     for number, cell in enumerate(copied):
         cell["id"] = f"cell-{number:02d}"
         if cell.cell_type == "markdown":
-            cell["source"] = plain(cell.source, numbers)
+            cell["source"] = plain(cell.source, references)
     return nbformat.v4.new_notebook(cells=copied, metadata=copy.deepcopy(notebook.metadata))
 
 
@@ -236,7 +253,7 @@ def _is_of_exercise(cell: NotebookNode) -> bool:
 # Slides
 
 
-def slides(notebook: NotebookNode, title: str, template: Path, numbers: Mapping[str, str]) -> str:
+def slides(notebook: NotebookNode, title: str, template: Path, references: Mapping[str, str]) -> str:
     """A chapter as a reveal.js page: a slide for each heading, below it one for each cell of prose and each figure.
 
     A figure or table stands under the prose before it where that is a few words only.
@@ -245,7 +262,7 @@ def slides(notebook: NotebookNode, title: str, template: Path, numbers: Mapping[
         notebook: executed or not; solutions are left out.
         title: of the page.
         template: nbconvert template; the page asks for `reveal/` and `mathjax/` beside itself and for nothing else.
-        numbers: of figures and tables, as `figure_numbers` counts them.
+        references: as of `student`.
 
     Raises:
         HistotransferError: nbconvert is not installed.
@@ -253,8 +270,8 @@ def slides(notebook: NotebookNode, title: str, template: Path, numbers: Mapping[
     try:
         from nbconvert import SlidesExporter
     except ImportError as error:
-        raise HistotransferError("slides need nbconvert: pip install 'histotransfer[course]'") from error
-    shown = student(notebook, numbers)
+        raise HistotransferError(f"slides need nbconvert: {INSTALL}") from error
+    shown = student(notebook, references)
     cells, room = [], False
     for cell in shown.cells:
         if cell.cell_type == "code":
@@ -349,14 +366,15 @@ def export_course(root: str | Path, out: str | Path, *, report: Callable[[str], 
         `out`.
 
     Raises:
-        HistotransferError: `out` is in use; a chapter lacks what `read_chapter` reads; nbconvert is not installed.
+        HistotransferError: `out` is in use; a chapter lacks what `read_chapter` reads; nbconvert or pybtex is
+            not installed.
     """
     root, out = Path(root).absolute(), Path(out).absolute()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise HistotransferError(f"{out}: is there already; name a folder that is new or empty")
     sources = chapter_sources(root)
     chapters = [read_chapter(source) for source in sources]
-    numbers = figure_numbers(sources)
+    references = figure_numbers(sources) | citations(root / "book/references.bib")
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:
         folder = Path(temporary) / out.name
@@ -367,9 +385,9 @@ def export_course(root: str | Path, out: str | Path, *, report: Callable[[str], 
         for source, chapter in zip(sources, chapters, strict=True):
             notebook = read_source(source)
             for name, copied in (("student", student), ("instructor", instructor)):
-                nbformat.write(copied(notebook, numbers), folder / name / f"{chapter.stem}.ipynb")
+                nbformat.write(copied(notebook, references), folder / name / f"{chapter.stem}.ipynb")
             executed = _executed(root / "_build" / "executed" / f"{chapter.stem}.ipynb", notebook)
-            page = slides(executed or notebook, chapter.title, root / "book/slides/slides.html.j2", numbers)
+            page = slides(executed or notebook, chapter.title, root / "book/slides/slides.html.j2", references)
             (folder / "slides" / f"{chapter.stem}.html").write_text(page, encoding="utf-8")
             outputs = "with" if executed else "without"
             report(f"{chapter.stem:<24} {len(chapter.exercises)} exercises, slides {outputs} outputs")
