@@ -172,7 +172,7 @@ def citations(bibliography: Path) -> dict[str, str]:
         if doi := work.fields.get("doi"):
             found[key] = f"[{named}](https://doi.org/{doi})"
         else:
-            found[key] = f"{named} ({work.fields['title']}; {work.fields['note']})"
+            found[key] = f"{named}: {work.fields['title']}; {work.fields['note']}"
     return found
 
 
@@ -211,10 +211,11 @@ def plain(text: str, references: Mapping[str, str]) -> str:
     """
 
     def written(found: re.Match[str]) -> str:
-        return "; ".join(references.get(name, f"[{name}]") for name in re.split(r",\s*", found[1]))
+        return "; ".join(references.get(name, name) for name in re.split(r",\s*", found[1]))
 
     text = _TABLE.sub(lambda found: f"**{{numref}}`{found['name']}`** {found['caption']}\n\n{found['body']}", text)
-    text = re.sub(r"\{(?:numref|cite(?::\w+)?)\}`([^`]+)`", written, text)
+    text = re.sub(r"\{numref\}`([^`]+)`", written, text)
+    text = re.sub(r"\{cite(?::\w+)?\}`([^`]+)`", lambda found: f"({written(found)})", text)
     text = _DIRECTIVE.sub(lambda found: f"### {found['title']}\n\n{found['body']}", text)
     text = re.sub(r"\{ref\}`([^`<]+?) <[^`>]+>`", r"\1", text)
     text = re.sub(r"\{py:\w+\}`(?:~[\w.]*\.)?([^`]+)`", r"`\1`", text)
