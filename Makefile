@@ -28,7 +28,7 @@ book: venv
 	$(BIN)/histotransfer weights fetch
 	$(BIN)/histotransfer book build --profile $(PROFILE) --data "$(DATA)"
 
-# Two processes of tests: with threads besides they would fight for cores.
+# Two processes of tests, one file in one of them: with threads besides they would fight for cores.
 test test-slow: export OMP_NUM_THREADS ?= 1
 
 test: venv
@@ -40,7 +40,7 @@ browser: venv
 	npm install --prefix $(VENV)/axe --no-save --no-audit --no-fund --ignore-scripts axe-core@4.14.1
 
 test-slow: venv
-	$(BIN)/python -m pytest -m slow -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadscope
 
 lint: venv
 	$(BIN)/ruff check .

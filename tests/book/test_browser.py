@@ -18,7 +18,7 @@ AXE = ROOT / ".venv/axe/node_modules/axe-core/axe.min.js"
 PHONE, DESK = 360, 1280  # pixels
 MEGABYTE = 1_000_000
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser")]  # one visit of every page serves all
+pytestmark = pytest.mark.slow
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
