@@ -30,8 +30,8 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e9)
 pytestmark = pytest.mark.slow
 
 
-# One after the other, as `make test-slow` keeps a file in one process: chapter 05 reads what 04 has trained, and must not
-# do so while that trains it again.
+# One after the other, as `make test-slow` keeps a file in one process: chapter 05 reads what 04 has trained, and must
+# not do so while that trains it again.
 @pytest.mark.parametrize("source", chapter_sources(ROOT), ids=lambda path: path.stem)
 def test_a_second_run_of_a_chapter_is_byte_identical_and_stays_small(source, tmp_path):
     first = EXECUTED / f"{source.stem}.ipynb"
