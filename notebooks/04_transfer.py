@@ -120,15 +120,12 @@ figure = learning_curves(run.history)
 # again. Validation images are those of a few patients, so small steps of their curve mean little ({numref}`tab-transfer-epochs`).
 
 # %% mystnb={"figure": {"name": "tab-transfer-epochs", "caption": "This page's climb, epoch by epoch: log-loss on training and on validation images."}}
-columns = [
-    "rung",
-    "stage",
-    "epoch",
-    "train_log_loss",
-    "validation_log_loss",
-]
-epochs = run.history[columns].round(3)
-epochs.rename(columns=lambda name: name.replace("_", " ")).set_index("rung")
+from histotransfer.evaluation.metrics import metric_name
+
+losses = ["train_log_loss", "validation_log_loss"]
+columns = ["rung", "stage", "epoch", *losses]
+epochs = run.history[columns].round(3).set_index("rung")
+epochs.rename(columns=metric_name)
 
 # %% [markdown]
 # The test patients are predicted at the end of each stage, and nothing is decided by them. After the last one, beside the two baselines

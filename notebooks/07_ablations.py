@@ -65,10 +65,13 @@ figure = figures.forest(table[table["run"] != "majority"], "auroc")
 # arms that could have exchanged their answers to any patient ({numref}`tab-ablation-primary-differences`):
 
 # %% mystnb={"figure": {"name": "tab-ablation-primary-differences", "caption": "The claims that the primary experiment decides: paired differences, mean over 40x, 100x and 200x."}}
+from histotransfer.evaluation.metrics import metric_name
+
 primary = study.differences(PRIMARY, correct=True)
 primary = primary[primary["experiment"] == "primary"]
 limits = primary[["value", "low", "high"]].to_numpy()
 primary.insert(0, "difference", [number(*row) for row in limits])
+primary["metric"] = primary["metric"].map(metric_name)
 shown = ["compared", "metric", "difference", "p_holm", "smallest"]
 primary[[*shown, "verdict", "images", "patients"]].round(3)
 

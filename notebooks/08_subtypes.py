@@ -49,9 +49,9 @@ from histotransfer.study.tables import number
 predictions = study.predictions("subtypes", "se-lung")
 table = subtype_table(predictions)
 shown = table[["patients", "images"]].copy()
-for metric in ("auroc", "recall"):
+for name, metric in {"AUROC": "auroc", "recall": "recall"}.items():
     ends = [metric, f"{metric}_low", f"{metric}_high"]
-    shown[metric] = [number(*row) for row in table[ends].to_numpy()]
+    shown[name] = [number(*row) for row in table[ends].to_numpy()]
 shown.rename(lambda name: name.replace("_", " "))
 
 # %% mystnb={"figure": {"name": "fig-subtype-auroc", "caption": "AUROC of each subtype against the rest, mean over 40x, 100x and 200x, with 95 % intervals clustered by patient; subtypes with fewer than five patients, or none at one of these, are left out."}}
@@ -59,6 +59,7 @@ from histotransfer import figures
 
 ends = {"auroc": "value", "auroc_low": "low", "auroc_high": "high"}
 judged = table.dropna(subset=["auroc"]).rename(columns=ends)
+judged.index = judged.index.str.replace("_", " ")
 figure = figures.means_with_intervals(
     judged, "AUROC, one against the rest", nothing=0.5
 )

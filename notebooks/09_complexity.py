@@ -107,9 +107,12 @@ _ = run_probes(
 
 # %% mystnb={"figure": {"name": "tab-complexity-live-exits", "caption": "This page's own data: AUROC of a probe at each exit of the frozen trunk, mean over 40x, 100x and 200x."}}
 from histotransfer.study.complexity import complexity_table, read_nets
+from histotransfer.study.tables import number
 
 live = complexity_table(read_nets(out.parent)).set_index("net")
-live[["auroc", "low", "high", "images", "patients"]].round(2)
+limits = live[["auroc", "low", "high"]].to_numpy()
+live["AUROC"] = [number(*row) for row in limits]
+live[["AUROC", "images", "patients"]]
 
 # %% [markdown]
 # ## On real tissue
@@ -128,8 +131,6 @@ live[["auroc", "low", "high", "images", "patients"]].round(2)
 # ```
 
 # %% mystnb={"figure": {"name": "tab-complexity-exits", "caption": "Real tissue, out of fold: each exit at three picture sizes, the small net at 112 pixels, with operations and milliseconds an image."}}
-from histotransfer.study.tables import number
-
 times = pd.read_csv("results/complexity/times.csv")
 nets = complexity_table(read_nets("results"), times)
 limits = nets[["auroc", "low", "high"]].to_numpy()

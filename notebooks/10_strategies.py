@@ -77,7 +77,7 @@ assert apart.to_dict() == {"all-at-once minus se-lung": "log_loss"}
 # One interval of fifteen leaves out 0: all at once has the higher log-loss, so its probabilities are worse where its order is not. That may
 # be the luck of one comparison in fifteen, or of one training.
 #
-# A true difference smaller than `smallest auroc` would have been missed in more than one of five such studies (a power of 0.8): an
+# A true difference smaller than `smallest AUROC` would have been missed in more than one of five such studies (a power of 0.8): an
 # interval around 0 says that these patients cannot tell the two ways apart, not that they are alike.
 #
 # ## Does it matter that the lower blocks stay frozen?
@@ -104,7 +104,7 @@ assert ((judged["low"] <= 0) & (judged["high"] >= 0)).all()
 
 # %% [markdown]
 # **Thawing everything is not told apart from stopping at block 3**, where images enough are tested (not at 400x). Again that is not
-# "alike": `smallest auroc` says what would have been missed. And it is a gentle thaw. Rates shrink group by group
+# "alike": `smallest AUROC` says what would have been missed. And it is a gentle thaw. Rates shrink group by group
 # ({numref}`tab-strategy-depth-rates`), so that in three epochs the lowest weights hardly move; what does change is that BatchNorm
 # of all layers counts breast tissue.
 
@@ -138,6 +138,8 @@ curves = figures.learning_curves(stated)
 curves.axes[0].set_yscale("log")
 
 # %% mystnb={"figure": {"name": "tab-strategy-stated-epochs", "caption": "Real tissue, the stated schedule: its best epoch by validation log-loss, and the end of each stage."}}
+from histotransfer.evaluation.metrics import metric_name
+
 lowest = stated["validation_log_loss"].idxmin()
 ends = stated.groupby("stage", sort=False)["epoch"].idxmax()
 shown = ["train_log_loss", "validation_log_loss"]
@@ -145,7 +147,7 @@ shown += ["validation_accuracy", "validation_auroc"]
 assert lowest < 12
 assert stated["train_log_loss"].iloc[-1] < 1e-3
 told = stated.loc[[lowest, *ends], ["stage", "epoch", *shown]].round(3)
-told.set_index("stage").rename(columns=lambda name: name.replace("_", " "))
+told.set_index("stage").rename(columns=metric_name)
 
 # %% [markdown]
 # **The network learns its training images by heart, and is then sure of itself where it is wrong**: on six validation patients the log-loss is

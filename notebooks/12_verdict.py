@@ -153,6 +153,7 @@ if len(found):
 # corrected for how many there are.
 
 # %% mystnb={"figure": {"name": "tab-verdict-within", "caption": "The claims of AUROC within folds, by image and by patient."}}
+from histotransfer.evaluation.metrics import metric_name
 from histotransfer.study.tables import formatted
 
 auroc = [claim for claim in PRIMARY if claim.metric == "auroc"]
@@ -160,7 +161,7 @@ inside = study.differences_within_folds(auroc)
 inside = inside[inside["magnification"] == "mean"]
 columns = ["auroc_within_folds", "patient_auroc_within_folds"]
 for row in inside[inside["high"] < 0].itertuples():
-    print(f"wholly below 0: {row.run}, {row.metric.replace('_', ' ')}")
+    print(f"wholly below 0: {row.run}, {metric_name(row.metric)}")
 formatted(inside, columns, smallest="auroc_within_folds")
 
 # %% [markdown]

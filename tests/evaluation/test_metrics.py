@@ -17,6 +17,7 @@ from histotransfer.evaluation.metrics import (
     class_names,
     evaluate,
     image_metrics,
+    metric_name,
     patient_metrics,
     patient_table,
     predicted,
@@ -294,3 +295,19 @@ def test_without_one_of_the_three_magnifications_there_is_no_mean(make_predictio
 
 def test_unstated_magnification_has_no_row_of_its_own():
     assert [name for name, _ in by_magnification(BY_HAND.assign(magnification=0))] == ["all"]
+
+
+@pytest.mark.parametrize(
+    ("metric", "name"),
+    [
+        ("auroc", "AUROC"),
+        ("patient_auroc_within_folds", "patient AUROC within folds"),
+        ("validation_log_loss", "validation log-loss"),
+        ("f1", "F1"),
+        ("brier", "Brier score"),
+        ("matthews_correlation", "Matthews correlation"),
+        ("balanced_accuracy", "balanced accuracy"),
+    ],
+)
+def test_metrics_are_named_as_in_the_text(metric, name):
+    assert metric_name(metric) == name

@@ -21,7 +21,7 @@ def test_learning_curves_draw_both_parts_over_all_epochs_of_a_rung():
     assert train.get_xydata().tolist() == [[1, 0.3], [2, 0.2], [3, 0.1]]
     assert validation.get_ydata().tolist() == [0.4, 0.3, 0.35]
     assert [text.get_text() for text in second.texts] == ["head", "block4"]
-    assert first.get_ylabel() == "log loss (nats)"
+    assert first.get_ylabel() == "log-loss (nats)"
 
 
 def test_several_seeds_are_a_mean_and_a_band():

@@ -287,13 +287,13 @@ def test_methods_stand_with_their_worst_coverage_and_mean_width():
     tried = pd.read_csv(RESULTS / "coverage/methods.csv")
     own = tried[(tried["phase"] == coverage.EVALUATION) & (tried["kind"] == TWO) & (tried["metric"] == "auroc")]
     table = methods(TWO, ["accuracy", "auroc"], RESULTS / "coverage")
-    assert list(table.columns) == [(a, b) for a in ("held, %", "width") for b in ("accuracy", "auroc")]
+    assert list(table.columns) == [(a, b) for a in ("held, %", "width") for b in ("accuracy", "AUROC")]
     assert set(table.index) == set(own["method"]) - {coverage.USED[TWO]} | {f"{coverage.USED[TWO]} (used)"}
     assert table.index.name == f"{TWO}, {own['sets'].unique().item():,} data sets a scenario"
     worst = own[own["method"] == coverage.USED[TWO]]
     row = table.loc[f"{coverage.USED[TWO]} (used)"]
-    assert row["held, %", "auroc"] == pytest.approx(100 * worst["coverage"].min(), abs=0.05)
-    assert row["width", "auroc"] == pytest.approx(worst["width"].mean(), abs=0.005)
+    assert row["held, %", "AUROC"] == pytest.approx(100 * worst["coverage"].min(), abs=0.05)
+    assert row["width", "AUROC"] == pytest.approx(worst["width"].mean(), abs=0.005)
 
 
 def test_methods_without_a_record_are_asked_for(tmp_path):

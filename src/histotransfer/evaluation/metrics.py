@@ -6,6 +6,7 @@ is missing) is None, never 0 or 0.5.
 Two classes have every metric; more have accuracy, balanced accuracy, log-loss, recognition rate and patient accuracy.
 """
 
+import re
 from collections.abc import Callable, Collection, Iterator
 from functools import cache
 
@@ -32,8 +33,17 @@ MEAN_OVER = (40, 100, 200)  # 400x is for testing only
 BINS = 10
 PATIENT = "patient_"  # begins the name of a metric of patients
 DECIMALS = 12  # of patients' mean probabilities
+SPOKEN = {"auroc": "AUROC", "f1": "F1", "brier": "Brier score", "log loss": "log-loss", "matthews": "Matthews"}
 
 Metrics = dict[str, float | None]
+
+
+def metric_name(metric: str) -> str:
+    """What readers call a metric: `auroc_within_folds` is "AUROC within folds"."""
+    name = metric.replace("_", " ")
+    for written, spoken in SPOKEN.items():
+        name = re.sub(rf"\b{written}\b", spoken, name)
+    return name
 
 
 def class_names(predictions: pd.DataFrame) -> list[str]:

@@ -8,6 +8,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from histotransfer.evaluation.metrics import metric_name
 from histotransfer.evaluation.pareto import pareto_front
 from histotransfer.figures.style import PALETTE, SMALL, WIDTH, described, legend_above, run_colours
 from histotransfer.study.tables import number
@@ -48,7 +49,7 @@ def forest(
         for name, images, patients in zip(names, about["images"], about["patients"], strict=True)
     ]
     axis.set_yticks(range(len(magnifications)), labels, fontsize=SMALL)
-    name = metric.replace("_", " ").replace("auroc", "AUROC")
+    name = metric_name(metric)
     if "smallest" in table:  # which a difference has, and nothing else
         axis.axvline(0, color="0.6", lw=1)
         name = f"difference in {name}"

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from histotransfer.evaluation.metrics import metric_name
 from histotransfer.figures.style import PALETTE, SMALL, WIDTH, described, legend_above
 
 
@@ -58,9 +59,9 @@ def learning_curves(history: pd.DataFrame, quantity: str = "log_loss") -> Figure
         axis.set(xlabel="epoch", xlim=(0.5, len(seeds) + 0.5))
         axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axis.set_title(rung, pad=18)
-    axes.flat[0].set_ylabel(quantity.replace("_", " ") + (" (nats)" if "loss" in quantity else ""))
+    axes.flat[0].set_ylabel(metric_name(quantity) + (" (nats)" if "loss" in quantity else ""))
     legend_above(figure)
-    return described(figure, f"Learning curves, {quantity.replace('_', ' ')}. {'; '.join(said)}.")
+    return described(figure, f"Learning curves, {metric_name(quantity)}. {'; '.join(said)}.")
 
 
 def compared_curves(panels: Mapping[str, Mapping[str, pd.DataFrame]]) -> Figure:

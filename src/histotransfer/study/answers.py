@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from histotransfer.evaluation.comparisons import CONTRADICTED, verdict
+from histotransfer.evaluation.metrics import metric_name
 from histotransfer.models.size import FLOAT32, STATED_MB, STATED_PARAMETERS
 from histotransfer.study.tables import number
 from histotransfer.study.verdicts import EXPLORATORY, NOT_RUN, PRIMARY, PROPOSED, Study
@@ -46,7 +47,7 @@ def _differences(study: Study) -> Iterator[dict]:
         where = f"at {row['magnification']}x" if row["magnification"] != "mean" else "mean over 40x, 100x, 200x"
         least = study.claims[claim]["threshold"]
         compared = row["compared"] + (f", at least {least:.2f}" if least else "")
-        text |= {"compared": compared, "metric": f"{row['metric'].replace('auroc', 'AUROC')}, {where}"}
+        text |= {"compared": compared, "metric": f"{metric_name(row['metric'])}, {where}"}
         if pd.notna(row.get("p_holm")):
             text["result"] += f", p = {row['p_holm']:.2g} after Holm"
         if claim.startswith("C4") and row["verdict"] != NOT_RUN and GAIN[0] <= row["value"] <= GAIN[1]:

@@ -25,7 +25,7 @@ import pandas as pd
 from histotransfer.errors import HistotransferError
 from histotransfer.evaluation.clusters import Redrawable
 from histotransfer.evaluation.intervals import LEVEL, all_metrics, limits_of, limits_of_gaps, mean_gaps
-from histotransfer.evaluation.metrics import MEAN, Metrics, scopes
+from histotransfer.evaluation.metrics import MEAN, Metrics, metric_name, scopes
 from histotransfer.study.records import environment, file_hash, read_run, run_folder, write_json
 from histotransfer.study.rivals import DRAWS, STUDENTISED, rivals
 from histotransfer.study.simulation import (
@@ -255,7 +255,8 @@ def methods(kind: str, metrics: Sequence[str], folder: str | Path = "results/cov
     tried = tried[(tried["phase"] == EVALUATION) & (tried["kind"] == kind) & tried["metric"].isin(metrics)]
     by_method = tried.groupby(["method", "metric"])
     parts = {"held, %": (100 * by_method["coverage"].min()).round(1), "width": by_method["width"].mean().round(2)}
-    both = pd.concat({name: part.unstack() for name, part in parts.items()}, axis=1)
+    wide = {name: part.unstack().rename(columns=metric_name) for name, part in parts.items()}
+    both = pd.concat(wide, axis=1)
     about = f"{kind}, {tried['sets'].min():,} data sets a scenario"
     return both.rename({USED[kind]: f"{USED[kind]} (used)"}).rename_axis(about).rename_axis(columns=[None, None])
 

@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from histotransfer.evaluation.comparisons import verdict
-from histotransfer.evaluation.metrics import ALL, MEAN, MEAN_OVER
+from histotransfer.evaluation.metrics import ALL, MEAN, MEAN_OVER, metric_name
 from histotransfer.figures import forest, use_style
 from histotransfer.study.answers import answers
 from histotransfer.study.records import Run
@@ -128,10 +128,7 @@ def _minus_probe_within_folds(study: Study, left_out: Collection[str] = ()) -> s
 
 def _minus(reference: Run, other: Run, metrics: Sequence[str] = ("auroc", "accuracy")) -> str:
     means = _of_means(gap(reference, other, metrics=metrics))
-    said = (
-        f"{metric.replace('auroc', 'AUROC').replace('log_loss', 'log-loss')} {number(*means.loc[metric, ENDS])}"
-        for metric in metrics
-    )
+    said = (f"{metric_name(metric)} {number(*means.loc[metric, ENDS])}" for metric in metrics)
     about = means.iloc[0]
     return f"{', '.join(said)} ({about['images']} images, {about['patients']} patients)"
 

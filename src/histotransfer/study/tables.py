@@ -10,7 +10,7 @@ import pandas as pd
 from histotransfer.errors import HistotransferError
 from histotransfer.evaluation.calibration import sensitivity
 from histotransfer.evaluation.intervals import differences, intervals, limits_of, limits_of_gaps, mean_gaps
-from histotransfer.evaluation.metrics import ALL, MEAN, MEAN_OVER, class_names, scopes
+from histotransfer.evaluation.metrics import ALL, MEAN, MEAN_OVER, class_names, metric_name, scopes
 from histotransfer.evaluation.pooling import pool
 from histotransfer.evaluation.within_folds import WithinFolds
 from histotransfer.study.records import Run, read_run
@@ -165,18 +165,18 @@ def formatted(
     coverage = text.get("coverage", pd.Series(np.nan, text.index))
     text["text"] = [number(*row) for row in zip(text["value"], text["low"], text["high"], coverage, strict=True)]
     rows = ["magnification", "run"]
-    wide = text.pivot(index=rows, columns="metric", values="text")[list(metrics)]
+    wide = text.pivot(index=rows, columns="metric", values="text")[list(metrics)].rename(columns=metric_name)
     about = text.drop_duplicates(rows).set_index(rows)
     wide["images"] = about["images"]
     wide[f"{unit} ({about['classes'].iloc[0]})"] = about["patients"]
     if smallest is not None:
         own = table[table["metric"] == smallest].set_index(rows)["smallest"]
-        wide[f"smallest {smallest}"] = [number(value, np.nan, np.nan) for value in own.reindex(wide.index)]
+        wide[f"smallest {metric_name(smallest)}"] = [number(value, np.nan, np.nan) for value in own.reindex(wide.index)]
     order = {name: i for i, name in enumerate(["40", "100", "200", "400", MEAN, ALL])}
     runs = list(dict.fromkeys(table["run"]))
     wide = wide.sort_index(
         key=lambda index: index.map(lambda name: order.get(name, runs.index(name) if name in runs else 0))
-    ).rename(columns=lambda name: name.replace("_", " "))
+    )
     at = wide.index.unique("magnification")
     if len(runs) == 1:
         return wide.droplevel("run").rename_axis(columns=runs[0] if " minus " in runs[0] else None)
@@ -200,7 +200,7 @@ def fixed_and_tuned(runs: Sequence[Run]) -> pd.DataFrame:
     fixed = intervals(pooled, "magnification").loc[tuned["metric"], ["value", "low", "high"]]
     text = {
         "tuned": tuned["sensitivity"],
-        "metric": tuned["metric"].str.replace("_", " "),
+        "metric": tuned["metric"].map(metric_name),
         "fixed beforehand": [number(*row) for row in fixed.to_numpy()],
         "tuned on validation patients": [number(*row) for row in tuned[["value", "low", "high"]].to_numpy()],
     }
