@@ -195,6 +195,8 @@ figure = figures.overlays(seen.tiles[few], maps[few], titles, regions)
 # ({numref}`fig-pointing`).
 
 # %% mystnb={"figure": {"name": "fig-pointing", "caption": "The pointing game on phantom tissue: share of hits with 95 % intervals clustered by patient."}}
+from IPython.display import Markdown, display
+
 from histotransfer.evaluation.pointing import pointing_game
 
 if profile == "phantom":
@@ -202,6 +204,8 @@ if profile == "phantom":
     left_out = (~masks.any(axis=(1, 2))).sum()
     said = f"share of hits ({left_out} fields without a region left out)"
     figure = figures.means_with_intervals(game, said)
+else:
+    display(Markdown("Nobody has outlined regions in real images."))
 
 # %% [markdown]
 # **Can maps be believed?** If a map shows what a network has learned, it must change when that is destroyed

@@ -136,12 +136,11 @@ from histotransfer.study.verdicts import EXPLORATORY, NOT_RUN, PRIMARY
 
 found = study.differences([*PRIMARY, *EXPLORATORY])
 found = found[found["verdict"] != NOT_RUN]
-if len(found):
-    names = found.index + ": " + found["compared"].str.replace("; ", ",\n")
-    figure = figures.means_with_intervals(
-        found.set_axis(names).astype({"images": int}),
-        "difference (AUROC; C4 accuracy)",
-    )
+names = found.index + ": " + found["compared"].str.replace("; ", ",\n")
+figure = figures.means_with_intervals(
+    found.set_axis(names).astype({"images": int}),
+    "difference (AUROC; C4 accuracy)",
+)
 
 # %% [markdown]
 # ## The same within folds

@@ -1,5 +1,6 @@
 """The chapters as files: in step with their pairs, free of outputs, small, parametrised, in the book."""
 
+import ast
 import inspect
 import json
 import re
@@ -108,6 +109,15 @@ def test_every_figure_has_a_caption_and_a_description(source):
             drawn_by = re.search(r"^figure = (?:figures\.)?(\w+)\(", cell.source, re.M)[1]
             described = describes_itself(getattr(figures, drawn_by))
             assert described or look.get("image", {}).get("alt"), cell.source
+
+
+@every_chapter
+def test_a_figure_is_put_out_whatever_the_profile(source):
+    """Texts refer to it by its number: where it is missing the book does not build."""
+    for cell in read_source(source).cells:
+        if cell.metadata.get("mystnb", {}).get("figure"):
+            forks = [node for node in ast.parse(cell.source).body if isinstance(node, ast.If)]
+            assert all(node.orelse for node in forks), cell.source
 
 
 @pytest.mark.slow
