@@ -113,8 +113,8 @@ formatted(with_intervals(lung), ["accuracy"], unit="originals")
 #   --out results/leakage --set normaliser=none
 # ```
 #
-# {numref}`tab-leakage-real` has the scores, {numref}`tab-leakage-real-gap` the gap, {numref}`fig-real-gap` draws it. Behind each interval
-# stands how often intervals of this kind held the truth on made data sets with the same patients, the lowest over the scenarios of
+# {numref}`tab-leakage-real` has the scores, {numref}`tab-leakage-real-gap` the gap; {numref}`fig-real-gap` draws the AUROC of both splits.
+# Behind each interval stands how often intervals of this kind held the truth on made data sets with the same patients, the lowest over the scenarios of
 # `results/coverage` (95 % is what they aim at).
 
 # %% mystnb={"figure": {"name": "tab-leakage-real", "caption": "Real tissue: one probe, split by patient and by image; in percent, how often such intervals held the truth."}}
@@ -178,7 +178,7 @@ pd.DataFrame(parts).T.round().astype(int).rename_axis(
 )
 
 # %% [markdown]
-# What the split by image adds, paired by patient ({numref}`tab-leakage-trained-gap`, {numref}`fig-trained-gap`):
+# What the split by image adds, paired by patient ({numref}`tab-leakage-trained-gap`); {numref}`fig-trained-gap` draws the AUROC of each side:
 
 # %% mystnb={"figure": {"name": "tab-leakage-trained-gap", "caption": "Real tissue, trained networks: by image minus by patient, paired by patient."}}
 gaps = []

@@ -313,10 +313,8 @@ def test_slides_ask_nothing_of_another_host(chapter):
 def test_a_figure_stands_below_few_words_and_else_on_a_slide_of_its_own(tmp_path):
     pytest.importorskip("nbconvert")
     source = tmp_path / "01_a.py"
-    for words, sections in (
-        ("Few.", [1, 3]),
-        ("Many words. " * 30, [1, 4]),
-    ):  # prose with the first figure, the second, prose
+    # One after the other: prose (with the first figure, where it is short), the second figure, prose.
+    for words, sections in (("Few.", [1, 3]), ("Many words. " * 30, [1, 4])):
         source.write_text(PICTURED.replace("# :::\n", f"# :::\n#\n# {words}\n"))
         page = slides(read_source(source), "Pictured", ROOT / "book/slides/slides.html.j2", figure_numbers([source]))
         assert Slides(page).sections == sections
