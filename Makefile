@@ -52,11 +52,11 @@ format: venv
 
 # The paired, output-free notebooks from their py:percent sources.
 pairs: venv
-	$(BIN)/python -c "from histotransfer.bookbuild import pair; print(*pair(), sep='\n')"
+	$(BIN)/python -c "from histotransfer.book.build.sources import pair; print(*pair(), sep='\n')"
 
 # The picture of the README, from the committed record.
 picture: venv
-	$(BIN)/python -m histotransfer.study.picture
+	$(BIN)/python -m histotransfer.report.summary
 
 lock: venv
 	$(BIN)/python -m pip install --quiet uv

@@ -28,11 +28,11 @@ from torchvision.models import densenet121
 
 from histotransfer.datasets import breakhis
 from histotransfer.datasets.roots import resolve_root
+from histotransfer.deploy.predict import Predictor
 from histotransfer.models import openvino
 from histotransfer.models.se_densenet import SEDenseNet
-from histotransfer.models.weights import IMAGENET_MEAN, IMAGENET_STD, imagenet_trunk, load_trunk, save_model
-from histotransfer.predict import Predictor
-from histotransfer.tiles import TileSource, decode, resize
+from histotransfer.models.weights import imagenet_trunk, load_trunk, save_model
+from histotransfer.tiles import IMAGENET_MEAN, IMAGENET_STD, TileSource, decode, resize
 
 SIZE = 224
 CALIBRATION = 100

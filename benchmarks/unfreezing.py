@@ -30,8 +30,8 @@ from histotransfer.config import cache_dir, ladder_config
 from histotransfer.datasets import breakhis
 from histotransfer.evaluation.intervals import differences, intervals
 from histotransfer.models.weights import imagenet_trunk
+from histotransfer.records import environment
 from histotransfer.splits import grouped_split
-from histotransfer.study.records import environment
 
 FOLDS, SIZE, BATCH = 5, 224, 32
 HEAD, BLOCK4 = 4, 8
@@ -53,8 +53,9 @@ def splits(table: pd.DataFrame) -> list[pd.DataFrame]:
 
 def ours(table: pd.DataFrame, root: Path) -> dict:
     from histotransfer.tiles import Subset
-    from histotransfer.transfer.ladder import Rung, climb, initial_model
     from histotransfer.transfer.prefix_cache import cached_source
+    from histotransfer.transfer.stages import initial_model, train_stages
+    from histotransfer.transfer.task import Task
     from histotransfer.transfer.training import Batches, train_stage
 
     config = ladder_config(
@@ -64,30 +65,30 @@ def ours(table: pd.DataFrame, root: Path) -> dict:
     trunk = imagenet_trunk()
     started, folds, validation = time.perf_counter(), [], []
     for split in splits(table):
-        rung = Rung(split, breakhis.LABELS, breakhis.VIEWS, root, config)
+        task = Task(split, breakhis.LABELS, breakhis.VIEWS, root, config)
         model = initial_model(2, trunk, config)
-        stages = climb(model, rung, [("head", HEAD), ("block4", BLOCK4)], config, report=lambda line: None)
+        stages = train_stages(model, task, [("head", HEAD), ("block4", BLOCK4)], config, report=lambda line: None)
         folds.append(time.perf_counter() - started - sum(folds))
-        count = len(rung.rows("validation"))
+        count = len(task.rows("validation"))
         validation.append(predictions(split, stages[-1].logits[:count], len(folds)))
     told = {"cross_validation": sum(folds), "folds": folds}
 
-    rung = Rung(splits(table)[0], breakhis.LABELS, breakhis.VIEWS, root, config)
-    train, held = rung.rows("train"), rung.rows("validation")
+    task = Task(splits(table)[0], breakhis.LABELS, breakhis.VIEWS, root, config)
+    train, held = task.rows("train"), task.rows("validation")
     for stage, cut in (("head", 5), ("block4", 4), ("all", 0)):
         model = initial_model(2, trunk, config).eval()
-        source = cached_source(rung.source, model, (4,), cut, "cpu")
+        source = cached_source(task.source, model, (4,), cut, "cpu")
         if cut:
             filling = time.perf_counter()
-            every = np.divmod(np.arange(len(rung.table) * 4), 4)
+            every = np.divmod(np.arange(len(task.table) * 4), 4)
             for start in range(0, len(every[0]), BATCH):
                 source.batch(*(part[start : start + BATCH] for part in every))
             told[f"fill_{stage}"] = time.perf_counter() - filling
         ends = [time.perf_counter()]
         train_stage(
             model,
-            Batches(Subset(source, train), rung.targets[train], BATCH, (0,), "cpu"),
-            Batches(Subset(source, held), rung.targets[held], BATCH, None, "cpu"),
+            Batches(Subset(source, train), task.targets[train], BATCH, (0,), "cpu"),
+            Batches(Subset(source, held), task.targets[held], BATCH, None, "cpu"),
             stage,
             3 if cut else 1,
             config,

@@ -21,7 +21,7 @@ seed = 0
 device = "cpu"
 
 # %%
-from histotransfer.chapters import begin
+from histotransfer.book.chapters import begin
 
 root = begin(profile=profile, data_root=data_root, seed=seed, device=device)
 
@@ -100,8 +100,8 @@ figure = gallery(
 # not independent evidence ({numref}`fig-per-patient`, {numref}`fig-colours`).
 
 # %% mystnb={"figure": {"name": "fig-per-patient", "caption": "Images of each patient (base number) of this page's own data, by class."}, "image": {"alt": "Bar chart of the number of images of each patient, benign patients in blue and malignant patients in orange."}}
+from histotransfer.experiments.patients import per_patient
 from histotransfer.figures import colour_per_patient, images_per_patient
-from histotransfer.study.patients import per_patient
 
 patients = per_patient(table)
 figure = images_per_patient(patients)
@@ -245,7 +245,7 @@ figure = gallery(
 # ```
 
 # %% tags=["exercise"]
-from histotransfer.exercises.data import check_people
+from histotransfer.book.exercises.data import check_people
 
 
 def people(table): ...
@@ -275,7 +275,7 @@ check_people(people)
 # ```
 
 # %% tags=["exercise"]
-from histotransfer.exercises.data import check_leaking
+from histotransfer.book.exercises.data import check_leaking
 
 
 def leaking(split): ...
@@ -306,7 +306,7 @@ check_leaking(leaking)
 # ```
 
 # %% tags=["exercise"]
-from histotransfer.exercises.data import check_test_mask
+from histotransfer.book.exercises.data import check_test_mask
 
 
 def test_mask(table, seed): ...

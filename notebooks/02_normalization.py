@@ -25,7 +25,7 @@ weights = ""
 # %%
 import pandas as pd
 
-from histotransfer.chapters import begin
+from histotransfer.book.chapters import begin
 from histotransfer.config import ladder_config
 
 chosen = {"seed": seed, "device": device, "weights": weights}
@@ -41,8 +41,8 @@ root = begin(profile=profile, data_root=data_root, **chosen)
 # The first three names are methods, explained below; `by-slide` pools the {term}`tiles <tile>` of a {term}`slide`.
 
 # %% mystnb={"figure": {"name": "tab-colour-worth", "caption": "Real tissue: a frozen probe after each way to normalise, minus the same probe without; mean over 40x, 100x and 200x, paired and clustered by patient."}}
-from histotransfer.study.normalisation import RUNS
-from histotransfer.study.tables import formatted, gap, read_experiment
+from histotransfer.experiments.normalisation import RUNS
+from histotransfer.report.tables import formatted, gap, read_experiment
 
 metrics = ["auroc", "accuracy"]
 real = read_experiment("results/normalisation", RUNS)
@@ -221,7 +221,7 @@ pd.DataFrame(spread, index=["L*", "a*", "b*"]).T.round(1)
 # strength and the level of the glass are estimated once from all tiles of a slide.
 
 # %% mystnb={"figure": {"name": "tab-colour-truth", "caption": "Phantom tissue: mean distance (ΔE) to the colours that the reference patient's laboratory would have given, and how many times closer that is than as scanned."}}
-from histotransfer.study.normalisation import distances_to_truth
+from histotransfer.experiments.normalisation import distances_to_truth
 
 patients = range(1, 24, 3)
 distances = [
@@ -253,7 +253,7 @@ hard["one pixel"][64, 64] = (120, 60, 140)
 hard["99 % white"][:13, :13] = tiles[0][:13, :13]
 
 # %% mystnb={"figure": {"name": "fig-guards", "caption": "Tiles without enough tissue: what the published formulas make of them (or the error they stop with), and what the guarded methods return."}, "image": {"alt": "A table of pictures: the formulas turn blank tiles black, dark or purple or stop with an error; the guarded methods return each tile as it was."}}
-from histotransfer.study.unguarded import unguarded
+from histotransfer.stain.unguarded import unguarded
 
 rows = {name: [tile] for name, tile in hard.items()}
 for name, tile in hard.items():
@@ -334,16 +334,16 @@ seconds.to_frame("seconds for 7,909 images")
 # their colours differ. First on phantom tissue, live; `by-slide` pools the tiles of a slide ({numref}`tab-colour-phantom-probe`).
 
 # %%
-from histotransfer.study.normalisation import run_normalisation
+from histotransfer.experiments import normalisation
 
 config = ladder_config("phantom", chosen)
 phantom_root = begin(profile="phantom", data_root="", **chosen)
 out = Path("_build/experiments") / "phantom-normalisation"
-run_normalisation(config, phantom_root, out, report=lambda line: None)
+normalisation.run(config, phantom_root, out, report=lambda line: None)
 live = read_experiment(out, RUNS)
 
 # %% mystnb={"figure": {"name": "tab-colour-phantom-probe", "caption": "Phantom tissue: a frozen probe after each way to normalise, out of fold, mean over 40x, 100x and 200x."}}
-from histotransfer.study.tables import with_intervals
+from histotransfer.report.tables import with_intervals
 
 
 def means(runs):
@@ -459,7 +459,7 @@ counts.assign(images=real["none"].record["data"]["images"])
 # ```
 
 # %% tags=["exercise"]
-from histotransfer.exercises.normalization import check_level
+from histotransfer.book.exercises.normalization import check_level
 
 level = ...
 
@@ -485,7 +485,7 @@ check_level(level)
 # ```
 
 # %% tags=["exercise"]
-from histotransfer.exercises.normalization import check_unmix
+from histotransfer.book.exercises.normalization import check_unmix
 
 
 def unmix(density, stain_matrix): ...
@@ -515,12 +515,12 @@ check_unmix(unmix)
 #
 # *Hard.* Find a window of 48 × 48 pixels whose colours come out wrong when Macenko's method sees nothing else. Return its upper
 # left corner, (row, column), for any field. How wrong it is says `disagreement(method, field, row, column)` in
-# `histotransfer.exercises.normalization`: the mean colour distance between the window normalised alone and the same window of the
+# `histotransfer.book.exercises.normalization`: the mean colour distance between the window normalised alone and the same window of the
 # normalised field.
 # ```
 
 # %% tags=["exercise"]
-from histotransfer.exercises.normalization import check_window
+from histotransfer.book.exercises.normalization import check_window
 
 
 def window(field): ...
@@ -539,7 +539,7 @@ check_window(window)
 # ```python
 # from itertools import product
 #
-# from histotransfer.exercises.normalization import WINDOW, disagreement
+# from histotransfer.book.exercises.normalization import WINDOW, disagreement
 # from histotransfer.stain import Macenko
 #
 #

@@ -18,7 +18,7 @@ device = "cpu"
 weights = ""
 
 # %%
-from histotransfer.chapters import begin
+from histotransfer.book.chapters import begin
 
 chosen = {"seed": seed, "device": device, "weights": weights}
 root = begin(profile=profile, data_root=data_root, **chosen)
@@ -225,7 +225,7 @@ f"of {len(own)} gate tensors with a gradient, step by step: {moving}"
 # a gate varies from image to image (standard deviation, mean over channels). At 0 it would be a constant, whatever the image shows.
 
 # %% mystnb={"figure": {"name": "tab-network-gates-moved", "caption": "Gates after six steps on phantom tiles: lowest and highest, mean distance from 1, and spread over images."}}
-from histotransfer.study.gates import gate_statistics
+from histotransfer.experiments.gates import gate_statistics
 
 gate_statistics(model.eval(), source).round(4)
 
@@ -250,7 +250,7 @@ pd.read_csv("results/gates/gates.csv", index_col="gate")
 # different networks ({numref}`tab-network-two-sizes`):
 
 # %% mystnb={"figure": {"name": "tab-network-two-sizes", "caption": "What each of the paper's two numbers says, read as float32 parameters."}}
-from histotransfer.models.size import STATED_MB, STATED_PARAMETERS
+from histotransfer.paper import STATED_MB, STATED_PARAMETERS
 
 pd.DataFrame({
     "parameters": [STATED_PARAMETERS, round(STATED_MB * 1e6 / 4)],
@@ -370,7 +370,7 @@ spread.round().astype(int).to_frame("pixels a side")
 # ```
 
 # %% tags=["exercise"]
-from histotransfer.exercises.se_densenet import check_channels
+from histotransfer.book.exercises.se_densenet import check_channels
 
 channels = ...
 
@@ -397,7 +397,7 @@ check_channels(channels)
 # ```
 
 # %% tags=["exercise"]
-from histotransfer.exercises.se_densenet import check_gate_parameters
+from histotransfer.book.exercises.se_densenet import check_gate_parameters
 
 
 def gate_parameters(channels, reduction): ...
@@ -433,7 +433,7 @@ check_gate_parameters(gate_parameters)
 # ```
 
 # %% tags=["exercise"]
-from histotransfer.exercises.se_densenet import check_fold
+from histotransfer.book.exercises.se_densenet import check_fold
 
 
 def fold(conv, norm): ...

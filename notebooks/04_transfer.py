@@ -18,7 +18,7 @@ device = "cpu"
 weights = ""
 
 # %%
-from histotransfer.chapters import begin, live_config
+from histotransfer.book.chapters import begin, live_config
 
 chosen = {"seed": seed, "device": device, "weights": weights}
 root = begin(profile=profile, data_root=data_root, **chosen)
@@ -109,7 +109,7 @@ folder.as_posix()
 
 # %% mystnb={"figure": {"name": "fig-curves", "caption": "Log-loss on training and validation images, epoch by epoch; grey lines mark where a stage thaws the next block."}, "image": {"alt": "Two panels of learning curves, LC25000 and BreakHis, training and validation log-loss over epochs, with stage borders."}}
 from histotransfer.figures import learning_curves
-from histotransfer.study.records import read_run
+from histotransfer.records import read_run
 
 run = read_run(folder)
 figure = learning_curves(run.history)
@@ -123,8 +123,8 @@ figure = learning_curves(run.history)
 from histotransfer.evaluation.metrics import metric_name
 
 losses = ["train_log_loss", "validation_log_loss"]
-columns = ["rung", "stage", "epoch", *losses]
-epochs = run.history[columns].round(3).set_index("rung")
+columns = ["dataset", "stage", "epoch", *losses]
+epochs = run.history[columns].round(3).set_index("dataset")
 epochs.rename(columns=metric_name)
 
 # %% [markdown]
@@ -132,12 +132,12 @@ epochs.rename(columns=metric_name)
 # ({numref}`tab-transfer-climb`):
 
 # %% mystnb={"figure": {"name": "tab-transfer-climb", "caption": "This page's network and two baselines on the test part, all magnifications together."}}
-from histotransfer.study.runner import RUNS
-from histotransfer.study.tables import (
+from histotransfer.report.tables import (
     formatted,
     read_experiment,
     with_intervals,
 )
+from histotransfer.study.runner import RUNS
 
 names = [name for name in RUNS if name != "lc25000"]
 tested = with_intervals(read_experiment(folder.parent, names))
@@ -194,7 +194,7 @@ pd.DataFrame(aurocs).T.round(2)
 # alone. `histotransfer runs diff` says how far apart they end:
 
 # %%
-from histotransfer.study.records import difference
+from histotransfer.records import difference
 
 lines, _ = difference(
     Path("results/cache-check/cached-s0-f0"),
@@ -241,7 +241,7 @@ print(*told, sep="\n")
 # ```
 
 # %% tags=["exercise"]
-from histotransfer.exercises.transfer import check_views
+from histotransfer.book.exercises.transfer import check_views
 
 
 def views(image): ...
@@ -278,7 +278,7 @@ check_views(views)
 # ```
 
 # %% tags=["exercise"]
-from histotransfer.exercises.transfer import check_cost
+from histotransfer.book.exercises.transfer import check_cost
 
 times = ...
 
@@ -312,7 +312,7 @@ check_cost(times)
 # ```
 
 # %% tags=["exercise"]
-from histotransfer.exercises.transfer import check_prepare
+from histotransfer.book.exercises.transfer import check_prepare
 
 
 def prepare(model, frozen): ...

@@ -21,7 +21,7 @@ weights = ""
 # %%
 from pathlib import Path
 
-from histotransfer.chapters import begin, live_config
+from histotransfer.book.chapters import begin, live_config
 from histotransfer.study.runner import run_ladder
 
 chosen = {"seed": seed, "device": device, "weights": weights}
@@ -50,7 +50,7 @@ if not (live / "ladder").exists():  # chapter 04 has not been run
 # and 200x; `all` pools every image ({numref}`tab-evaluation-live`).
 
 # %% mystnb={"figure": {"name": "tab-evaluation-live", "caption": "This page's own data: the ladder and its baselines on the test part of one fold."}}
-from histotransfer.study.tables import (
+from histotransfer.report.tables import (
     formatted,
     read_experiment,
     with_intervals,
@@ -106,7 +106,7 @@ formatted(table[table["magnification"] == "all"], sheet).T
 # %% mystnb={"figure": {"name": "tab-evaluation-methods-one", "caption": "How often 95 % intervals of one arm held the truth (percent), and how wide they were, by method; worst scenario, worst of 40x, 100x and 200x."}}
 import pandas as pd
 
-from histotransfer.study.coverage import ONE, TWO, methods
+from histotransfer.report.coverage import ONE, TWO, methods
 
 methods(ONE, ["accuracy", "auroc"])
 
@@ -157,7 +157,7 @@ figure = figures.reliability_diagram({
 # with a power of 0.8 ({numref}`tab-evaluation-live-gap`).
 
 # %% mystnb={"figure": {"name": "tab-evaluation-live-gap", "caption": "This page's own data: the ladder minus the frozen probe, paired by patient."}}
-from histotransfer.study.tables import gap
+from histotransfer.report.tables import gap
 
 metrics = ["accuracy", "auroc"]
 difference = gap(runs["frozen-probe"], runs["ladder"], metrics=metrics)
@@ -176,16 +176,18 @@ formatted(difference, metrics, smallest="auroc")
 
 # %% mystnb={"figure": {"name": "fig-grad-cam", "caption": "Fields with their true class, what the network said, and their diagnostic regions (above); the evidence for what it said by Grad-CAM (below); cross: hottest cell."}}
 from histotransfer.evaluation.explain import grad_cam
-from histotransfer.study.explanations import look, unseen_images
+from histotransfer.experiments import explanations
 
-unseen = unseen_images(runs["ladder"], root)
-seen = look(live / "ladder" / "model.safetensors", unseen)
-maps = grad_cam(seen.model, seen.source, seen.predicted)
-masks = seen.masks() if profile == "phantom" else None
+unseen = explanations.unseen_images(runs["ladder"], root)
+shown = explanations.predict_images(
+    live / "ladder" / "model.safetensors", unseen
+)
+maps = grad_cam(shown.model, shown.source, shown.predicted)
+masks = shown.masks() if profile == "phantom" else None
 few = unseen[unseen["magnification"] == 100].index[2::5][:5]
-titles = [f"{seen.labels[i]}\nsaid {seen.guess[i]}" for i in few]
+titles = [f"{shown.labels[i]}\nsaid {shown.guess[i]}" for i in few]
 regions = None if masks is None else masks[few]
-figure = figures.overlays(seen.tiles[few], maps[few], titles, regions)
+figure = figures.overlays(shown.tiles[few], maps[few], titles, regions)
 
 # %% [markdown]
 # The {term}`pointing game` {cite}`zhang2018` asks how often the hottest cell lies in the region. Fields beside the lesion have
@@ -200,7 +202,7 @@ from IPython.display import Markdown, display
 from histotransfer.evaluation.pointing import pointing_game
 
 if profile == "phantom":
-    game = pointing_game(maps, masks, seen.groups, seen.labels)
+    game = pointing_game(maps, masks, shown.groups, shown.labels)
     left_out = (~masks.any(axis=(1, 2))).sum()
     said = f"share of hits ({left_out} fields without a region left out)"
     figure = figures.means_with_intervals(game, said)
@@ -216,7 +218,7 @@ else:
 from histotransfer.evaluation.explain import sanity_check
 
 sanity = sanity_check(
-    seen.model, seen.source, seen.predicted, seen.groups, seen.labels
+    shown.model, shown.source, shown.predicted, shown.groups, shown.labels
 )
 label = "rank correlation with the trained network's map"
 figure = figures.means_with_intervals(sanity, label)
@@ -234,12 +236,12 @@ from histotransfer.evaluation.explain import (
     gate_profiles,
     gates,
 )
-from histotransfer.study.explanations import gates_beside_record
+from histotransfer.report.explanations import gates_beside_record
 
-values = gates(seen.model, seen.source)
-profiles = gate_profiles(values, seen.groups, seen.labels)
-moved = gate_differences(profiles, *seen.classes)
-gates_beside_record(moved, seen)
+values = gates(shown.model, shown.source)
+profiles = gate_profiles(values, shown.groups, shown.labels)
+moved = gate_differences(profiles, *shown.classes)
+gates_beside_record(moved, shown.groups)
 
 # %% mystnb={"figure": {"name": "fig-gates", "caption": "This page's own data: mean gate of every channel of the gates that moved, by class, with 95 % t intervals over patients; where both classes are alike one line hides the other."}}
 trained = moved.index[moved["highest"] > moved["lowest"]]
@@ -280,9 +282,9 @@ figure = figures.failure_signatures(histories)
 # from scratch. `10+` never passed within the `horizon` of epochs, and counts with all of it.
 
 # %% mystnb={"figure": {"name": "tab-evaluation-detectors", "caption": "How often each detector finds a failure that is there, and one that is not, with 95 % intervals (Wilson)."}}
-from histotransfer.study.failures import convergence_of_starts, counted
+from histotransfer.report.failures import convergence_of_starts, counted
 
-design = pd.read_csv(record / "design.csv").query("chosen")
+design = pd.read_csv(record.parent / "detectors/design.csv").query("chosen")
 judged = counted(pd.read_csv(record / "counts.csv"))
 threshold = design.set_index("signature")["threshold"]
 judged.join(threshold, on="signature")
@@ -306,8 +308,8 @@ convergence_of_starts(histories)
 # there, no fold had a level of its own, and `majority`, which answers by folds alone, is none of these scenarios.
 
 # %% mystnb={"figure": {"name": "tab-evaluation-real", "caption": "Real tissue, out of fold: the network of the primary experiment and its baselines; in percent, how often such intervals held the truth."}}
-from histotransfer.study.coverage import with_coverage
-from histotransfer.study.verdicts import Study
+from histotransfer.report.coverage import with_coverage
+from histotransfer.report.study import Study
 
 study = Study("study", "results")
 arms = ["majority", "frozen-probe", "se-lung"]
@@ -329,7 +331,7 @@ formatted(real_table, shown)
 # hold one class only and so have no say (the first column is drawn in {numref}`fig-real-forest`).
 
 # %% mystnb={"figure": {"name": "tab-evaluation-real-within", "caption": "Real tissue: AUROC with all folds pooled, and of pairs that one network scored."}}
-from histotransfer.study.tables import gap_within_folds, within_folds
+from histotransfer.report.tables import gap_within_folds, within_folds
 
 runs_of = {arm: study.runs("primary", arm) for arm in arms[1:]}
 inside = within_folds(runs_of)
@@ -374,7 +376,7 @@ figure = figures.reliability_diagram({
 # and no side of 0.5, only how sure the probabilities are; {numref}`tab-evaluation-sensitivity`):
 
 # %% mystnb={"figure": {"name": "tab-evaluation-sensitivity", "caption": "Real tissue: metrics as fixed beforehand, and had the threshold or a temperature been tuned on validation patients."}}
-from histotransfer.study.tables import fixed_and_tuned
+from histotransfer.report.tables import fixed_and_tuned
 
 fixed_and_tuned(study.runs("primary", "se-lung"))
 
@@ -384,12 +386,12 @@ fixed_and_tuned(study.runs("primary", "se-lung"))
 # curves are in {numref}`fig-real-curves`:
 
 # %% mystnb={"figure": {"name": "fig-real-curves", "caption": "Learning curves of all real runs: mean over runs, with a band from the lowest to the highest. The lung rung is climbed once a seed, for all folds."}}
-from histotransfer.study.failures import overfitting_by_rung
+from histotransfer.report.failures import overfitting_by_dataset
 
 real_history = study.history("primary", "se-lung")
 figure = figures.learning_curves(real_history)
-detected = overfitting_by_rung(dict(list(real_history.groupby("seed"))))
-for rung, found in detected.groupby("rung")["found"]:
+detected = overfitting_by_dataset(dict(list(real_history.groupby("seed"))))
+for rung, found in detected.groupby("dataset")["found"]:
     print(f"{rung}: overfitting in {found.sum()} of {len(found)} runs")
 
 # %% [markdown]
@@ -448,7 +450,7 @@ figure = figures.means_with_intervals(real_sanity, label)
 # ```
 
 # %% tags=["exercise"]
-from histotransfer.exercises.evaluation import check_statements
+from histotransfer.book.exercises.evaluation import check_statements
 
 statements = ...  # for example {"a", "b"}
 
@@ -475,7 +477,7 @@ check_statements(statements)
 # ```
 
 # %% tags=["exercise"]
-from histotransfer.exercises.evaluation import check_recognition_rate
+from histotransfer.book.exercises.evaluation import check_recognition_rate
 
 
 def recognition_rate(predictions): ...
@@ -505,7 +507,7 @@ check_recognition_rate(recognition_rate)
 # ```
 
 # %% tags=["exercise"]
-from histotransfer.exercises.evaluation import check_redraw
+from histotransfer.book.exercises.evaluation import check_redraw
 
 
 def redraw(table, generator): ...

@@ -21,7 +21,7 @@ device = "cpu"
 weights = ""
 
 # %%
-from histotransfer.chapters import begin, live_config
+from histotransfer.book.chapters import begin, live_config
 
 chosen = {"seed": seed, "device": device, "weights": weights}
 root = begin(profile=profile, data_root=data_root, **chosen)
@@ -56,12 +56,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from histotransfer.study.leakage import RUNS, run_leakage
-from histotransfer.study.records import read_run
+from histotransfer.experiments import leakage
+from histotransfer.records import read_run
 
 out = Path("_build/experiments") / f"{profile}-leakage"
-run_leakage(config, root, out, report=lambda line: None)
-runs = {name: read_run(out / name) for name in RUNS}
+leakage.run(config, root, out, report=lambda line: None)
+runs = {name: read_run(out / name) for name in leakage.RUNS}
 
 # %% mystnb={"figure": {"name": "tab-leakage-shared", "caption": "This page's own data: patients of each test fold that stand in training as well."}}
 audits = {name: run.record["split"]["audit"] for name, run in runs.items()}
@@ -69,7 +69,7 @@ shared = pd.DataFrame(audits).T
 shared.map(lambda fold: f"{fold['groups']} of {fold['of']}")
 
 # %% mystnb={"figure": {"name": "tab-leakage-live", "caption": "This page's own data: one probe, split by patient and by image."}}
-from histotransfer.study.tables import formatted, with_intervals
+from histotransfer.report.tables import formatted, with_intervals
 
 names = {
     "by patient": "breakhis-by-patient",
@@ -83,7 +83,7 @@ formatted(with_intervals(breast), ["accuracy", "auroc", "recognition_rate"])
 # the gap itself ({numref}`tab-leakage-live-gap`):
 
 # %% mystnb={"figure": {"name": "tab-leakage-live-gap", "caption": "This page's own data: by image minus by patient, paired by patient."}}
-from histotransfer.study.tables import gap
+from histotransfer.report.tables import gap
 
 metrics = ["accuracy", "auroc", "recognition_rate"]
 formatted(gap(*breast.values(), metrics=metrics), metrics)
@@ -118,9 +118,9 @@ formatted(with_intervals(lung), ["accuracy"], unit="originals")
 # `results/coverage` (95 % is what they aim at).
 
 # %% mystnb={"figure": {"name": "tab-leakage-real", "caption": "Real tissue: one probe, split by patient and by image; in percent, how often such intervals held the truth."}}
-from histotransfer.study.coverage import with_coverage
+from histotransfer.report.coverage import with_coverage
 
-real = {name: read_run(f"results/leakage/{name}") for name in RUNS}
+real = {name: read_run(f"results/leakage/{name}") for name in leakage.RUNS}
 real_breast = {name: real[run] for name, run in names.items()}
 real_table = with_coverage(with_intervals(real_breast))
 formatted(real_table, ["accuracy", "auroc", "recognition_rate"])
@@ -152,7 +152,7 @@ figure = forest(real_table, "auroc")
 # leans to the class it saw most of. An arm with as many training images, and as many of each class, on both sides was not run.
 
 # %% mystnb={"figure": {"name": "tab-leakage-trained", "caption": "Real tissue: networks trained within each magnification, split by patient and by image."}}
-from histotransfer.study.verdicts import Study
+from histotransfer.report.study import Study
 
 study = Study("study", "results")
 trained = {
@@ -293,7 +293,7 @@ formatted(
 # ```
 
 # %% tags=["exercise"]
-from histotransfer.exercises.leakage import check_pipelines
+from histotransfer.book.exercises.leakage import check_pipelines
 
 pipelines = ...  # for example {"a", "e"}
 
@@ -320,7 +320,7 @@ check_pipelines(pipelines)
 # ```
 
 # %% tags=["exercise"]
-from histotransfer.exercises.leakage import check_remembered
+from histotransfer.book.exercises.leakage import check_remembered
 
 
 def remembered(features, patients): ...
@@ -355,7 +355,7 @@ check_remembered(remembered)
 # ```
 
 # %% tags=["exercise"]
-from histotransfer.exercises.leakage import check_copies
+from histotransfer.book.exercises.leakage import check_copies
 
 
 def copies(images): ...

@@ -20,8 +20,8 @@ weights = ""
 # %%
 import pandas as pd
 
-from histotransfer.chapters import begin
-from histotransfer.study.verdicts import PRIMARY, Study
+from histotransfer.book.chapters import begin
+from histotransfer.report.study import Study
 
 begin(
     profile=profile,
@@ -40,12 +40,8 @@ study = Study("study", "results")
 # arms, on the same splits, the two baselines ({numref}`tab-ablation-primary`, {numref}`fig-primary`).
 
 # %% mystnb={"figure": {"name": "tab-ablation-primary", "caption": "The primary experiment on real tissue, out of fold, three seeds averaged: four arms and two baselines."}}
-from histotransfer.study.tables import (
-    formatted,
-    gap,
-    number,
-    with_intervals,
-)
+from histotransfer.evaluation.formatting import number
+from histotransfer.report.tables import formatted, gap, with_intervals
 
 trained = ["plain", "se", "plain-lung", "se-lung"]
 arms = ["majority", "frozen-probe", *trained]
@@ -66,8 +62,9 @@ figure = figures.forest(table[table["run"] != "majority"], "auroc")
 
 # %% mystnb={"figure": {"name": "tab-ablation-primary-differences", "caption": "The claims that the primary experiment decides: paired differences, mean over 40x, 100x and 200x."}}
 from histotransfer.evaluation.metrics import metric_name
+from histotransfer.report.verdicts import PRIMARY, judge_differences
 
-primary = study.differences(PRIMARY, correct=True)
+primary = judge_differences(study, PRIMARY, correct=True)
 primary = primary[primary["experiment"] == "primary"]
 limits = primary[["value", "low", "high"]].to_numpy()
 primary.insert(0, "difference", [number(*row) for row in limits])
@@ -128,7 +125,9 @@ formatted(placed_gaps, metrics, smallest="auroc")
 # AUROC of all test images ({numref}`tab-ablation-treatments-auroc`). `upright` is `macenko` without flips and half turns.
 
 # %% mystnb={"figure": {"name": "tab-ablation-overfitting", "caption": "How much less overfitting there is with a treatment than without (nats), and the two parts of it."}}
-less = study.overfitting()
+from histotransfer.report.verdicts import judge_overfitting
+
+less = judge_overfitting(study)
 shown = less[["arms", "verdict"]].copy()
 for name in ("less", "test_drop", "train_rise"):
     ends = [name, f"{name}_low", f"{name}_high"]
@@ -211,7 +210,7 @@ formatted(reference[reference["magnification"] == "mean"], metrics)
 # ```
 
 # %% tags=["exercise"]
-from histotransfer.exercises.ablations import check_pairs
+from histotransfer.book.exercises.ablations import check_pairs
 
 pairs = ...  # for example {("plain", "se-lung")}
 
@@ -238,7 +237,7 @@ check_pairs(pairs)
 # ```
 
 # %% tags=["exercise"]
-from histotransfer.exercises.ablations import check_paired
+from histotransfer.book.exercises.ablations import check_paired
 
 
 def paired(table): ...
@@ -270,7 +269,7 @@ check_paired(paired)
 # ```
 
 # %% tags=["exercise"]
-from histotransfer.exercises.ablations import check_holm
+from histotransfer.book.exercises.ablations import check_holm
 
 
 def holm(p): ...

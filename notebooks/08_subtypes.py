@@ -20,8 +20,8 @@ device = "cpu"
 weights = ""
 
 # %%
-from histotransfer.chapters import begin
-from histotransfer.study.verdicts import Study
+from histotransfer.book.chapters import begin
+from histotransfer.report.study import Study
 
 begin(
     profile=profile,
@@ -43,8 +43,8 @@ study = Study("study", "results")
 # numbers stand under two subtypes and count in both. {numref}`fig-subtype-auroc` draws the AUROC.
 
 # %% mystnb={"figure": {"name": "tab-subtype-subtypes", "caption": "Each subtype against the rest, out of fold: AUROC and recall, mean over 40x, 100x and 200x, where there are patients enough."}}
-from histotransfer.study.subtypes import subtype_table
-from histotransfer.study.tables import number
+from histotransfer.evaluation.formatting import number
+from histotransfer.report.subtypes import subtype_table
 
 predictions = study.predictions("subtypes", "se-lung")
 table = subtype_table(predictions)
@@ -80,8 +80,8 @@ figure = figures.confusion(used)
 # ({numref}`tab-subtype-two-classes`):
 
 # %% mystnb={"figure": {"name": "tab-subtype-two-classes", "caption": "Eight classes added up to two, minus a network trained on two; paired by patient."}}
-from histotransfer.study.subtypes import as_two_classes
-from histotransfer.study.tables import formatted, gap
+from histotransfer.report.subtypes import as_two_classes
+from histotransfer.report.tables import formatted, gap
 
 eight = study.pooled("subtypes", "se-lung", seeds=[0, 1])
 two = study.pooled("primary", "se-lung", seeds=[0, 1])
@@ -134,7 +134,7 @@ assert ends.loc["auroc", "low"] < 0 < ends.loc["auroc", "high"]
 # ```
 
 # %% tags=["exercise"]
-from histotransfer.exercises.subtypes import check_judged
+from histotransfer.book.exercises.subtypes import check_judged
 
 
 def judged(table): ...
@@ -164,7 +164,7 @@ check_judged(judged)
 # ```
 
 # %% tags=["exercise"]
-from histotransfer.exercises.subtypes import check_one_against_rest
+from histotransfer.book.exercises.subtypes import check_one_against_rest
 
 
 def one_against_rest(probabilities, truth, subtype): ...
@@ -197,7 +197,7 @@ check_one_against_rest(one_against_rest)
 # ```
 
 # %% tags=["exercise"]
-from histotransfer.exercises.subtypes import check_malignant
+from histotransfer.book.exercises.subtypes import check_malignant
 
 
 def malignant(logits, is_malignant): ...

@@ -21,7 +21,7 @@ device = "cpu"
 weights = ""
 
 # %%
-from histotransfer.chapters import begin
+from histotransfer.book.chapters import begin
 from histotransfer.config import ladder_config
 
 chosen = {"seed": seed, "device": device, "weights": weights}
@@ -70,7 +70,7 @@ pd.DataFrame(rows).T.astype({"parameters": int}).round(2)
 # its last block, the same with gates, and a small net (three blocks of twelve layers, $k = 12$):
 
 # %% mystnb={"figure": {"name": "tab-complexity-nets", "caption": "Nets that are judged below: millions of parameters, and billions of multiply-adds at three picture sizes."}}
-from histotransfer.study.complexity import NETS, SIZES, cost
+from histotransfer.experiments.complexity import NETS, SIZES, cost
 
 rows = {}
 for net in NETS:
@@ -93,7 +93,7 @@ pd.DataFrame(rows).T.round(2)
 # %%
 from pathlib import Path
 
-from histotransfer.study.complexity import run_probes
+from histotransfer.experiments.complexity import run_probes
 
 out = Path("_build/experiments") / f"{profile}-exits" / "complexity"
 _ = run_probes(
@@ -106,8 +106,8 @@ _ = run_probes(
 )
 
 # %% mystnb={"figure": {"name": "tab-complexity-live-exits", "caption": "This page's own data: AUROC of a probe at each exit of the frozen trunk, mean over 40x, 100x and 200x."}}
-from histotransfer.study.complexity import complexity_table, read_nets
-from histotransfer.study.tables import number
+from histotransfer.evaluation.formatting import number
+from histotransfer.report.complexity import complexity_table, read_nets
 
 live = complexity_table(read_nets(out.parent)).set_index("net")
 limits = live[["auroc", "low", "high"]].to_numpy()
@@ -155,7 +155,7 @@ figure = pareto(whole, "ms")
 # **Depth.** Each earlier exit minus the whole frozen trunk (`block4`), at 224 pixels ({numref}`tab-complexity-depth-as-scanned`):
 
 # %% mystnb={"figure": {"name": "tab-complexity-depth-as-scanned", "caption": "Real tissue: each earlier exit minus the whole frozen trunk, colours as scanned."}}
-from histotransfer.study.complexity import HIGHER, exit_gaps
+from histotransfer.report.complexity import HIGHER, exit_gaps
 
 as_scanned = exit_gaps("results/complexity")
 assert HIGHER not in as_scanned["AUROC"].to_list()
@@ -182,7 +182,7 @@ normalised
 # **Picture size.** The whole trunk on smaller pictures ({numref}`tab-complexity-size`):
 
 # %% mystnb={"figure": {"name": "tab-complexity-size", "caption": "Real tissue: the frozen trunk on smaller pictures minus the same on 224 pixels."}}
-from histotransfer.study.complexity import NEITHER, size_gaps
+from histotransfer.report.complexity import NEITHER, size_gaps
 
 smaller = size_gaps("results/complexity")
 assert set(smaller["AUROC"]) == {NEITHER}
@@ -195,7 +195,7 @@ smaller
 # that fold) a quarter ({numref}`tab-complexity-precision`):
 
 # %% mystnb={"figure": {"name": "tab-complexity-precision", "caption": "Real tissue: the frozen trunk in float16 and in int8, minus float32."}}
-from histotransfer.study.complexity import LOWER, precision_gaps
+from histotransfer.report.complexity import LOWER, precision_gaps
 
 fewer = precision_gaps("results/complexity")
 int8 = fewer.filter(like="int8", axis=0)
@@ -222,7 +222,7 @@ costs.round(1)
 # the whole frozen trunk, whose features never saw tissue ({numref}`tab-complexity-scratch`):
 
 # %% mystnb={"figure": {"name": "tab-complexity-scratch", "caption": "Real tissue: the small net from scratch minus a regression on the frozen trunk."}}
-from histotransfer.study.complexity import scratch_gap
+from histotransfer.report.complexity import scratch_gap
 
 from_scratch = scratch_gap("results/complexity")
 assert set(from_scratch["AUROC"]) == {NEITHER}
@@ -240,8 +240,8 @@ from_scratch
 # ({numref}`tab-complexity-trained`).
 
 # %% mystnb={"figure": {"name": "tab-complexity-trained", "caption": "Real tissue: nets that the study trained, beside the frozen trunk: AUROC, mean over 40x, 100x and 200x, out of fold."}}
-from histotransfer.study.complexity import studied_nets
-from histotransfer.study.verdicts import Study
+from histotransfer.report.complexity import studied_nets
+from histotransfer.report.study import Study
 
 trained = complexity_table(studied_nets(Study("study", "results")))
 limits = trained[["auroc", "low", "high"]].to_numpy()
@@ -291,7 +291,7 @@ trained.set_index(["net", "training"])[shown]
 # ```
 
 # %% tags=["exercise"]
-from histotransfer.exercises.complexity import check_scaling
+from histotransfer.book.exercises.complexity import check_scaling
 
 times = {"parameters": ..., "operations": ...}
 
@@ -318,7 +318,7 @@ check_scaling(times)
 # ```
 
 # %% tags=["exercise"]
-from histotransfer.exercises.complexity import check_multiply_adds
+from histotransfer.book.exercises.complexity import check_multiply_adds
 
 
 def multiply_adds(inputs, outputs, kernel, side, stride): ...
@@ -349,7 +349,7 @@ check_multiply_adds(multiply_adds)
 # ```
 
 # %% tags=["exercise"]
-from histotransfer.exercises.complexity import check_front
+from histotransfer.book.exercises.complexity import check_front
 
 
 def front(cost, score): ...

@@ -21,8 +21,8 @@ device = "cpu"
 weights = ""
 
 # %%
-from histotransfer.chapters import begin
-from histotransfer.study.verdicts import Study
+from histotransfer.book.chapters import begin
+from histotransfer.report.study import Study
 
 begin(
     profile=profile,
@@ -56,7 +56,7 @@ study = Study("study", "results")
 # Each minus `se-lung`, one seed, paired by patient, mean over 40x, 100x and 200x ({numref}`tab-strategy-strategies`):
 
 # %% mystnb={"figure": {"name": "tab-strategy-strategies", "caption": "Real tissue: other ways to thaw and other sources, each minus `se-lung`; one seed."}}
-from histotransfer.study.tables import formatted
+from histotransfer.report.tables import formatted
 
 turns = study.pooled("primary", "se-lung", seeds=[0])
 others = ["phantom-source", "all-at-once", "probe-then-tune"]
@@ -90,7 +90,7 @@ assert apart.to_dict() == {"all-at-once minus se-lung": "log_loss"}
 # %% mystnb={"figure": {"name": "tab-strategy-depth", "caption": "Real tissue: everything thawed in the last three epochs, minus block 3 thawed."}}
 import pandas as pd
 
-from histotransfer.study.tables import gap, with_intervals
+from histotransfer.report.tables import gap, with_intervals
 
 cut = study.pooled("depth", "to-block3")
 uncut = study.pooled("depth", "everything")
@@ -176,9 +176,10 @@ formatted(fold, metrics).loc[["40", "100", "200"]]
 # in {numref}`tab-strategy-rehearsal` is of logits averaged over the networks that validated an image.
 
 # %% mystnb={"figure": {"name": "tab-strategy-rehearsal", "caption": "Real tissue: the rehearsal's arms on validation patients."}}
-from histotransfer.study.tables import number
+from histotransfer.evaluation.formatting import number
+from histotransfer.report.rehearsal import rehearsal
 
-rehearsed = study.rehearsal()
+rehearsed = rehearsal(study)
 limits = rehearsed[["minus_base", "low", "high"]].to_numpy()
 rehearsed["AUROC minus base"] = [number(*row) for row in limits]
 shown = ["auroc", "AUROC minus base", "changes", "images", "patients"]
@@ -204,7 +205,7 @@ formatted(compared, ["accuracy", "balanced_accuracy", "auroc"])
 # rank and to give good probabilities are two things: compare the columns of AUROC and log-loss.
 
 # %% mystnb={"figure": {"name": "tab-strategy-final-gap", "caption": "Real tissue: the recipe minus the frozen probe, paired by patient, folds pooled; in percent, how often such intervals held the truth."}}
-from histotransfer.study.coverage import with_coverage
+from histotransfer.report.coverage import with_coverage
 
 difference = with_coverage(gap(probe, final, metrics=metrics))
 formatted(difference, metrics, smallest="auroc")
@@ -216,7 +217,7 @@ formatted(difference, metrics, smallest="auroc")
 # probe's do: its C is chosen in each fold anew, on few patients.
 
 # %% mystnb={"figure": {"name": "tab-strategy-final-within", "caption": "Real tissue: AUROC of both with all folds pooled, and of pairs that one network scored."}}
-from histotransfer.study.tables import gap_within_folds, within_folds
+from histotransfer.report.tables import gap_within_folds, within_folds
 
 final_runs = study.runs("final", "final")
 probe_runs = study.runs("final", "frozen-probe")
@@ -272,9 +273,10 @@ formatted(images, ways[1:], smallest="auroc_within_folds")
 # so few patients leave no fold with both classes.
 
 # %% mystnb={"figure": {"name": "tab-strategy-unseen", "caption": "Real tissue: the recipe minus the frozen probe without the patients of the rehearsal, folds pooled."}}
-from histotransfer.study.tables import without
+from histotransfer.report.rehearsal import rehearsal_patients
+from histotransfer.report.tables import without
 
-chosen_on = study.rehearsed()
+chosen_on = rehearsal_patients(study)
 unseen = [without(run, chosen_on) for run in (probe, final)]
 formatted(gap(*unseen, metrics=metrics), metrics)
 
@@ -331,7 +333,7 @@ formatted(gap_within_folds([kept], name), ways[1:])
 # ```
 
 # %% tags=["exercise"]
-from histotransfer.exercises.strategies import check_may
+from histotransfer.book.exercises.strategies import check_may
 
 may = ...  # for example {"a", "b"}
 
@@ -357,7 +359,7 @@ check_may(may)
 # ```
 
 # %% tags=["exercise"]
-from histotransfer.exercises.strategies import check_batchnorm_share
+from histotransfer.book.exercises.strategies import check_batchnorm_share
 
 
 def batchnorm_share(model): ...
@@ -392,7 +394,7 @@ check_batchnorm_share(batchnorm_share)
 # ```
 
 # %% tags=["exercise"]
-from histotransfer.exercises.strategies import check_luck
+from histotransfer.book.exercises.strategies import check_luck
 
 
 def luck(n): ...

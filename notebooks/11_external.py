@@ -26,8 +26,8 @@ weights = ""
 # %%
 import pandas as pd
 
-from histotransfer.chapters import begin
-from histotransfer.study.verdicts import Study
+from histotransfer.book.chapters import begin
+from histotransfer.report.study import Study
 
 begin(
     profile=profile,
@@ -57,11 +57,12 @@ by_slide
 # five.
 
 # %% mystnb={"figure": {"name": "tab-external-outside", "caption": "UCSB: the networks of the primary experiment and of the final recipe, all folds and seeds averaged."}}
-from histotransfer.study.tables import formatted
+from histotransfer.report.tables import formatted
+from histotransfer.report.verdicts import external
 
 primary = ["plain", "se", "plain-lung", "se-lung"]
-outside = study.external(
-    [*(("primary", arm) for arm in primary), ("final", "final")]
+outside = external(
+    study, [*(("primary", arm) for arm in primary), ("final", "final")]
 )
 shown = ["auroc", "accuracy", "sensitivity", "specificity"]
 formatted(outside, shown, unit="slides")
@@ -78,7 +79,7 @@ print(f"AUROC: {lost} of {len(ranked)} not told from chance (0.5)")
 # ({numref}`tab-external-home`):
 
 # %% mystnb={"figure": {"name": "tab-external-home", "caption": "BreakHis: the same networks at home, out of fold, mean over 40x, 100x and 200x."}}
-from histotransfer.study.tables import with_intervals
+from histotransfer.report.tables import with_intervals
 
 runs = {f"primary: {arm}": study.pooled("primary", arm) for arm in primary}
 home = with_intervals(
@@ -95,7 +96,7 @@ formatted(home, shown)
 
 # %% mystnb={"figure": {"name": "tab-external-colours", "caption": "UCSB: networks that differ in how colour was treated; one seed."}}
 ways = ["none", "macenko", "reinhard", "vahadane", "stain-jitter"]
-coloured = study.external([("colour", way) for way in ways])
+coloured = external(study, [("colour", way) for way in ways])
 ranked = coloured[coloured["metric"] == "auroc"]
 assert (ranked["low"] < 0.5).all() and (ranked["high"] > 0.5).all()
 formatted(coloured, shown, unit="slides")
@@ -157,7 +158,7 @@ formatted(gaps, ["auroc", "accuracy"], unit="slides")
 # ```
 
 # %% tags=["exercise"]
-from histotransfer.exercises.external import check_spoils
+from histotransfer.book.exercises.external import check_spoils
 
 spoils = ...  # for example {"a", "b"}
 
@@ -188,7 +189,7 @@ check_spoils(spoils)
 # ```
 
 # %% tags=["exercise"]
-from histotransfer.exercises.external import check_effective
+from histotransfer.book.exercises.external import check_effective
 
 
 def effective(images, correlation): ...
@@ -223,7 +224,7 @@ check_effective(effective)
 # ```
 
 # %% tags=["exercise"]
-from histotransfer.exercises.external import check_shifted
+from histotransfer.book.exercises.external import check_shifted
 
 
 def shifted(probability): ...

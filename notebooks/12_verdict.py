@@ -24,7 +24,7 @@ weights = ""
 # %%
 import pandas as pd
 
-from histotransfer.chapters import begin
+from histotransfer.book.chapters import begin
 
 begin(
     profile=profile,
@@ -61,8 +61,8 @@ pd.set_option("display.max_colwidth", None)
 # corrected by Holm's method over the primary family. Verdicts go by the intervals, which are not corrected.
 
 # %% mystnb={"figure": {"name": "tab-verdict-verdicts", "caption": "Real tissue: what the rule makes of each claim."}}
-from histotransfer.study.answers import answers
-from histotransfer.study.verdicts import Study
+from histotransfer.report.answers import answers
+from histotransfer.report.study import Study
 
 study = Study("study", "results")
 table = answers(study)
@@ -90,7 +90,12 @@ print(f"no gate further from 1 than {farthest:.4f}")
 # ({numref}`tab-verdict-convergence`):
 
 # %% mystnb={"figure": {"name": "tab-verdict-convergence", "caption": "Runs of the comparison with scratch: epochs until the level is passed, and how many runs validate on one class only."}}
-converged = study.convergence()
+from histotransfer.report.verdicts import (
+    judge_convergence,
+    judge_differences,
+)
+
+converged = judge_convergence(study)
 shown = ["epochs", "passed", "runs", "one_class", "level"]
 assert 2 * converged["one_class"].sum() > converged["runs"].sum()
 converged.reindex(columns=shown).round(2)
@@ -105,7 +110,7 @@ converged.reindex(columns=shown).round(2)
 # negative transfer against `scratch`; and, in the last column, against how many of them the run from scratch is slow:
 
 # %% mystnb={"figure": {"name": "tab-verdict-failures", "caption": "How many runs of each arm show overfitting or negative transfer, and against how many the run from scratch is slow."}}
-from histotransfer.study.failures import signatures_by_arm
+from histotransfer.report.failures import signatures_by_arm
 
 starts = ["scratch", "scratch-se", "imagenet", "lung-only", "whole"]
 begun = {arm: study.runs("scratch", arm) for arm in starts}
@@ -132,9 +137,9 @@ table[["claim", "metric", "smallest", "plan", "record"]]
 
 # %% mystnb={"figure": {"name": "fig-verdict-differences", "caption": "Real tissue, the claims of a difference: mean differences with 95 % intervals, paired and clustered by patient; the line is no difference, C4 is judged at 0.02."}}
 from histotransfer import figures
-from histotransfer.study.verdicts import EXPLORATORY, NOT_RUN, PRIMARY
+from histotransfer.report.verdicts import EXPLORATORY, NOT_RUN, PRIMARY
 
-found = study.differences([*PRIMARY, *EXPLORATORY])
+found = judge_differences(study, [*PRIMARY, *EXPLORATORY])
 found = found[found["verdict"] != NOT_RUN]
 names = found.index + ": " + found["compared"].str.replace("; ", ",\n")
 figure = figures.means_with_intervals(
@@ -153,10 +158,11 @@ figure = figures.means_with_intervals(
 
 # %% mystnb={"figure": {"name": "tab-verdict-within", "caption": "The claims of AUROC within folds, by image and by patient."}}
 from histotransfer.evaluation.metrics import metric_name
-from histotransfer.study.tables import formatted
+from histotransfer.report.tables import formatted
+from histotransfer.report.verdicts import differences_within_folds
 
 auroc = [claim for claim in PRIMARY if claim.metric == "auroc"]
-inside = study.differences_within_folds(auroc)
+inside = differences_within_folds(study, auroc)
 inside = inside[inside["magnification"] == "mean"]
 columns = ["auroc_within_folds", "patient_auroc_within_folds"]
 for row in inside[inside["high"] < 0].itertuples():
@@ -170,7 +176,9 @@ formatted(inside, columns, smallest="auroc_within_folds")
 # ({numref}`tab-verdict-seeds`).
 
 # %% mystnb={"figure": {"name": "tab-verdict-seeds", "caption": "What each seed alone would have given."}}
-alone = study.by_seed([*PRIMARY, *EXPLORATORY])
+from histotransfer.report.verdicts import by_seed
+
+alone = by_seed(study, [*PRIMARY, *EXPLORATORY])
 alone.map(lambda value: "–" if pd.isna(value) else f"{value:.3f}")
 
 # %% [markdown]
@@ -184,7 +192,9 @@ alone.map(lambda value: "–" if pd.isna(value) else f"{value:.3f}")
 # holds more than half of its images: its interval leaves nothing out.
 
 # %% mystnb={"figure": {"name": "tab-verdict-accuracy", "caption": "Real tissue, claim C1: accuracy of `se-lung` at each magnification, with what belongs beside it."}}
-accuracy = study.accuracy()
+from histotransfer.report.verdicts import judge_accuracy
+
+accuracy = judge_accuracy(study)
 shown = ["verdict", "value", "low", "high", "larger_class"]
 shown += ["balanced_accuracy", "images", "patients"]
 accuracy = accuracy.reindex(columns=shown).round(2)
@@ -197,8 +207,8 @@ accuracy.rename(columns=lambda name: name.replace("_", " "))
 # and it learned 400x as well; {numref}`tab-verdict-as-scanned`):
 
 # %% mystnb={"figure": {"name": "tab-verdict-as-scanned", "caption": "Real tissue, colours as scanned: a network and a regression on frozen features, out of fold."}}
-from histotransfer.study.records import read_run
-from histotransfer.study.tables import with_intervals
+from histotransfer.records import read_run
+from histotransfer.report.tables import with_intervals
 
 as_scanned = {
     "network, as scanned": study.pooled("colour", "none"),
@@ -299,7 +309,7 @@ formatted(with_intervals(trained), ["accuracy", "balanced_accuracy"])
 # ```
 
 # %% tags=["exercise"]
-from histotransfer.exercises.verdict import check_rule
+from histotransfer.book.exercises.verdict import check_rule
 
 
 def rule(low, high, threshold): ...
@@ -331,7 +341,7 @@ check_rule(rule)
 # ```
 
 # %% tags=["exercise"]
-from histotransfer.exercises.verdict import check_smallest
+from histotransfer.book.exercises.verdict import check_smallest
 
 
 def smallest(standard_error): ...
@@ -364,7 +374,7 @@ check_smallest(smallest)
 # ```
 
 # %% tags=["exercise"]
-from histotransfer.exercises.verdict import check_patients
+from histotransfer.book.exercises.verdict import check_patients
 
 
 def patients(now, shown, wanted): ...

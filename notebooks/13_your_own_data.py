@@ -34,7 +34,7 @@ device = "cpu"
 weights = ""
 
 # %%
-from histotransfer.chapters import begin
+from histotransfer.book.chapters import begin
 from histotransfer.config import ladder_config
 
 chosen = {"seed": seed, "device": device, "weights": weights}
@@ -140,7 +140,7 @@ mine = {"own": source, "pattern": pattern}
 folder = run_ladder(config, lung, out, **mine, report=lambda line: None)
 
 # %% mystnb={"figure": {"name": "tab-own-scores", "caption": "The ladder and two baselines on the test part."}}
-from histotransfer.study.tables import (
+from histotransfer.report.tables import (
     formatted,
     read_experiment,
     with_intervals,
@@ -160,7 +160,7 @@ figure = forest(scores, "auroc")
 # difference that so few patients would have shown with a power of 0.8 ({numref}`tab-own-gap`).
 
 # %% mystnb={"figure": {"name": "tab-own-gap", "caption": "The ladder minus the frozen probe on the same images, paired by patient."}}
-from histotransfer.study.tables import gap
+from histotransfer.report.tables import gap
 
 metrics = ["accuracy", "auroc"]
 found = gap(runs["frozen-probe"], runs["ladder"], metrics=metrics)
@@ -188,7 +188,7 @@ else:
 # others ({numref}`tab-own-predictions`).
 
 # %% mystnb={"figure": {"name": "tab-own-predictions", "caption": "Predictions of new pictures, one of which is not there."}}
-from histotransfer.predict import Predictor
+from histotransfer.deploy.predict import Predictor
 
 predictor = Predictor(folder / "model.safetensors")
 tested = split[split["split"] == "test"].groupby("patient").first()
@@ -238,7 +238,7 @@ pd.DataFrame([
 # ```
 
 # %% tags=["exercise"]
-from histotransfer.exercises.own_data import check_csv
+from histotransfer.book.exercises.own_data import check_csv
 
 text = """path,label
 a1.png,benign
@@ -274,7 +274,7 @@ check_csv(text)
 # ```
 
 # %% tags=["exercise"]
-from histotransfer.exercises.own_data import check_most_folds
+from histotransfer.book.exercises.own_data import check_most_folds
 
 
 def most_folds(table): ...
@@ -305,7 +305,7 @@ check_most_folds(most_folds)
 # ```
 
 # %% tags=["exercise"]
-from histotransfer.exercises.own_data import check_pattern
+from histotransfer.book.exercises.own_data import check_pattern
 
 pattern = ...
 

@@ -26,7 +26,7 @@ WEIGHTS = "densenet121-imagenet.safetensors"
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory):
-    """The tests keep their activations and rungs apart from the user's; only the ImageNet weights are shared."""
+    """The tests keep their activations and checkpoints apart from the user's; only the ImageNet weights are shared."""
     folder = tmp_path_factory.mktemp("cache")
     (folder / WEIGHTS).symlink_to(REAL_CACHE / WEIGHTS)
     with pytest.MonkeyPatch.context() as patch:
@@ -127,7 +127,7 @@ def make_predictions():
 def write_made_run(make_predictions):
     """Write the folder of a run that never ran; `changes` replace arguments of `write_run`."""
     from histotransfer.evaluation.metrics import evaluate
-    from histotransfer.study.records import write_run
+    from histotransfer.records import write_run
 
     def write(folder, **changes):
         predictions = changes.pop("predictions", make_predictions())
@@ -141,7 +141,7 @@ def write_made_run(make_predictions):
             "seed": 0,
             "metrics": evaluate(predictions),
         }
-        history = pd.DataFrame({"rung": ["breakhis"], "stage": ["head"], "epoch": [1], "train_loss": [1 / 3]})
+        history = pd.DataFrame({"dataset": ["breakhis"], "stage": ["head"], "epoch": [1], "train_loss": [1 / 3]})
         arguments = {"record": record, "predictions": predictions, "history": history, "provenance": {"seconds": 1}}
         write_run(folder, **arguments | changes)
         return folder

@@ -76,7 +76,7 @@ def test_good_pictures_are_predicted_with_status_0(run, write_model, good):
 
 
 def test_without_weights_the_network_that_ships_predicts(run, write_model, good, monkeypatch):
-    monkeypatch.setattr("histotransfer.predict.SHIPPED", write_model())
+    monkeypatch.setattr("histotransfer.deploy.predict.SHIPPED", write_model())
     assert run("predict", *good) == run("predict", *good, "--weights", write_model())
 
 

@@ -65,7 +65,7 @@ def test_bad_setting_is_one_line_that_names_it(key, value):
     assert "\n" not in str(error.value)
 
 
-def test_training_colours_belong_to_one_rung():
+def test_training_colours_belong_to_one_task():
     with pytest.raises(HistotransferError, match=r"^normaliser_reference: .* source=none"):
         ladder_config("lite", {"normaliser_reference": "training"})
 

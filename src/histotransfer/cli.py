@@ -1,16 +1,20 @@
 """The command line: thin, and light to start (everything that computes is imported when a command runs)."""
 
 import itertools
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
 
 import typer
 from typer.core import TyperCommand
 
-from histotransfer.errors import HistotransferError
+from histotransfer.errors import HistotransferError, one_line_errors
+
+if TYPE_CHECKING:
+    from histotransfer.config import LadderConfig
 
 app = typer.Typer(
     help="Breast-cancer histology with SE-DenseNet and transfer learning, re-runnable (arXiv 2404.09226).",
@@ -32,12 +36,19 @@ app.add_typer(course_app, name="course")
 app.add_typer(study_app, name="study")
 app.add_typer(cache_app, name="cache")
 app.add_typer(runs_app, name="runs")
+experiment_app = typer.Typer(help="Experiments of the book, each with a record (numbers only).", no_args_is_help=True)
+app.add_typer(experiment_app, name="experiment")
 
-ProfileOption = Annotated[Literal["phantom", "lite", "paper"], typer.Option(help="phantom: synthetic tissue, minutes.")]
+SHIPPED = Path("src/histotransfer/deploy/models")
+ProfileName = Literal["phantom", "lite", "paper"]
+ProfileOption = Annotated[ProfileName, typer.Option(help="phantom: synthetic tissue, minutes.")]
 SettingsOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a setting; repeatable.")
 ]
 DataOption = Annotated[str, typer.Option(help="Folder with the data sets; empty: phantom data are made.")]
+OutOption = Annotated[Path, typer.Option(help="Folder for the records.")]
+RunArgument = Annotated[Path, typer.Argument(help="Folder of a run of `ladder`, with its model.safetensors.")]
+RunDataOption = Annotated[Path, typer.Option(help="Folder with the data sets that it was made from.")]
 
 
 @data_app.command("summary")
@@ -74,17 +85,6 @@ def data_verify(root: Annotated[Path, typer.Argument(help="Folder with the data 
     found = verify(root, progress=sys.stderr.isatty())
     typer.echo(str(found))
     raise typer.Exit(0 if found.ok else 1)
-
-
-@data_app.command("patients")
-def data_patients(
-    root: Annotated[Path, typer.Argument(help="Folder with BreaKHis_v1.")],
-    out: Annotated[Path, typer.Option(help="Folder for the record.")],
-) -> None:
-    """Record counts and colours of each BreakHis patient, for chapter 01 (numbers only, no pixels)."""
-    from histotransfer.study.patients import write_patients
-
-    typer.echo(str(write_patients(root, out) / "patients.csv"))
 
 
 @data_app.command("groups")
@@ -126,7 +126,7 @@ def ladder(
 ) -> None:
     """Train ImageNet -> LC25000 -> BreakHis once and write the records, beside both baselines.
 
-    With --own and without --data the LC25000 rung is left out.
+    With --own and without --data LC25000 is left out.
     """
     from histotransfer.config import ladder_config
     from histotransfer.datasets.roots import resolve_root
@@ -139,65 +139,124 @@ def ladder(
     typer.echo(f"record: {folder / 'record.json'}")
 
 
-@app.command()
+@experiment_app.command("leakage")
 def leakage(
-    out: Annotated[Path, typer.Option(help="Folder for the records.")],
+    out: OutOption,
     profile: ProfileOption = "phantom",
     data: DataOption = "",
     settings: SettingsOption = None,
 ) -> None:
-    """Measure what a split by image is worth: one frozen probe, split by patient and by image."""
-    from histotransfer.config import ladder_config
-    from histotransfer.datasets.roots import resolve_root
+    """What a split by image is worth: one frozen probe, split by patient and by image."""
+    config, root = _settings_and_data(profile, data, settings)
+    from histotransfer.experiments import leakage
 
-    config = ladder_config(profile, _pairs(settings or []))
-    root = resolve_root(profile, data)
-    from histotransfer.study.leakage import run_leakage
-
-    run_leakage(config, root, out, progress=sys.stderr.isatty(), report=typer.echo)
-    typer.echo(f"records: {out}")
+    typer.echo(f"records: {leakage.run(config, root, out, progress=sys.stderr.isatty(), report=typer.echo)}")
 
 
-@app.command()
+@experiment_app.command("normalisation")
 def normalisation(
-    out: Annotated[Path, typer.Option(help="Folder for the records.")],
+    out: OutOption,
     profile: ProfileOption = "phantom",
     data: DataOption = "",
     settings: SettingsOption = None,
 ) -> None:
-    """Measure what colour normalisation is worth: one frozen probe, split by patient, each normaliser in turn."""
-    from histotransfer.config import ladder_config
-    from histotransfer.datasets.roots import resolve_root
+    """What colour normalisation is worth: one frozen probe, split by patient, each normaliser in turn."""
+    config, root = _settings_and_data(profile, data, settings)
+    from histotransfer.experiments import normalisation
 
-    config = ladder_config(profile, _pairs(settings or []))
-    root = resolve_root(profile, data)
-    from histotransfer.study.normalisation import run_normalisation
-
-    run_normalisation(config, root, out, progress=sys.stderr.isatty(), report=typer.echo)
-    typer.echo(f"records: {out}")
+    typer.echo(f"records: {normalisation.run(config, root, out, progress=sys.stderr.isatty(), report=typer.echo)}")
 
 
-@app.command()
+@experiment_app.command("complexity")
+def complexity(
+    part: Annotated[
+        Literal["probes", "scratch", "times"],
+        typer.Argument(help="Frozen early exits; the small net from scratch; milliseconds on this machine."),
+    ],
+    profile: ProfileOption = "phantom",
+    data: DataOption = "",
+    out: OutOption = Path("results/complexity"),
+    settings: SettingsOption = None,
+) -> None:
+    """Accuracy against cost: early exits, picture sizes, precisions, a small net."""
+    config, root = _settings_and_data(profile, data, settings, needs_data=part != "times")
+    from histotransfer.experiments import complexity
+
+    typer.echo(f"records: {complexity.run(part, config, root, out, report=typer.echo)}")
+
+
+@experiment_app.command("failures")
 def failures(
-    out: Annotated[Path, typer.Option(help="Folder for the record.")],
+    out: OutOption,
     weights: Annotated[str, typer.Option(help="ImageNet weights: a file; empty: cache, then network.")] = "",
 ) -> None:
-    """Judge the detectors of training failures on synthetic histories and on failures provoked on phantom tissue."""
-    from histotransfer.study.failures import run_failures
+    """The detectors of training failures, judged on synthetic histories and on failures provoked on phantom tissue."""
+    from histotransfer.experiments import failures
 
-    typer.echo(f"record: {run_failures(out, weights, report=typer.echo)}")
+    typer.echo(f"record: {failures.run(out, weights, report=typer.echo)}")
 
 
-@app.command()
-def explain(
-    run: Annotated[Path, typer.Argument(help="Folder of a ladder's run, with its model.safetensors.")],
-    data: Annotated[Path, typer.Option(help="Folder with the data sets it was made from.")],
-    out: Annotated[Path, typer.Option(help="Folder for the record (numbers only, no pixels).")],
+@experiment_app.command("explanations")
+def explanations(run: RunArgument, data: RunDataOption, out: OutOption) -> None:
+    """The Grad-CAM maps of a recorded run, checked on its test images, and the profiles of its SE gates."""
+    from histotransfer.experiments import explanations
+
+    typer.echo(f"record: {explanations.run(run, data, out)}")
+
+
+@experiment_app.command("gates")
+def gates(run: RunArgument, data: RunDataOption, out: OutOption = Path("results/gates")) -> None:
+    """How far training moved the SE gates of a recorded run, on its validation images."""
+    from histotransfer.experiments import gates
+
+    typer.echo(f"record: {gates.run(run, data, out)}")
+
+
+@experiment_app.command("patients")
+def patients(
+    data: Annotated[Path, typer.Option(help="Folder with BreaKHis_v1.")], out: OutOption = Path("results/data")
 ) -> None:
-    """Check the Grad-CAM maps of a recorded run on its test images, and profile its SE gates."""
-    from histotransfer.study.explanations import write_explanations
+    """Counts and colours of each BreakHis patient, for chapter 01."""
+    from histotransfer.experiments import patients
 
-    typer.echo(f"record: {write_explanations(run, data, out)}")
+    typer.echo(f"record: {patients.run(data, out)}")
+
+
+@experiment_app.command("duplicates")
+def duplicates(
+    data: Annotated[Path, typer.Option(help="Folder with LC25000 lung and its published group lists.")],
+    out: OutOption = Path("results/duplicates"),
+) -> None:
+    """How well the duplicate groups that this project finds in LC25000 agree with the published ones."""
+    from histotransfer.experiments import duplicates
+
+    typer.echo(f"record: {duplicates.run(data, out, progress=sys.stderr.isatty())}")
+
+
+# What these commands were called in version 0.1; they go in 0.3.
+for _name, _command in (
+    ("leakage", leakage),
+    ("normalisation", normalisation),
+    ("failures", failures),
+    ("explain", explanations),
+):
+    app.command(_name, hidden=True)(_command)
+study_app.command("complexity", hidden=True)(complexity)
+
+
+@data_app.command("patients", hidden=True)
+def data_patients(root: Annotated[Path, typer.Argument()], out: OutOption) -> None:
+    """`experiment patients` as it was called in version 0.1."""
+    patients(root, out)
+
+
+@study_app.command("coverage", hidden=True)
+def study_coverage(records: Path = Path("results"), out: Path = Path("results/coverage")) -> None:
+    """`python -m research.coverage` as it was called in version 0.1."""
+    if not Path("research/coverage.py").is_file():
+        raise HistotransferError("study coverage: run it at the root of the repository, where research/ lies")
+    command = [sys.executable, "-m", "research.coverage", "--records", str(records), "--out", str(out)]
+    raise typer.Exit(subprocess.run(command, check=False).returncode)
 
 
 @app.command()
@@ -217,12 +276,12 @@ def predict(
         raise HistotransferError(f"{out}: cannot be written; give a file in a folder that exists")
     if overlays is not None:
         _make_folder(overlays)
-    from histotransfer.predict import SHIPPED, Predictor, RowWriter, Trouble, find_pictures
+    from histotransfer.deploy.predict import SHIPPED, Predictor, RowWriter, Trouble, find_pictures
 
     predictor = Predictor(weights or SHIPPED, runtime)
     troubled = False
     with _output(out) as file:
-        rows = RowWriter(file, form, predictor.profile)
+        rows = RowWriter(file, form, predictor.description.profile)
         for result in predictor.predict(find_pictures(images), overlays):
             if isinstance(result, Trouble):
                 troubled = True
@@ -244,7 +303,7 @@ def export(
 ) -> None:
     """Write a trained network for other programs, its outputs checked, with a model card beside it."""
     _make_folder(out)
-    from histotransfer.study.release import release
+    from histotransfer.deploy.release import release
 
     for path in release(weights, to, out, int8=int8, data=data, report=typer.echo):
         typer.echo(str(path))
@@ -293,53 +352,17 @@ def study_list(
 @study_app.command("ship")
 def study_ship(
     data: DataOption = "",
-    out: Annotated[Path, typer.Option(help="Folder for the network and its card.")] = Path("results/models"),
+    out: Annotated[Path, typer.Option(help="Folder for the network and its card.")] = Path(
+        "src/histotransfer/deploy/models"
+    ),
 ) -> None:
     """Train the final recipe on every patient and write the network that `predict` uses, with its model card."""
     from histotransfer.datasets.roots import resolve_root
-    from histotransfer.study.release import ship
-    from histotransfer.study.verdicts import Study
+    from histotransfer.deploy.release import ship
+    from histotransfer.report.study import Study
 
     for path in ship(Study("study", "results"), resolve_root("lite", data), out, report=typer.echo):
         typer.echo(str(path))
-
-
-@study_app.command("coverage")
-def study_coverage(
-    records: Annotated[Path, typer.Option(help="Folder of all experiments.")] = Path("results"),
-    out: Annotated[Path, typer.Option(help="Folder for the record.")] = Path("results/coverage"),
-) -> None:
-    """Measure how often the intervals hold the truth, by simulation at the real numbers of patients; no data needed."""
-    from histotransfer.study.coverage import run_coverage
-
-    typer.echo(str(run_coverage(records, out, report=typer.echo) / "coverage.csv"))
-
-
-@study_app.command("complexity")
-def study_complexity(
-    part: Annotated[
-        Literal["probes", "scratch", "times"],
-        typer.Argument(help="Frozen early exits; the small net from scratch; milliseconds on this machine."),
-    ],
-    profile: ProfileOption = "phantom",
-    data: DataOption = "",
-    out: Annotated[Path, typer.Option(help="Folder of the experiment.")] = Path("results/complexity"),
-    settings: SettingsOption = None,
-) -> None:
-    """Measure accuracy against cost: early exits, picture sizes, precisions, a small net."""
-    from histotransfer.config import ladder_config
-    from histotransfer.datasets.roots import resolve_root
-
-    config = ladder_config(profile, _pairs(settings or []))
-    if part == "times":
-        from histotransfer.study.complexity import measure_times
-
-        typer.echo(str(measure_times(out, report=typer.echo)))
-        return
-    root = resolve_root(profile, data)
-    from histotransfer.study.complexity import run_probes, run_scratch
-
-    typer.echo(str({"probes": run_probes, "scratch": run_scratch}[part](config, root, out, report=typer.echo)))
 
 
 @cache_app.command("ls")
@@ -369,7 +392,7 @@ def runs_diff(
     second: Annotated[Path, typer.Argument(help="Folder of another.")],
 ) -> None:
     """What differs between two runs; exit status 1 if anything but provenance does."""
-    from histotransfer.study.records import difference
+    from histotransfer.records import difference
 
     lines, equal = difference(first, second)
     for line in lines:
@@ -384,7 +407,7 @@ def book_build(
     force: Annotated[bool, typer.Option(help="Execute every chapter anew.")] = False,
 ) -> None:
     """Execute every chapter with papermill and build the HTML into _build/html."""
-    from histotransfer.bookbuild import build_book
+    from histotransfer.book.build.site import build_book
 
     build_book(".", profile=profile, data_root=data, force=force)
 
@@ -413,13 +436,8 @@ def book_run(
     ] = False,
 ) -> None:
     """Execute one chapter with papermill, with your own parameters."""
-    from histotransfer.bookbuild import (
-        ChapterError,
-        described_parameters,
-        execute_chapter,
-        find_chapter,
-        typed_parameters,
-    )
+    from histotransfer.book.build.parameters import described_parameters, typed_parameters
+    from histotransfer.book.build.sources import find_chapter
 
     source = find_chapter(chapter)
     if list_parameters:
@@ -427,6 +445,8 @@ def book_run(
         return
     if out is None:
         raise HistotransferError("--out: name the notebook to write")
+    from histotransfer.book.build.execution import ChapterError, execute_chapter
+
     try:
         execute_chapter(source, out, typed_parameters(source, _pairs(parameters or [], "-p", "-p name value")))
     except ChapterError as error:
@@ -440,9 +460,20 @@ def course_export(
     out: Annotated[Path, typer.Option(help="Folder to make; it must be new or empty.")],
 ) -> None:
     """Write notebooks for students and instructors, slides, a syllabus and a marking rubric."""
-    from histotransfer.course import export_course
+    from histotransfer.book.course import export_course
 
     typer.echo(str(export_course(".", out, report=typer.echo)))
+
+
+def _settings_and_data(
+    profile: ProfileName, data: str, settings: list[str] | None, *, needs_data: bool = True
+) -> tuple["LadderConfig", Path]:
+    """The configuration of an experiment, and the folder with its data sets; phantom data are made if need be."""
+    from histotransfer.config import ladder_config
+    from histotransfer.datasets.roots import resolve_root
+
+    config = ladder_config(profile, _pairs(settings or []))
+    return config, resolve_root(profile, data) if needs_data else Path(data)
 
 
 def _pairs(settings: list[str], option: str = "--set", form: str = "key=value") -> dict[str, str]:
@@ -469,19 +500,17 @@ def _output(out: Path | None) -> Iterator[TextIO]:
     if out is None:
         yield sys.stdout
         return
-    temporary = out.with_name(f".{out.name}.part")
-    try:
-        with temporary.open("w", newline="", encoding="utf-8") as file:
-            yield file
-        temporary.replace(out)
-    finally:
-        temporary.unlink(missing_ok=True)
+    from histotransfer.files import whole_file
+
+    with whole_file(out) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        yield file
 
 
 def main() -> None:
-    """Entry point: a `HistotransferError` is one line and exit status 2."""
-    try:
+    """Entry point."""
+    with one_line_errors():
         app()
-    except HistotransferError as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -11,15 +11,19 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from platformdirs import user_cache_path
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from histotransfer.errors import HistotransferError
 
 ProfileName = Literal["phantom", "lite", "paper"]
 """Name of a profile."""
 Stage = Literal["head", "block4", "block3", "block2", "block1", "all"]
-"""A stage of training, by the lowest group of weights that it thaws."""
+"""A stage of training, by the lowest group of weights that it trains."""
 Position = Literal["layer", "block", "transition"]
+Baseline = Literal["majority", "frozen-probe", "wide-probe"]
+"""A baseline that runs on the same split as a network."""
+Method = Literal["ladder"] | Baseline
+"""How a run predicts."""
 Magnification = Annotated[int, Field(ge=1, le=1000)]
 Model = TypeVar("Model", bound=BaseModel)
 STAGES: tuple[Stage, ...] = ("head", "block4", "block3", "block2", "block1", "all")
@@ -53,27 +57,28 @@ class LadderConfig(BaseModel):
     rate_decay: float = Field(gt=0, le=1, description="each group further from the head learns this much slower")
     weight_decay: float = Field(ge=0, le=1, description="decoupled weight decay (not stated in the paper)")
     start: Literal["imagenet", "scratch"] = Field(
-        default="imagenet", description="the network at the ladder's foot: published weights, or random ones"
+        default="imagenet", description="what the network starts from: published weights, or random ones"
     )
     source: Literal["lc25000", "phantom", "none"] = Field(
-        default="lc25000", description="the rung below the last: LC25000 (lung), synthetic tissue, or none"
+        default="lc25000",
+        description="what is learned before the target task: LC25000 (lung), synthetic tissue, or none",
     )
-    lc25000_schedule: Schedule = Field(description="stages of that rung with their epochs")
+    lc25000_schedule: Schedule = Field(description="stages of the source task with their epochs")
     breakhis_schedule: Schedule = Field(
-        description="stages of the last rung (BreakHis, or your own data) with their epochs"
+        description="stages of the target task (BreakHis, or your own data) with their epochs"
     )
     lc25000_copies: int = Field(ge=0, description="images of each duplicate group used for training; 0: all")
     target: Literal["label", "subtype"] = Field(
-        default="label", description="what the last rung learns: benign or malignant, or the tumour type"
+        default="label", description="what the target task is about: benign or malignant, or the tumour type"
     )
     external: bool = Field(default=False, description="also predict UCSB, which nothing was trained or chosen on")
     rehearsal: bool = Field(
         default=False, description="predict validation patients only: settings are chosen without a look at the test"
     )
-    record_stages: bool = Field(default=True, description="also record what each stage but the last left")
+    record_stages: bool = Field(default=True, description="also record the network as of each stage but the last")
     record_training: bool = Field(default=False, description="also predict the training part, to measure overfitting")
     train_magnifications: Annotated[tuple[Magnification, ...], BeforeValidator(_parse_list)] = Field(
-        default=(), description="magnifications of the last rung that are trained and validated on; empty: all"
+        default=(), description="magnifications of the target task that are trained and validated on; empty: all"
     )
     se_positions: Annotated[tuple[Position, ...], BeforeValidator(_parse_list)] = Field(
         default=("block", "transition"), description="where SE gates sit; empty: plain DenseNet"
@@ -94,7 +99,7 @@ class LadderConfig(BaseModel):
         description="training sees symmetric views, these with stain jitter, or images upright",
     )
     mixup: float = Field(
-        default=0, ge=0, le=10, description="alpha of mixup between what the thawed groups are given; 0: none"
+        default=0, ge=0, le=10, description="alpha of mixup between the inputs of the groups that train; 0: none"
     )
     average_weights: float = Field(
         default=0, ge=0, lt=1, description="decay of a moving average of the weights, taken at a stage's end; 0: none"
@@ -106,8 +111,10 @@ class LadderConfig(BaseModel):
         default=False, description="predict by the mean logits of all views that training draws from, stain jitter too"
     )
     class_weights: bool = Field(default=True, description="weigh the loss by inverse class frequency in training")
-    thaw: Literal["all", "batchnorm"] = Field(
-        default="all", description="what of a thawed group trains: everything, or its BatchNorm only"
+    unfreeze: Literal["all", "batchnorm"] = Field(
+        default="all",
+        validation_alias=AliasChoices("unfreeze", "thaw"),  # records of version 0.1 have the second
+        description="what of an unfrozen group trains: everything, or its BatchNorm only",
     )
     patience: int = Field(
         default=0,
@@ -116,7 +123,7 @@ class LadderConfig(BaseModel):
     )
     split: Literal["patient", "image", "official", "none"] = Field(
         default="patient",
-        description="what the last rung keeps apart; `image` and `official` leak; `none` trains on everything",
+        description="what the target's split keeps apart; `image` and `official` leak; `none` trains on everything",
     )
     allow_leakage: bool = Field(
         default=False, description="train on a split that leaks all the same; the record says so"
@@ -160,7 +167,7 @@ _PAPER = {
     "lc25000_schedule": "head:40,block4:40,block3:40,block2:40,all:40",
     "breakhis_schedule": "head:40,block4:40,block3:40,block2:40,all:40",
     "lc25000_copies": 0,
-    "cache": False,  # the epochs that thaw everything outweigh what a cache would save, and a GPU needs none
+    "cache": False,  # the epochs that train everything outweigh what a cache would save, and a GPU needs none
 }
 PROFILES: dict[str, dict] = {"phantom": _PHANTOM, "lite": _LITE, "paper": _PAPER}
 
@@ -178,7 +185,7 @@ def ladder_config(profile: ProfileName, overrides: Mapping[str, Any] | None = No
     config = validated(LadderConfig, {**PROFILES[profile], **(overrides or {})})
     if config.normaliser_reference == "training" and config.source != "none":
         raise HistotransferError(
-            "normaliser_reference: `training` needs source=none; the rung below would be seen in other colours"
+            "normaliser_reference: `training` needs source=none; the source task would be seen in other colours"
         )
     if config.fold >= config.folds:
         raise HistotransferError(

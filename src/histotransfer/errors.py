@@ -1,4 +1,8 @@
-"""The one exception that users are meant to read."""
+"""The one exception that users are meant to read, and how a command shows it."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class HistotransferError(Exception):
@@ -6,3 +10,13 @@ class HistotransferError(Exception):
 
     The command line prints the message alone and exits with status 2; a notebook shows it as the error of the cell.
     """
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """What a command runs in: a `HistotransferError` becomes one line and exit status 2."""
+    try:
+        yield
+    except HistotransferError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -20,12 +20,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from histotransfer.errors import HistotransferError
-from histotransfer.models.weights import IMAGENET_MEAN, IMAGENET_STD
-from histotransfer.stain import Fallback, Identity, StainJitter
+from histotransfer.stain import Fallback, Normaliser, StainJitter
 
 MAX_PIXELS = 50_000_000  # a field has 0.3 million; more is a whole slide or a header that lies
 MIN_SIDE = 16
 COLOUR_MODES = {"RGB", "RGBA", "P", "CMYK", "YCbCr"}
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
 MEAN = torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1)
 STD = torch.tensor(IMAGENET_STD).view(1, 3, 1, 1)
 HASH_BYTES = 16
@@ -97,7 +98,7 @@ def resize(image: np.ndarray, size: int) -> np.ndarray:
 
 
 def load_tiles(
-    paths: Sequence[str | Path], size: int, normaliser: Identity, *, progress: bool = False
+    paths: Sequence[str | Path], size: int, normaliser: Normaliser, *, progress: bool = False
 ) -> tuple[np.ndarray, list[Fallback]]:
     """Decode images, resize them and normalise their colour.
 

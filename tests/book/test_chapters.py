@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 
 from histotransfer import figures
-from histotransfer.bookbuild import chapter_sources, check_parameters, execute_chapter, read_source, stale_pairs
-from histotransfer.course import LEVELS, read_chapter, reading_minutes
+from histotransfer.book.build.execution import execute_chapter
+from histotransfer.book.build.parameters import check_parameters
+from histotransfer.book.build.sources import chapter_sources, read_source, stale_pairs
+from histotransfer.book.course import LEVELS, read_chapter, reading_minutes
 from histotransfer.datasets import breakhis
 from histotransfer.datasets.own import write_csv
-from histotransfer.study.records import read_run
+from histotransfer.records import read_run
 
 ROOT = Path(__file__).parent.parent.parent
 SOURCES = sorted((ROOT / "notebooks").glob("*.py"))

@@ -10,10 +10,12 @@ import nbformat
 import pandas as pd
 import pytest
 
-from histotransfer.bookbuild import chapter_sources, execute_chapter
-from histotransfer.study.answers import answers
-from histotransfer.study.records import PREDICTIONS, file_hash
-from histotransfer.study.verdicts import Study
+from histotransfer.book.build.execution import execute_chapter
+from histotransfer.book.build.sources import chapter_sources
+from histotransfer.files import file_hash
+from histotransfer.records import PREDICTIONS
+from histotransfer.report.answers import answers
+from histotransfer.report.study import Study
 
 ROOT = Path(__file__).parent.parent.parent
 EXECUTED = ROOT / "_build" / "executed"
@@ -22,7 +24,7 @@ GIGABYTES = 2.0  # on phantom tissue, the chapter's kernel
 # In a process of its own, whose only child is the kernel; what Linux reports of it is in KiB.
 RUN = """
 import resource, sys
-from histotransfer.bookbuild import execute_chapter
+from histotransfer.book.build import execute_chapter
 execute_chapter(*sys.argv[1:3], root=sys.argv[3])
 print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e9)
 """

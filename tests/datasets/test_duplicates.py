@@ -178,7 +178,7 @@ def test_a_part_of_the_real_images_agrees_with_the_published_groups(data_root):
 
 @pytest.mark.slow
 def test_the_record_is_measured_anew(data_root):
-    from histotransfer.study.duplicates import measure
+    from histotransfer.experiments.duplicates import measure
 
     measured, record = measure(data_root), json.loads(RECORD.read_text())
     assert measured["threshold"] == record["threshold"]

@@ -17,13 +17,13 @@ from histotransfer.evaluation.failures import (
     overfitting,
     slow_convergence,
 )
-from histotransfer.study.records import read_run
+from histotransfer.records import read_run
 
 
-def history(validation, train=None, rung="breakhis"):
-    """A history of one rung; training falls steadily unless it is given."""
+def history(validation, train=None, dataset="breakhis"):
+    """A history on one data set; training falls steadily unless it is given."""
     train = np.linspace(0.7, 0.1, len(validation)) if train is None else train
-    return pd.DataFrame({"rung": rung, "train_log_loss": train, "validation_log_loss": validation}).astype(
+    return pd.DataFrame({"dataset": dataset, "train_log_loss": train, "validation_log_loss": validation}).astype(
         {"train_log_loss": float, "validation_log_loss": float}
     )
 
@@ -39,18 +39,18 @@ def test_a_curve_is_the_rolling_mean_of_three_epochs(values):
     assert list(found.index) == [i + 1 for i in expected.index]
 
 
-def test_only_the_last_rung_counts():
-    both = pd.concat([history([9.0] * 5, rung="lc25000"), history([0.5, 0.4, 0.3])], ignore_index=True)
+def test_only_the_last_data_set_counts():
+    both = pd.concat([history([9.0] * 5, dataset="lc25000"), history([0.5, 0.4, 0.3])], ignore_index=True)
     assert curve(both).to_dict() == {3: pytest.approx(0.4)}
 
 
 @pytest.mark.parametrize(
     ("broken", "message"),
     [
-        (history([0.5, 0.4]), "2 epochs on the last rung; at least 3"),
+        (history([0.5, 0.4]), "2 epochs on the last data set; at least 3"),
         (history([]), "0 epochs"),
         (history([0.5, np.nan, 0.4]), "not finite in epoch 2"),
-        (history([0.5, 0.4, 0.3]).drop(columns="rung"), "no column rung"),
+        (history([0.5, 0.4, 0.3]).drop(columns="dataset"), "no column dataset"),
     ],
 )
 def test_a_history_that_cannot_be_judged_is_refused(broken, message):
@@ -142,10 +142,10 @@ def test_the_restricted_mean_cuts_off_at_the_horizon():
         convergence(runs, level=0.5, horizon=9)
 
 
-def test_the_real_run_of_the_spine_overfits_and_the_rung_below_does_not():
+def test_the_real_run_of_the_spine_overfits_and_its_source_task_does_not():
     run = read_run("results/spine/ladder").history
     assert overfitting(run).found
-    assert not overfitting(run[run["rung"] == "lc25000"]).found
+    assert not overfitting(run[run["dataset"] == "lc25000"]).found
 
 
 def test_thresholds_are_the_ones_that_the_design_chose():

@@ -2,7 +2,7 @@ import matplotlib as mpl
 from IPython.core.formatters import DisplayFormatter
 
 from histotransfer import figures
-from histotransfer.study.records import read_run
+from histotransfer.records import read_run
 
 
 def test_ipython_publishes_the_alt_text_with_the_picture():

@@ -5,10 +5,10 @@ import pytest
 from histotransfer import figures
 
 
-def test_learning_curves_draw_both_parts_over_all_epochs_of_a_rung():
+def test_learning_curves_draw_both_parts_over_all_epochs_of_a_data_set():
     history = pd.DataFrame(
         {
-            "rung": ["lc25000"] * 2 + ["breakhis"] * 3,
+            "dataset": ["lc25000"] * 2 + ["breakhis"] * 3,
             "stage": ["head", "head", "head", "block4", "block4"],
             "epoch": [1, 2, 1, 1, 2],
             "train_log_loss": [0.5, 0.4, 0.3, 0.2, 0.1],
@@ -26,7 +26,7 @@ def test_learning_curves_draw_both_parts_over_all_epochs_of_a_rung():
 
 def test_several_seeds_are_a_mean_and_a_band():
     run = pd.DataFrame(
-        {"rung": "breakhis", "stage": "head", "train_log_loss": [0.6, 0.3], "validation_log_loss": [0.7, 0.5]}
+        {"dataset": "breakhis", "stage": "head", "train_log_loss": [0.6, 0.3], "validation_log_loss": [0.7, 0.5]}
     )
     both = pd.concat([run.assign(seed=0), (run.assign(seed=1, validation_log_loss=[0.9, 0.6]))])
     figure = figures.learning_curves(both)

@@ -10,7 +10,6 @@ from torchvision import models
 from histotransfer.models.se_densenet import CONFIGURATIONS, SEDenseNet, parameter_count
 from histotransfer.models.size import (
     GRID,
-    STATED_PARAMETERS,
     activation_values,
     candidates,
     default_head,
@@ -21,6 +20,7 @@ from histotransfer.models.size import (
     pixels_for_total,
     size_of,
 )
+from histotransfer.paper import STATED_PARAMETERS
 
 
 def meta(*arguments, **architecture):

@@ -10,10 +10,10 @@ from dataclasses import replace
 import pytest
 
 from histotransfer.errors import HistotransferError
+from histotransfer.records import read_run
 from histotransfer.study import execution
 from histotransfer.study.execution import run_plan
 from histotransfer.study.plan import Plan, is_finished, planned_runs
-from histotransfer.study.records import read_run
 
 SETTINGS = {
     "size": 48, "threads": 1, "source": "none", "breakhis_schedule": "head:1,block4:1", "batch_size": 8,

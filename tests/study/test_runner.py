@@ -9,15 +9,16 @@ from scipy.special import softmax
 
 from histotransfer.config import ladder_config
 from histotransfer.datasets import breakhis, lc25000
+from histotransfer.deploy.predict import Predictor
 from histotransfer.errors import HistotransferError
 from histotransfer.evaluation.baselines import WIDE_C
 from histotransfer.models.weights import imagenet_trunk
-from histotransfer.predict import Predictor
+from histotransfer.records import PREDICTIONS, RECORD_KEYS, image_paths, read_run
+from histotransfer.report.tables import read_experiment
 from histotransfer.splits import grouped_split
 from histotransfer.stain import normaliser
-from histotransfer.study.records import PREDICTIONS, RECORD_KEYS, image_paths, read_run
-from histotransfer.study.runner import RUNS, external_rung, last_rung, model_description, run_arm, run_ladder
-from histotransfer.study.tables import read_experiment
+from histotransfer.study.runner import RUNS, model_description, run_arm, run_ladder
+from histotransfer.study.tasks import external_task, target_task
 
 SETTINGS = {"size": 48, "lc25000_schedule": "head:1,block4:1", "breakhis_schedule": "head:1,block4:1", "seed": 1}
 COLUMNS = ["image", "patient", "group", "magnification", "subtype", "part", "fold", "seed", "truth"]
@@ -52,7 +53,7 @@ def test_every_step_is_reported(lines_and_folder, trunk):
     lines, _ = lines_and_folder
     assert lines[0] == f"ImageNet weights: {trunk.source}, content hash {trunk.content_hash[:12]}"
     starts = [line.split(":")[0] for line in lines[1:]]
-    stages = [[f"{rung}, head", f"{rung}, block4"] for rung in ("lc25000", "breakhis")]
+    stages = [[f"{task}, head", f"{task}, block4"] for task in ("lc25000", "breakhis")]
     assert starts == ["majority", "frozen-probe", *stages[0], "lc25000", *stages[1], "ladder-after-head", "ladder"]
 
 
@@ -87,7 +88,7 @@ def test_predictions_are_those_of_the_split(runs, phantom_root):
     assert read_experiment(runs["ladder"].folder.parent, ["majority", "frozen-probe", "ladder"])
 
 
-def test_the_first_rung_is_evaluated_on_its_own_classes(runs):
+def test_the_source_task_is_evaluated_on_its_own_classes(runs):
     predictions = runs["lc25000"].predictions
     assert list(predictions.columns) == [*COLUMNS, *(f"logit_{label}" for label in lc25000.LABELS)]
     assert set(predictions["truth"]) == set(lc25000.LABELS)
@@ -114,8 +115,8 @@ def test_the_majority_baseline_is_chance(runs):
 
 def test_history_has_a_row_an_epoch_of_every_stage(runs):
     history = runs["ladder"].history
-    rows = [(rung, stage, 1) for rung in ("lc25000", "breakhis") for stage in ("head", "block4")]
-    assert list(history[["rung", "stage", "epoch"]].itertuples(index=False, name=None)) == rows
+    rows = [(task, stage, 1) for task in ("lc25000", "breakhis") for stage in ("head", "block4")]
+    assert list(history[["dataset", "stage", "epoch"]].itertuples(index=False, name=None)) == rows
     assert np.isfinite(history[["train_loss", "validation_log_loss", "validation_accuracy"]]).all(axis=None)
     assert runs["majority"].history.empty
     assert len(runs["lc25000"].history) == 2
@@ -125,7 +126,8 @@ def test_history_has_a_row_an_epoch_of_every_stage(runs):
 def test_the_weights_file_predicts_what_the_record_says(runs, phantom_root):
     ladder = runs["ladder"]
     predictor = Predictor(ladder.folder / "model.safetensors")
-    assert (predictor.profile, predictor.size, predictor.classes) == ("phantom", 48, ["benign", "malignant"])
+    known = predictor.description
+    assert (known.profile, known.size, known.classes) == ("phantom", 48, ["benign", "malignant"])
     logits = ladder.predictions[["logit_benign", "logit_malignant"]].to_numpy()
     found = list(predictor.predict(image_paths(ladder.predictions["image"], phantom_root)))
     assert [result.probability for result in found] == pytest.approx(softmax(logits, axis=1).max(axis=1), abs=1e-5)
@@ -193,7 +195,7 @@ def own_csv(tmp_path):
     return tmp_path / "mine.csv"
 
 
-def test_ones_own_images_climb_and_are_predicted(own_csv, trunk, tmp_path):
+def test_ones_own_images_are_learned_and_predicted(own_csv, trunk, tmp_path):
     lines = []
     folder = run_ladder(ladder_config("phantom", OWN), None, tmp_path / "out", own=own_csv, report=lines.append)
     assert sorted(path.name for path in folder.parent.iterdir()) == ["frozen-probe", "ladder", "majority"]
@@ -250,12 +252,12 @@ def test_an_arm_predicts_an_external_set_that_nothing_was_chosen_on(with_ucsb, t
 def test_colours_of_the_training_images_are_those_of_every_other_part_too(with_ucsb, trunk, tmp_path):
     settings = {"normaliser": "reinhard", "normaliser_reference": "training", "source": "none"}
     config = ladder_config("phantom", SETTINGS | settings)
-    last = last_rung(config, with_ucsb)
-    assert external_rung(last, config, with_ucsb).colours is last.colours
+    last = target_task(config, with_ucsb)
+    assert external_task(last, config, with_ucsb).colours is last.colours
     described = model_description(last, config, imagenet_trunk(config.weights))
     assert normaliser("reinhard", described["reference"]).fingerprint() == last.colours.fingerprint()
     published = ladder_config("phantom", SETTINGS | {"normaliser": "reinhard", "source": "none"})
-    assert last_rung(published, with_ucsb).colours.fingerprint() == normaliser("reinhard").fingerprint()
+    assert target_task(published, with_ucsb).colours.fingerprint() == normaliser("reinhard").fingerprint()
 
 
 def test_the_training_part_is_predicted_when_overfitting_is_to_be_measured(with_ucsb, trunk, tmp_path):
@@ -317,9 +319,9 @@ def test_a_probe_can_be_offered_a_wider_choice(with_ucsb, runs, tmp_path):
     assert same == (chosen == runs["frozen-probe"].record["config"]["chosen"]["C"])
 
 
-def test_synthetic_tissue_can_be_the_rung_below(with_ucsb, trunk, tmp_path):
+def test_synthetic_tissue_can_be_the_source_task(with_ucsb, trunk, tmp_path):
     run = arm(with_ucsb, tmp_path, source="phantom", lc25000_schedule="head:1")
-    assert run.history["rung"].tolist() == ["phantom", "breakhis", "breakhis"]
+    assert run.history["dataset"].tolist() == ["phantom", "breakhis", "breakhis"]
 
 
 def test_a_network_from_scratch_has_no_imagenet_in_it(with_ucsb, trunk, tmp_path):
@@ -329,7 +331,9 @@ def test_a_network_from_scratch_has_no_imagenet_in_it(with_ucsb, trunk, tmp_path
     assert scratch.predictions["logit_benign"].tolist() != other.predictions["logit_benign"].tolist()
 
 
-@pytest.mark.parametrize("settings", [{"augmentation": "none"}, {"augmentation": "views+stain"}, {"thaw": "batchnorm"}])
+@pytest.mark.parametrize(
+    "settings", [{"augmentation": "none"}, {"augmentation": "views+stain"}, {"unfreeze": "batchnorm"}]
+)
 def test_every_variant_of_training_leaves_a_record_of_its_own(with_ucsb, trunk, tmp_path, settings):
     base = arm(with_ucsb, tmp_path, "base")
     run = arm(with_ucsb, tmp_path, "variant", **settings)

@@ -6,12 +6,13 @@ import pytest
 import torch
 from PIL import Image
 
+from histotransfer import files
 from histotransfer.config import ladder_config
 from histotransfer.errors import HistotransferError
 from histotransfer.splits import grouped_split
-from histotransfer.transfer import checkpoint as module
 from histotransfer.transfer.checkpoint import Checkpoint
-from histotransfer.transfer.ladder import Rung, climb, history
+from histotransfer.transfer.stages import history, train_stages
+from histotransfer.transfer.task import Task
 
 SCHEDULE = [("head", 1), ("block4", 2)]
 
@@ -44,16 +45,16 @@ def pictures(make_table, tmp_path_factory):
     return table
 
 
-def climbed(make_model, pictures, checkpoint, **settings):
+def trained(make_model, pictures, checkpoint, **settings):
     config = ladder_config(
         "phantom",
         {"size": 32, "normaliser": "none", "batch_size": 8, "learning_rate": 0.01, "rate_decay": 1, **settings},
     )
     split = grouped_split(pictures, fold=0, folds=3, seed=0)
-    rung = Rung(split, ("benign", "malignant"), 4, pictures["path"].map(str)[0].rpartition("/")[0], config)
+    task = Task(split, ("benign", "malignant"), 4, pictures["path"].map(str)[0].rpartition("/")[0], config)
     model = make_model()
     lines = []
-    stages = climb(model, rung, SCHEDULE, config, checkpoint, report=lines.append)
+    stages = train_stages(model, task, SCHEDULE, config, checkpoint, report=lines.append)
     return model.state_dict(), stages, lines
 
 
@@ -70,26 +71,26 @@ def same(one, other):
     [({}, range(1, 6)), ({"cache": False}, [3]), ({"patience": 1}, [3, 4])],
     ids=["cache", "tiles", "patience"],
 )
-def test_a_climb_killed_after_any_epoch_ends_with_the_same_bits(make_model, pictures, tmp_path, settings, deaths):
-    """The saves of a whole climb: head's epoch, head's end, two epochs of block 4, its end."""
-    whole = climbed(make_model, pictures, None, **settings)
+def test_a_training_killed_after_any_epoch_ends_with_the_same_bits(make_model, pictures, tmp_path, settings, deaths):
+    """The saves of a whole training: head's epoch, head's end, two epochs of block 4, its end."""
+    whole = trained(make_model, pictures, None, **settings)
     for death in deaths:
         folder = tmp_path / str(death)
         with pytest.raises(Killed):
-            climbed(make_model, pictures, Dying(folder, death), **settings)
-        same(climbed(make_model, pictures, Checkpoint(folder, {"of": "a test"}), **settings), whole)
+            trained(make_model, pictures, Dying(folder, death), **settings)
+        same(trained(make_model, pictures, Checkpoint(folder, {"of": "a test"}), **settings), whole)
 
 
-def test_a_finished_climb_is_read_back_without_training(make_model, pictures, tmp_path):
+def test_a_finished_training_is_read_back_without_training(make_model, pictures, tmp_path):
     keep = Checkpoint(tmp_path, {})
-    first = climbed(make_model, pictures, keep)
-    model, stages, lines = climbed(make_model, pictures, Checkpoint(tmp_path, {}))
+    first = trained(make_model, pictures, keep)
+    model, stages, lines = trained(make_model, pictures, Checkpoint(tmp_path, {}))
     same((model, stages), first[:2])
     assert lines == ["made: 2 of 2 stages were trained before"]
     assert [stage.seconds for stage in stages] == [stage.seconds for stage in first[1]]
 
 
-def test_another_climb_has_another_file(tmp_path):
+def test_another_training_has_another_file(tmp_path):
     one, other = Checkpoint(tmp_path, {"a": 1, "b": [2]}), Checkpoint(tmp_path, {"a": 1, "b": [3]})
     one.save({"x": 1})
     assert other.load() is None
@@ -102,9 +103,9 @@ def test_a_full_disk_in_mid_training_is_still_one_line(make_model, pictures, tmp
     def full(descriptor):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(module.os, "fsync", full)
+    monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(HistotransferError, match=r"^\S+\.pt: cannot be written .*No space left.*; free some space$"):
-        climbed(make_model, pictures, Checkpoint(tmp_path, {}, seconds=0), cache=False)
+        trained(make_model, pictures, Checkpoint(tmp_path, {}, seconds=0), cache=False)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 not a checkpoint", None])
@@ -124,7 +125,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path, mon
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(module.os, "fsync", full)
+        patch.setattr(files.os, "fsync", full)
         with pytest.raises(HistotransferError, match=r"cannot be written .*No space left.*; free some space$"):
             keep.save({"x": 2})
     assert keep.load() == {"x": 1}
@@ -139,7 +140,7 @@ def test_within_a_stage_a_checkpoint_waits_its_turn(tmp_path):
 def test_clearing_takes_what_a_death_while_writing_left(tmp_path):
     checkpoint = Checkpoint(tmp_path / "unfinished", {"run": 1})
     checkpoint.save({"epoch": 1})
-    checkpoint.path.with_name(f"{checkpoint.path.name}.4711.part").write_bytes(b"PK")
+    checkpoint.path.with_name(f".{checkpoint.path.name}.4711.part").write_bytes(b"PK")
     checkpoint.clear()
     assert not checkpoint.path.parent.exists()
 

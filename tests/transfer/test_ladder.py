@@ -11,7 +11,8 @@ from histotransfer.models.weights import Trunk, content_hash
 from histotransfer.splits import grouped_split
 from histotransfer.stain import Reinhard
 from histotransfer.tiles import Subset, decode, resize
-from histotransfer.transfer.ladder import Rung, climb, history, initial_model, keep_copies, next_rung
+from histotransfer.transfer.stages import history, initial_model, train_stages, with_new_head
+from histotransfer.transfer.task import Task, keep_copies
 from histotransfer.transfer.training import predict_logits
 
 CLASSES = ("benign", "malignant")
@@ -19,7 +20,7 @@ CLASSES = ("benign", "malignant")
 
 def prepared(table, settings):
     split = grouped_split(table, fold=settings.fold, folds=settings.folds, seed=settings.seed)
-    return Rung(split, CLASSES, 4, Path(table["path"][0]).parent, settings)
+    return Task(split, CLASSES, 4, Path(table["path"][0]).parent, settings)
 
 
 def config(**settings):
@@ -36,18 +37,18 @@ def pictures(make_table, tmp_path):
     return table
 
 
-def test_a_prepared_rung_is_split_audited_and_decoded(pictures):
-    rung = prepared(pictures, config())
-    assert rung.source.tiles.shape == (60, 32, 32, 3)
-    assert rung.source.views == 4
-    assert rung.targets.tolist() == [i // 2 % 2 for i in range(60)]
-    rows = np.concatenate([rung.rows(part) for part in ("train", "validation", "test")])
+def test_a_task_is_split_audited_and_decoded(pictures):
+    task = prepared(pictures, config())
+    assert task.source.tiles.shape == (60, 32, 32, 3)
+    assert task.source.views == 4
+    assert task.targets.tolist() == [i // 2 % 2 for i in range(60)]
+    rows = np.concatenate([task.rows(part) for part in ("train", "validation", "test")])
     assert sorted(rows) == list(range(60))
-    picked = rung.rows("test")[:2]
-    assert sorted(rung.evaluated) == sorted(set(rows) - set(rung.rows("train")))
-    assert rung.source.batch(picked, np.zeros(2, dtype=int)).shape == (2, 3, 32, 32)
-    assert rung.unchanged == {}
-    assert rung.images[0] == Path(rung.table["path"][0]).name
+    picked = task.rows("test")[:2]
+    assert sorted(task.evaluated) == sorted(set(rows) - set(task.rows("train")))
+    assert task.source.batch(picked, np.zeros(2, dtype=int)).shape == (2, 3, 32, 32)
+    assert task.unchanged == {}
+    assert task.images[0] == Path(task.table["path"][0]).name
 
 
 def test_colours_can_be_those_of_the_training_images_and_of_no_others(pictures):
@@ -65,7 +66,7 @@ def test_colours_can_be_those_of_the_training_images_and_of_no_others(pictures):
     assert np.array_equal(after.source.tiles[row], fitted.transform(resize(training[0], 32)))
 
 
-def test_identical_pictures_in_two_groups_stop_the_rung_when_parts_share_them(pictures):
+def test_identical_pictures_in_two_groups_stop_a_task_when_parts_share_them(pictures):
     first = pictures["path"][0]
     for path in pictures["path"]:
         Image.open(first).save(path)
@@ -73,8 +74,8 @@ def test_identical_pictures_in_two_groups_stop_the_rung_when_parts_share_them(pi
         HistotransferError, match=r"^made: the split leaks between its parts .*or say allow_leakage=true$"
     ):
         prepared(pictures, config())
-    rung = prepared(pictures, config(allow_leakage=True))
-    assert rung.audit["test/train"] == {"patients": 0, "groups": 0, "images": 1}
+    task = prepared(pictures, config(allow_leakage=True))
+    assert task.audit["test/train"] == {"patients": 0, "groups": 0, "images": 1}
 
 
 def test_keep_copies_limits_training_groups_only(make_table):
@@ -109,11 +110,11 @@ def test_the_ladder_starts_from_the_trunk_with_untrained_gates(random_trunk):
     assert not torch.equal(other, model.classifier.weight)
 
 
-def test_the_next_rung_keeps_trunk_and_gates_under_a_new_classifier(random_trunk):
+def test_trunk_and_gates_are_kept_under_a_new_classifier(random_trunk):
     low = initial_model(3, random_trunk, config())
     torch.nn.init.normal_(low.features.denseblock1.se.expand.weight)
     low.features.norm0.running_mean.fill_(7)
-    high = next_rung(low, 2, config())
+    high = with_new_head(low, 2, config())
     assert high.classifier.weight.shape == (2, 1024)
     for (name, a), (other, b) in zip(
         low.features.state_dict().items(), high.features.state_dict().items(), strict=True
@@ -125,17 +126,17 @@ def test_the_next_rung_keeps_trunk_and_gates_under_a_new_classifier(random_trunk
     assert low.features.conv0.weight.any()  # a copy, not the same tensors
 
 
-def test_climb_runs_every_stage_of_its_schedule(make_model, pictures):
+def test_training_runs_every_stage_of_its_schedule(make_model, pictures):
     settings = config(batch_size=8)
-    rung = prepared(pictures, settings)
+    task = prepared(pictures, settings)
     lines = []
     model = make_model()
-    stages = climb(model, rung, [("head", 2), ("block4", 1)], settings, report=lines.append)
-    epochs = list(history(stages)[["rung", "stage", "epoch"]].itertuples(index=False, name=None))
+    stages = train_stages(model, task, [("head", 2), ("block4", 1)], settings, report=lines.append)
+    epochs = list(history(stages)[["dataset", "stage", "epoch"]].itertuples(index=False, name=None))
     assert epochs == [("made", "head", 1), ("made", "head", 2), ("made", "block4", 1)]
     assert [line.split(":")[0] for line in lines] == ["made, head", "made, block4"]
-    assert [stage.logits.shape for stage in stages] == [(len(rung.evaluated), 2)] * 2
+    assert [stage.logits.shape for stage in stages] == [(len(task.evaluated), 2)] * 2
     np.testing.assert_allclose(
-        stages[-1].logits, predict_logits(model, Subset(rung.source, rung.evaluated), 8), atol=1e-5
+        stages[-1].logits, predict_logits(model, Subset(task.source, task.evaluated), 8), atol=1e-5
     )
     assert not np.allclose(stages[0].logits, stages[1].logits, atol=1e-5)

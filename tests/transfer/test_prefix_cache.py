@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from histotransfer import files
 from histotransfer.config import ladder_config
 from histotransfer.errors import HistotransferError
 from histotransfer.stain import StainJitter
@@ -327,7 +328,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(folder, monkeypatch):
     def full(descriptor):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(prefix_cache.os, "fsync", full)
+    monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(
         HistotransferError,
         match=r"p: activations cannot be stored \(No space left on device\); free some space, set HISTOTRANSFER_CACHE",
@@ -341,7 +342,7 @@ def test_leftovers_of_dead_processes_go_and_those_of_living_ones_stay(folder):
     old, new = folder / "p" / "a.1.part", folder / "p" / "b.2.part"
     for path in (old, new):
         path.write_bytes(b"half")
-    os.utime(old, (time.time() - 2 * prefix_cache.STALE_SECONDS,) * 2)
+    os.utime(old, (time.time() - 2 * files.STALE_SECONDS,) * 2)
     store = reopened(folder)
     assert not old.exists()
     assert new.exists()

@@ -151,7 +151,7 @@ def tensors(model):
 
 
 @pytest.mark.parametrize("stage", THAWED)
-def test_a_stage_changes_every_weight_of_what_it_thaws_and_none_below(make_model, images, stage):
+def test_a_stage_changes_every_weight_of_what_it_unfreezes_and_none_below(make_model, images, stage):
     model = make_model(positions=("layer", "block", "transition"))
     before = tensors(model)
     train(model, images, stage)

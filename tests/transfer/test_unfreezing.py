@@ -6,8 +6,8 @@ from histotransfer.models.se_densenet import SEDenseNet
 from histotransfer.transfer.unfreezing import (
     FrozenPrefix,
     Suffix,
-    first_thawed,
     group_rates,
+    lowest_trained,
     module_groups,
     parameter_groups,
     run_groups,
@@ -39,12 +39,12 @@ def test_every_parameter_is_in_one_group(make_model):
 
 
 @pytest.mark.parametrize(
-    ("stage", "thawed"),
+    ("stage", "trained"),
     [("head", GROUPS[5:]), ("block4", GROUPS[4:]), ("block3", GROUPS[3:]), ("block1", GROUPS[1:]), ("all", GROUPS)],
 )
-def test_a_stage_thaws_its_group_and_all_above(make_model, stage, thawed):
+def test_a_stage_trains_its_group_and_all_above(make_model, stage, trained):
     model = make_model()
-    assert [name for name, _ in module_groups(model)][first_thawed(model, stage) :] == thawed
+    assert [name for name, _ in module_groups(model)][lowest_trained(model, stage) :] == trained
 
 
 def test_rates_fall_from_the_head_down(make_model):

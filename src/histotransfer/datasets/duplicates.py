@@ -12,8 +12,8 @@ So two copies show one scene about one centre, at another angle, scale and hande
    doi:10.1109/TPAMI.2008.113, in OpenCV). Their correlation then is near 1 for copies and near 0.4 for others.
 
 Pairs above a threshold are linked; connected components are the groups. ``results/duplicates/record.json`` holds how
-well that agrees with published groups: `histotransfer.study.duplicates` writes it. What is missed is mostly a copy
-enlarged to almost twice the size of its siblings; where an original has twenty copies, others lie between.
+well that agrees with published groups (`histotransfer experiment duplicates`). What is missed is mostly a copy enlarged
+to almost twice the size of its siblings; where an original has twenty copies, others lie between.
 """
 
 import os
@@ -35,6 +35,7 @@ from tqdm import tqdm
 
 from histotransfer.datasets import lc25000
 from histotransfer.errors import HistotransferError
+from histotransfer.files import whole_file
 
 SIDE = 112  # pixels of the thumbnail in which everything is compared
 CENTRE = (SIDE - 1) / 2
@@ -289,7 +290,6 @@ def write_groups(root: str | Path, *, progress: bool = False) -> list[Path]:
     (root / lc25000.GROUPS).mkdir(exist_ok=True)
     for label, target in targets.items():
         groups = find_groups(sorted((root / lc25000.FOLDERS[label]).glob("*.jpeg")), progress=progress)
-        temporary = target.with_name(f".{target.name}.part")
-        groups.rename(lambda path: Path(path).name).to_csv(temporary)
-        temporary.replace(target)
+        with whole_file(target) as temporary:
+            groups.rename(lambda path: Path(path).name).to_csv(temporary)
     return list(targets.values())

@@ -30,6 +30,7 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from histotransfer.errors import HistotransferError
+from histotransfer.files import write_json
 
 MB, GB = 2**20, 2**30
 
@@ -222,9 +223,7 @@ def _read_lock(path: Path) -> dict[str, dict]:
 
 
 def _write_lock(path: Path, lock: dict[str, dict]) -> None:
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(json.dumps(lock, indent=2, sort_keys=True) + "\n")
-    temporary.replace(path)
+    write_json(path, lock)
 
 
 def _census(folder: Path, source: Source) -> dict[str, int]:

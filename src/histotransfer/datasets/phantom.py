@@ -7,8 +7,6 @@ trivial nor hopeless. Everything is a function of the seed, byte for byte.
 """
 
 import json
-import os
-import shutil
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -21,6 +19,7 @@ from PIL import Image
 from histotransfer.datasets import breakhis, lc25000
 from histotransfer.datasets.tissue import BREAST, LUNG, MICROMETRES, NORMAL, Appearance, appearance, render, tissue
 from histotransfer.errors import HistotransferError
+from histotransfer.files import whole_folder, write_json
 
 VERSION = 2  # of the generator: raise it whenever an image changes
 MANIFEST = "phantom.json"
@@ -185,18 +184,15 @@ def write_phantom(
     if root.exists():
         _check_same(root, settings)
         return root
-    temporary = root.with_name(f".{root.name}.{os.getpid()}.part")
-    shutil.rmtree(temporary, ignore_errors=True)
     try:
-        _write_breast(temporary, settings)
-        _write_lung(temporary, settings)
-        (temporary / MANIFEST).write_text(json.dumps(asdict(settings), indent=1, sort_keys=True) + "\n")
-        try:
-            temporary.rename(root)
-        except OSError:  # another process was faster
-            _check_same(root, settings)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        with whole_folder(root, replace=False) as temporary:
+            _write_breast(temporary, settings)
+            _write_lung(temporary, settings)
+            write_json(temporary / MANIFEST, asdict(settings))
+    except OSError:
+        if not root.exists():
+            raise
+        _check_same(root, settings)  # another process was faster
     return root
 
 

@@ -1,7 +1,7 @@
 """Failure signatures of training, read from histories: overfitting, negative transfer, slow convergence (F1 to F3).
 
-A curve is a log-loss over the epochs of a history's last rung, as means of `WINDOW` epochs: one noisy epoch decides
-nothing. The thresholds were chosen on synthetic histories (`histotransfer.study.failures`) and are judged on others.
+A curve is a log-loss over the epochs of a history's last data set, as means of `WINDOW` epochs: one noisy epoch
+decides nothing. The thresholds were chosen on synthetic histories (`research/detectors.py`) and are judged on others.
 
 Sources: none prescribes these rules; they put into numbers what Goodfellow et al. 2016, section 7.8 (validation error
 rises while training error falls) and Wang et al. 2019, https://arxiv.org/abs/1811.09751 (a source that makes the target
@@ -31,7 +31,7 @@ class Finding:
     Attributes:
         found: whether the signature is there.
         amount: how much of it: nats, or times as many epochs.
-        epoch: where it begins, counted from 1 over all stages of the rung; None where nothing was found.
+        epoch: where it begins, counted from 1 over all stages of the data set; None where nothing was found.
     """
 
     found: bool
@@ -40,21 +40,23 @@ class Finding:
 
 
 def curve(history: pd.DataFrame, part: str = "validation") -> pd.Series:
-    """Means of `WINDOW` epochs of the log-loss (nats) over the last rung, indexed by the last epoch of each, from 1.
+    """Means of `WINDOW` epochs of the log-loss (nats) on the last data set, indexed by the last epoch of each, from 1.
 
     Args:
-        history: of one run, one row an epoch: `rung`, `train_log_loss`, `validation_log_loss`.
+        history: of one run, one row per epoch: `dataset`, `train_log_loss`, `validation_log_loss`.
         part: train or validation.
 
     Raises:
         HistotransferError: columns that are missing, fewer than `WINDOW` epochs, a loss that is not finite.
     """
     column = f"{part}_log_loss"
-    if missing := {"rung", column} - set(history):
+    if missing := {"dataset", column} - set(history):
         raise HistotransferError(f"history: no column {', '.join(sorted(missing))}; give a run's history.csv")
-    losses = history.loc[history["rung"].eq(history["rung"].iloc[-1]) if len(history) else [], column].to_numpy(float)
+    losses = history.loc[history["dataset"].eq(history["dataset"].iloc[-1]) if len(history) else [], column].to_numpy(
+        float
+    )
     if len(losses) < WINDOW:
-        raise HistotransferError(f"history: {len(losses)} epochs on the last rung; at least {WINDOW} are needed")
+        raise HistotransferError(f"history: {len(losses)} epochs on the last data set; at least {WINDOW} are needed")
     if not np.isfinite(losses).all():
         raise HistotransferError(f"history: {column} is not finite in epoch {np.argmin(np.isfinite(losses)) + 1}")
     means = np.convolve(losses, np.full(WINDOW, 1 / WINDOW), "valid")

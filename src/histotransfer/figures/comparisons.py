@@ -8,10 +8,10 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from histotransfer.evaluation.formatting import number
 from histotransfer.evaluation.metrics import metric_name
 from histotransfer.evaluation.pareto import pareto_front
 from histotransfer.figures.style import PALETTE, SMALL, WIDTH, described, legend_above, run_colours
-from histotransfer.study.tables import number
 
 
 def forest(

@@ -11,9 +11,9 @@ from matplotlib.patches import Patch
 from sklearn.metrics import average_precision_score, confusion_matrix, roc_auc_score
 
 from histotransfer.evaluation.curves import precision_recall_band, roc_band
+from histotransfer.evaluation.formatting import number
 from histotransfer.evaluation.metrics import THRESHOLD, class_names, positive_class, predicted, scores
 from histotransfer.figures.style import CLASS_COLOURS, PALETTE, SMALL, WIDTH, described, legend_above, run_colours
-from histotransfer.study.tables import number
 
 NAMED = 24  # patients whose names stand side by side on a page
 

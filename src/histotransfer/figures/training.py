@@ -36,20 +36,20 @@ def _curve(axis: Axes, seeds: pd.DataFrame, label: str, colour: tuple, name: str
 
 
 def learning_curves(history: pd.DataFrame, quantity: str = "log_loss") -> Figure:
-    """A quantity on training and validation images over the epochs of all stages; one panel a rung.
+    """A quantity on training and validation images over the epochs of all stages; one panel per data set.
 
     Args:
-        history: as a record has it: `rung, stage, epoch`, ``train_<quantity>``, ``validation_<quantity>``; of several
-            runs with a column `seed`: then the mean is drawn with a band from the lowest to the highest.
+        history: as a record has it: `dataset, stage, epoch`, ``train_<quantity>``, ``validation_<quantity>``; of
+            several runs with a column `seed`: then the mean is drawn with a band from the lowest to the highest.
         quantity: log_loss, accuracy or loss.
     """
-    rungs, said = list(dict.fromkeys(history["rung"])), []
-    figure, axes = plt.subplots(1, len(rungs), figsize=(WIDTH, 3), sharey=True, squeeze=False, layout="constrained")
-    for axis, rung in zip(axes.flat, rungs, strict=True):
-        rows = history[history["rung"] == rung]
+    datasets, said = list(dict.fromkeys(history["dataset"])), []
+    figure, axes = plt.subplots(1, len(datasets), figsize=(WIDTH, 3), sharey=True, squeeze=False, layout="constrained")
+    for axis, dataset in zip(axes.flat, datasets, strict=True):
+        rows = history[history["dataset"] == dataset]
         for part, colour in (("train", PALETTE["blue"]), ("validation", PALETTE["orange"])):
             seeds = by_seed(rows, f"{part}_{quantity}")
-            said.append(_curve(axis, seeds, part, colour, f"{rung}, {part}:"))
+            said.append(_curve(axis, seeds, part, colour, f"{dataset}, {part}:"))
         stages = rows["stage"].iloc[: len(seeds)].reset_index(drop=True)
         for start in np.flatnonzero(stages != stages.shift()):
             axis.axvline(start + 0.5, color="0.8", lw=1, zorder=0)
@@ -58,7 +58,7 @@ def learning_curves(history: pd.DataFrame, quantity: str = "log_loss") -> Figure
             )
         axis.set(xlabel="epoch", xlim=(0.5, len(seeds) + 0.5))
         axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        axis.set_title(rung, pad=18)
+        axis.set_title(dataset, pad=18)
     axes.flat[0].set_ylabel(metric_name(quantity) + (" (nats)" if "loss" in quantity else ""))
     legend_above(figure)
     return described(figure, f"Learning curves, {metric_name(quantity)}. {'; '.join(said)}.")

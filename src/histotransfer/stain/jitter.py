@@ -7,7 +7,7 @@ import numpy as np
 from histotransfer.errors import HistotransferError
 from histotransfer.stain.density import NotNormalisable, fit_stains, sample_density
 from histotransfer.stain.maps import keep_glass, map_density
-from histotransfer.stain.normalisers import VERSION, Identity, checked
+from histotransfer.stain.normalisers import VERSION, NoNormalisation, checked
 
 
 class StainJitter:
@@ -42,7 +42,7 @@ class StainJitter:
         try:
             stains = fit_stains(sample_density(image)).stain_matrix
         except NotNormalisable:
-            stains = Identity().stain_matrix(image)
+            stains = NoNormalisation().stain_matrix(image)
         matrix = np.eye(3) + stains.T @ np.diag(alpha - 1) @ np.linalg.pinv(stains.T)
         return keep_glass(image, map_density(image, matrix, stains.T @ beta))
 

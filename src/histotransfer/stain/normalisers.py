@@ -1,9 +1,10 @@
-"""Macenko, Reinhard, Vahadane and the identity behind one interface."""
+"""One interface, and behind it Macenko, Reinhard, Vahadane and no normalisation."""
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import cv2
 import numpy as np
@@ -56,16 +57,16 @@ class LabFit(NamedTuple):
     std: np.ndarray
 
 
-class Identity:
-    """No normalisation, and the interface of all normalisers.
+class Normaliser(ABC):
+    """What every normaliser can do; each class says how it estimates, maps and names its reference.
 
     `transform` takes each image for itself, as the training pipeline does; `transform_slide` estimates once for all
     tiles of a slide. Neither fails on a valid image or keeps state, so one fitted normaliser serves many threads.
     """
 
-    name = "none"
+    name: str
 
-    def fit(self, target: np.ndarray | Iterable[np.ndarray]) -> "Identity":
+    def fit(self, target: np.ndarray | Iterable[np.ndarray]) -> Self:
         """Take the reference from an image, or the median of the references from several (training images).
 
         Args:
@@ -86,7 +87,7 @@ class Identity:
         self._adopt([np.median(part, axis=0) for part in zip(*fits, strict=True)])
         return self
 
-    def fit_slide(self, tiles: Sequence[np.ndarray]) -> "Identity":
+    def fit_slide(self, tiles: Sequence[np.ndarray]) -> Self:
         """Take the reference from all tiles of one slide pooled, the level of its glass included.
 
         Raises:
@@ -183,6 +184,35 @@ class Identity:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.fingerprint()}>"
 
+    @abstractmethod
+    def _map(self, image: np.ndarray) -> np.ndarray:
+        """One image, normalised by an estimate of its own."""
+
+    @abstractmethod
+    def _slide_mapping(self, tiles: Sequence[np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
+        """What normalises each tile of a slide, by one estimate from all of them."""
+
+    @abstractmethod
+    def _estimate(self, pixels: np.ndarray) -> tuple:
+        """The parts of a reference, from pixels."""
+
+    def _estimate_slide(self, pixels: np.ndarray) -> tuple:
+        return self._estimate(pixels)
+
+    @abstractmethod
+    def _adopt(self, reference: Sequence[np.ndarray]) -> None:
+        """Take these parts for the reference."""
+
+    @abstractmethod
+    def _reference(self) -> tuple:
+        """The parts of the reference."""
+
+
+class NoNormalisation(Normaliser):
+    """Colours as scanned, behind the interface of the methods."""
+
+    name = "none"
+
     def _map(self, image: np.ndarray) -> np.ndarray:
         return image.copy()
 
@@ -192,9 +222,6 @@ class Identity:
     def _estimate(self, pixels: np.ndarray) -> tuple:
         return (np.zeros(0),)
 
-    def _estimate_slide(self, pixels: np.ndarray) -> tuple:
-        return self._estimate(pixels)
-
     def _adopt(self, reference: Sequence[np.ndarray]) -> None:
         pass
 
@@ -202,7 +229,7 @@ class Identity:
         return ()
 
 
-class Macenko(Identity):
+class Macenko(Normaliser):
     """Stain vectors from the extreme angles of the stain plane, amounts matched at their 99th percentile.
 
     Unfitted, the reference is the published one. Source: Macenko 2009. Deviation: where the linear map would tint the
@@ -280,7 +307,7 @@ class Vahadane(Macenko):
     _mask = staticmethod(absorbing_mask)
 
 
-class Reinhard(Identity):
+class Reinhard(Normaliser):
     """Mean and standard deviation of every CIELAB channel over the whole tile made those of the reference.
 
     Unfitted, the reference is slideflow's average of TCGA tiles. A tile whose glass would be tinted is left alone: the
@@ -380,15 +407,15 @@ def _listed_images(images: np.ndarray | Sequence[np.ndarray]) -> list[np.ndarray
 
 
 VERSION = 3  # part of every fingerprint: raise it when an output changes
-NORMALISERS = {kind.name: kind for kind in (Identity, Macenko, Reinhard, Vahadane)}
+NORMALISERS = {kind.name: kind for kind in (NoNormalisation, Macenko, Reinhard, Vahadane)}
 
 
-def normaliser(name: str, reference: Sequence[Sequence] = ()) -> Identity:
+def normaliser(name: str, reference: Sequence[Sequence] = ()) -> Normaliser:
     """The normaliser of that name (a key of `NORMALISERS`).
 
     Args:
         name: of the method.
-        reference: as `Identity.reference_parts` wrote it down; the published one, if empty.
+        reference: as `Normaliser.reference_parts` wrote it down; the published one, if empty.
 
     Raises:
         HistotransferError: an unknown name.

@@ -1,1 +1,1 @@
-"""What was run and what came out: records, and the tables drawn from them."""
+"""How a run is made: plans, their execution, and the runner that writes records."""

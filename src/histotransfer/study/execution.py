@@ -17,7 +17,7 @@ from pathlib import Path
 from histotransfer.errors import HistotransferError
 from histotransfer.study.plan import Plan, PlannedRun, is_finished, planned_runs
 from histotransfer.study.runner import run_arm
-from histotransfer.transfer.ladder import Report
+from histotransfer.transfer.stages import Report
 
 KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": 2**31, "MALLOC_MMAP_THRESHOLD_": 2**31, "OMP_NUM_THREADS": 1}  # of glibc
 

@@ -21,11 +21,11 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from histotransfer.config import LadderConfig, ProfileName, ladder_config, validated
+from histotransfer.config import Baseline, LadderConfig, Method, ProfileName, ladder_config, validated
 from histotransfer.errors import HistotransferError
-from histotransfer.study.records import read_run
-from histotransfer.study.runner import Baseline, Method
+from histotransfer.records import read_run
 
+OF_A_RUN = {"imagenet", "chosen"}  # what a record's `config` holds beside the settings
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
 
 
@@ -104,7 +104,7 @@ def is_finished(run: PlannedRun, folder: Path) -> bool:
     """
     try:
         recorded = read_run(folder / run.name).record["config"]
-        known = {name: recorded[name] for name in LadderConfig.model_fields if name in recorded}
+        known = {name: value for name, value in recorded.items() if name not in OF_A_RUN}
         return validated(LadderConfig, {**known, "weights": run.config.weights}) == run.config
     except HistotransferError:
         return False

@@ -1,10 +1,9 @@
-"""Runs from images to records."""
+"""One run, from images to its record: a network trained from ImageNet to the target task, or a baseline."""
 
-import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,43 +11,33 @@ import torch
 from filelock import FileLock
 
 from histotransfer import __version__
-from histotransfer.config import LadderConfig, cache_dir
-from histotransfer.datasets import breakhis, lc25000, ucsb
-from histotransfer.datasets import own as own_data
-from histotransfer.datasets.roots import resolve_root
-from histotransfer.errors import HistotransferError
+from histotransfer.config import Baseline, LadderConfig, Method, cache_dir
 from histotransfer.evaluation.baselines import PROBE_C, WIDE_C, frozen_probe, majority_logits, probe_logits
-from histotransfer.evaluation.metrics import evaluate
 from histotransfer.models.se_densenet import SEDenseNet
 from histotransfer.models.weights import Trunk, imagenet_trunk, save_model
-from histotransfer.splits import grouped_split, make_split
-from histotransfer.study.records import environment, fingerprint, write_run
-from histotransfer.tiles import symmetric_views
+from histotransfer.records import fingerprint
+from histotransfer.study.recorder import Recorder, described_trunk, predictions_table
+from histotransfer.study.tasks import SOURCES, external_task, source_task, target_task
 from histotransfer.transfer.checkpoint import Checkpoint
-from histotransfer.transfer.ladder import (
+from histotransfer.transfer.stages import (
     Report,
-    Rung,
     StageResult,
     architecture,
-    climb,
     final_logits,
     frozen_features,
     history,
     initial_model,
-    keep_copies,
-    keep_magnifications,
-    next_rung,
+    train_stages,
+    with_new_head,
 )
+from histotransfer.transfer.task import Task
 from histotransfer.transfer.training import check_device
 
-Baseline = Literal["majority", "frozen-probe", "wide-probe"]
-Method = Literal["ladder"] | Baseline
-BESIDE: tuple[Baseline, ...] = ("majority", "frozen-probe")  # every ladder
+BESIDE: tuple[Baseline, ...] = ("majority", "frozen-probe")  # every network
 RUNS = (*BESIDE, "lc25000", "ladder")
 SPLIT_KINDS = {"patient": "patient", "image": "image", "official": "slide id", "none": "none"}  # as a record names them
 UNFINISHED = ".unfinished"  # checkpoints in an experiment's folder
-LOWER_RUNGS = ("lc25000", "phantom")  # always split by original or patient
-NOT_OF_THE_LOWER_RUNG = {
+OF_THE_TARGET = {  # settings that the source task does not depend on
     "profile", "breakhis_schedule", "train_magnifications", "split", "allow_leakage", "fold", "weights",
     "target", "external", "record_stages", "record_training", "normaliser_reference",
 }  # fmt: skip
@@ -64,21 +53,21 @@ def run_ladder(
     progress: bool = False,
     report: Report = print,
 ) -> Path:
-    """Climb the ladder once, beside both baselines on the same split.
+    """Train ImageNet -> LC25000 -> BreakHis once, beside both baselines on the same split.
 
-    Every stage's network predicts the test part once, when the stage ends; nothing is chosen by it. A run that was
-    broken off continues where its last checkpoint was.
+    At the end of every stage the network predicts the test part once; nothing is chosen by it. A run that was broken
+    off continues where its last checkpoint was.
 
     Args:
         config: all settings.
         data_root: folder with `BreaKHis_v1`, `lung_colon_image_set` and `lc25000_groups`; None (with `own` only) leaves
-            the LC25000 rung out.
+            LC25000 out.
         out: the experiment's folder; the runs `RUNS` are written into it, and `ladder-after-<stage>` for each stage of
-            the last rung but the last.
+            the target task but the last.
         own: one's own images, which take the place of BreakHis: a CSV, or a folder per class.
         pattern: for a folder, how a file's path says whose image it is (`datasets.own.load_folders`).
         progress: show bars.
-        report: called with one line a step.
+        report: called with one line per step.
 
     Returns:
         The folder of the final run, ``out/ladder``.
@@ -86,16 +75,15 @@ def run_ladder(
     Raises:
         HistotransferError: data, weights or an output folder that cannot be used.
     """
-    recorder = _Recorder(config, Path(out), report)
-    last = last_rung(config, data_root, own, pattern, progress=progress)
+    training = _Training(config, out, report, progress=progress)
+    target = target_task(config, data_root, own, pattern, progress=progress)
     for name in BESIDE:
-        logits, chosen = BASELINES[name](last, recorder.trunk, config)
-        recorder.write(name, last, logits, chosen=chosen)
-    model, lower, below = _foot(recorder, data_root, len(last.classes), progress=progress)
-    if lower is not None:
-        recorder.write(lower.name, lower, below[-1].logits, below)
-    outside = external_rung(last, config, data_root) if config.external else None
-    _climb_last("ladder", recorder, model, last, below, outside, progress=progress, keep_model=True)
+        training.run_baseline(name, target, name)
+    model, source, before = training.pretrained(data_root, len(target.classes))
+    if source is not None:
+        training.record(source.name, source, before[-1].logits, before)
+    external = external_task(target, config, data_root) if config.external else None
+    training.train_target("ladder", model, target, before, external, keep_model=True)
     return Path(out) / "ladder"
 
 
@@ -109,286 +97,233 @@ def run_arm(
     progress: bool = False,
     report: Report = print,
 ) -> Path:
-    """One run of a study: as `run_ladder`, without the lower rung's record and the weights; or one baseline.
+    """One run of a study: as `run_ladder`, without the source task's record and the weights; or one baseline.
 
     Returns:
         ``out/name``; beside it ``out/name-after-<stage>`` for each stage but the last.
     """
-    recorder = _Recorder(config, Path(out), report)
-    last = last_rung(config, data_root, progress=progress)
+    training = _Training(config, out, report, progress=progress)
+    target = target_task(config, data_root, progress=progress)
     if method == "ladder":
-        model, _, below = _foot(recorder, data_root, len(last.classes), progress=progress)
-        outside = external_rung(last, config, data_root) if config.external else None
-        _climb_last(name, recorder, model, last, below, outside, progress=progress)
+        model, _, before = training.pretrained(data_root, len(target.classes))
+        external = external_task(target, config, data_root) if config.external else None
+        training.train_target(name, model, target, before, external)
     else:
-        logits, chosen = BASELINES[method](last, recorder.trunk, config)
-        recorder.write(name, last, logits, chosen=chosen)
+        training.run_baseline(method, target, name)
     return Path(out) / name
 
 
 def train_on_everything(
     config: LadderConfig, data_root: str | Path, out: str | Path, *, progress: bool = False, report: Report = print
 ) -> tuple[SEDenseNet, dict]:
-    """A network climbed with every patient of the last rung in training, and its description.
+    """A network with every patient of the target task in training, and its description.
 
     Args:
         config: with ``split="none"``: there is nobody left to test on, so nothing is recorded.
         data_root: folder of the data sets.
-        out: where an unfinished climb is kept.
+        out: where an unfinished training is kept.
         progress: show bars.
-        report: called with one line a step.
+        report: called with one line per step.
     """
-    recorder = _Recorder(config, Path(out), report)
-    last = last_rung(config, data_root, progress=progress)
-    model, _, _ = _foot(recorder, data_root, len(last.classes), progress=progress)
-    settings = config.model_dump(mode="json", exclude={"weights"})
-    checkpoint = checkpoint_of(recorder.out / UNFINISHED, settings, recorder.trunk.content_hash, last)
-    climb(model, last, config.breakhis_schedule, config, checkpoint, progress=progress, report=report)
+    training = _Training(config, out, report, progress=progress)
+    target = target_task(config, data_root, progress=progress)
+    model, _, _ = training.pretrained(data_root, len(target.classes))
+    checkpoint = training.checkpoint(target)
+    train_stages(model, target, config.breakhis_schedule, config, checkpoint, progress=progress, report=report)
     checkpoint.clear()
-    return model, model_description(last, config, recorder.trunk)
+    return model, model_description(target, config, training.trunk)
 
 
-def _foot(
-    recorder: "_Recorder", data_root: str | Path | None, classes: int, *, progress: bool
-) -> tuple[SEDenseNet, Rung | None, list[StageResult]]:
-    """The network as it starts the last rung, the rung below, and the stages climbed there.
+def use_threads(config: LadderConfig) -> None:
+    """Have PyTorch compute with as many threads as the configuration says; with 0 it chooses itself."""
+    if config.threads:
+        torch.set_num_threads(config.threads)
 
-    That rung is climbed once for all folds and arms that share it: its finished checkpoint stays in the cache.
+
+class _Training:
+    """The steps of a run: what it starts from, its source task, its target task, and their records.
+
+    Args:
+        config: all settings.
+        out: the experiment's folder.
+        report: called with one line per step.
+        progress: show bars.
+
+    Raises:
+        HistotransferError: weights, a device or an output folder that cannot be used.
     """
-    config, trunk = recorder.config, recorder.trunk
-    if config.source == "none" or data_root is None:
-        return initial_model(classes, trunk, config), None, []
-    rung = lower_rung(config, data_root, progress=progress)
-    settings = config.model_dump(mode="json", exclude=NOT_OF_THE_LOWER_RUNG)
-    checkpoint = checkpoint_of(cache_dir() / "rungs", settings, trunk.content_hash, rung)
-    model = initial_model(len(rung.classes), trunk, config)
-    checkpoint.path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(checkpoint.path.with_suffix(".lock")):
-        stages = climb(
-            model, rung, config.lc25000_schedule, config, checkpoint, progress=progress, report=recorder.report
+
+    def __init__(self, config: LadderConfig, out: str | Path, report: Report, *, progress: bool):
+        self.recorder = Recorder(config, out)
+        check_device(config.device)
+        use_threads(config)
+        self.config, self.out, self.report, self.progress = config, Path(out), report, progress
+        self.trunk = imagenet_trunk(config.weights)
+        report(f"ImageNet weights: {self.trunk.source}, content hash {self.trunk.content_hash[:12]}")
+
+    def run_baseline(self, method: Baseline, task: Task, run: str) -> None:
+        """Predict by a baseline and record it."""
+        logits, chosen = BASELINES[method](task, self.trunk, self.config)
+        self.record(run, task, logits, chosen=chosen)
+
+    def pretrained(
+        self, data_root: str | Path | None, classes: int
+    ) -> tuple[SEDenseNet, Task | None, list[StageResult]]:
+        """The network before its target task, its source task, and the stages it was trained through there.
+
+        The source task is learned once for all folds and arms that share it: its checkpoint stays in the cache.
+        """
+        config = self.config
+        if config.source == "none" or data_root is None:
+            return initial_model(classes, self.trunk, config), None, []
+        task = source_task(config, data_root, progress=self.progress)
+        settings = config.model_dump(mode="json", exclude=OF_THE_TARGET)
+        checkpoint = checkpoint_of(cache_dir() / "pretrained", settings, self.trunk.content_hash, task)
+        model = initial_model(len(task.classes), self.trunk, config)
+        checkpoint.path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(checkpoint.path.with_suffix(".lock")):
+            stages = train_stages(
+                model, task, config.lc25000_schedule, config, checkpoint, progress=self.progress, report=self.report
+            )
+        return with_new_head(model, classes, config), task, stages
+
+    def train_target(
+        self,
+        name: str,
+        model: SEDenseNet,
+        task: Task,
+        before: list[StageResult],
+        external: Task | None,
+        *,
+        keep_model: bool = False,
+    ) -> None:
+        """Train the target task; record every stage but the last as `name-after-<stage>`, and the end as `name`.
+
+        As far as the configuration says so. The final network also predicts `external`, a data set that nothing was
+        chosen on.
+        """
+        config, schedule = self.config, self.config.breakhis_schedule
+        checkpoint = self.checkpoint(task)
+        stages = train_stages(model, task, schedule, config, checkpoint, progress=self.progress, report=self.report)
+        for number, stage in enumerate(stages[:-1] if config.record_stages else [], start=1):
+            self.record(f"{name}-after-{stage.stage}", task, stage.logits, [*before, *stages[:number]])
+        others = [(task, task.rows("train"))] if config.record_training else []
+        others += [(external, np.arange(len(external.table)))] if external else []
+        more = [(other, rows, final_logits(model, other, rows, schedule, config)) for other, rows in others]
+        extra = {}
+        if keep_model:
+            description = model_description(task, config, self.trunk)
+            extra["model.safetensors"] = lambda path: save_model(model, path, description)
+        self.record(name, task, stages[-1].logits, [*before, *stages], more=more, extra=extra)
+        checkpoint.clear()
+
+    def checkpoint(self, task: Task) -> Checkpoint:
+        """Where the training of the target task is kept as it goes."""
+        settings = self.config.model_dump(mode="json", exclude={"weights"})
+        return checkpoint_of(self.out / UNFINISHED, settings, self.trunk.content_hash, task)
+
+    def record(
+        self,
+        run: str,
+        task: Task,
+        logits: np.ndarray,
+        stages: Sequence[StageResult] = (),
+        *,
+        chosen: dict | None = None,
+        more: Sequence[tuple[Task, np.ndarray, np.ndarray]] = (),
+        extra: dict | None = None,
+    ) -> None:
+        """Write a run: logits of the task's evaluated rows, and of `more` (task, rows, logits)."""
+        config = self.config
+        predicted = [(task, task.evaluated, logits), *more]
+        metrics = self.recorder.write(
+            run,
+            pd.concat([predictions_of(*one, config) for one in predicted], ignore_index=True),
+            config={
+                **config.model_dump(mode="json", exclude={"weights"}),
+                "imagenet": described_trunk(self.trunk),
+                "chosen": chosen or {},
+            },
+            data={**data_of(task), "not_normalised": task.unchanged},
+            split={
+                "kind": SPLIT_KINDS["patient" if task.name in SOURCES else config.split],
+                "parts": task.table["split"].value_counts().sort_index().to_dict(),
+                "audit": task.audit,
+            },
+            history=history(stages),
+            timings={"stage_seconds": [stage.seconds for stage in stages]},
+            extra=extra,
         )
-    return next_rung(model, classes, config), rung, stages
+        part = "validation" if config.rehearsal else "test"
+        whole = metrics[part]["image"]["all"]
+        self.report(
+            f"{run}: {part} accuracy {whole['accuracy']:.3f} ({whole['images']} images, {whole['patients']} patients)"
+        )
 
 
-def _climb_last(
-    name: str,
-    recorder: "_Recorder",
-    model: SEDenseNet,
-    rung: Rung,
-    below: list[StageResult],
-    outside: Rung | None,
-    *,
-    progress: bool,
-    keep_model: bool = False,
-) -> None:
-    """Climb the last rung; record what every stage but the last left as `name-after-<stage>`, and the end as `name`.
-
-    As far as the configuration says so. The final network also predicts `outside`, a data set that nothing was chosen
-    on.
-    """
-    config = recorder.config
-    settings = config.model_dump(mode="json", exclude={"weights"})
-    checkpoint = checkpoint_of(recorder.out / UNFINISHED, settings, recorder.trunk.content_hash, rung)
-    stages = climb(model, rung, config.breakhis_schedule, config, checkpoint, progress=progress, report=recorder.report)
-    for number, stage in enumerate(stages[:-1] if config.record_stages else [], start=1):
-        recorder.write(f"{name}-after-{stage.stage}", rung, stage.logits, [*below, *stages[:number]])
-    others = [(rung, rung.rows("train"))] if config.record_training else []
-    others += [(outside, np.arange(len(outside.table)))] if outside else []
-    more = [(other, rows, final_logits(model, other, rows, config.breakhis_schedule, config)) for other, rows in others]
-    stages = [*below, *stages]
-    recorder.write(name, rung, stages[-1].logits, stages, more=more, model=model if keep_model else None)
-    checkpoint.clear()
-
-
-def checkpoint_of(folder: Path, settings: dict, weights: str, rung: Rung) -> Checkpoint:
-    """The checkpoint of a climb with these settings from these weights (their hash) on this rung."""
+def checkpoint_of(folder: Path, settings: dict[str, Any], weights: str, task: Task) -> Checkpoint:
+    """The checkpoint of a training with these settings from these weights (their hash) on this task."""
     identity = {
         "version": __version__,
         "threads": torch.get_num_threads(),
         "config": settings,
         "trunk": weights,
-        "data": fingerprint(rung.images, rung.hashes),
-        "split": rung.table["split"].tolist(),
+        "data": fingerprint(task.images, task.hashes),
+        "split": task.table["split"].tolist(),
     }
     return Checkpoint(folder, identity)
 
 
-def lower_rung(config: LadderConfig, data_root: str | Path, *, progress: bool = False) -> Rung:
-    """The rung below the last: LC25000 (lung) split by original, or synthetic breast tissue split by patient.
-
-    With few training copies of each original; always its first fold, so that one climb serves all folds of the last.
-    """
-    if config.source == "phantom":
-        root = resolve_root("phantom", seed=config.seed)
-        table, classes, views = breakhis.load(root).assign(dataset="phantom"), breakhis.LABELS, breakhis.VIEWS
-        split = grouped_split(table, folds=config.folds, seed=config.seed)
-    else:
-        root = Path(data_root).resolve()
-        table, classes, views = lc25000.load(root), lc25000.LABELS, lc25000.VIEWS
-        split = grouped_split(table, folds=config.folds, seed=config.seed)
-        if config.lc25000_copies:
-            split = keep_copies(split, config.lc25000_copies, config.seed)
-    return Rung(split, classes, views, root, config, progress=progress)
-
-
-def last_rung(
-    config: LadderConfig,
-    data_root: str | Path | None,
-    own: str | Path | None = None,
-    pattern: str = "",
-    *,
-    progress: bool = False,
-) -> Rung:
-    """BreakHis, or one's own images, split as the configuration says.
-
-    Raises:
-        HistotransferError: data that cannot be used, or neither of the two given.
-    """
-    if own is None:
-        if data_root is None:
-            raise HistotransferError("ladder: no data; give the folder of the data sets, or your own images")
-        root, views = Path(data_root).resolve(), breakhis.VIEWS
-        table, classes = breakhis.load(root), breakhis.LABELS
-    else:
-        table = own_data.load(own, pattern)
-        root = Path(own).resolve() if Path(own).is_dir() else Path(own).resolve().parent
-        views, classes = symmetric_views(table["path"]), tuple(sorted(set(table["label"])))
-        if len(classes) < 2:
-            raise HistotransferError(f"{own}: only the label {classes[0]}; two classes at least are needed")
-    split = keep_magnifications(make_split(table, config, root), config.train_magnifications)
-    if config.target == "subtype":
-        classes = tuple(sorted(set(split["subtype"])))
-    return Rung(split, classes, views, root, config, progress=progress)
-
-
-def external_rung(last: Rung, config: LadderConfig, data_root: str | Path | None) -> Rung:
-    """UCSB under the classes of the last rung, all of it one part, `ucsb`.
-
-    Raises:
-        HistotransferError: it is not there, or the last rung's classes are others.
-    """
-    if data_root is None or last.classes != breakhis.LABELS:
-        raise HistotransferError("external: UCSB is predicted by networks that tell benign from malignant, with --data")
-    table = ucsb.load(data_root).assign(split="ucsb")
-    return Rung(table, last.classes, ucsb.VIEWS, Path(data_root).resolve(), config, colours=last.colours)
-
-
-def _majority(rung: Rung, trunk: Trunk, config: LadderConfig) -> tuple[np.ndarray, dict]:
+def _majority(task: Task, trunk: Trunk, config: LadderConfig) -> tuple[np.ndarray, dict]:
     """Logits of the evaluated rows, and what was chosen on training patients."""
-    return majority_logits(rung.targets[rung.rows("train")], len(rung.evaluated)), {}
+    return majority_logits(task.targets[task.rows("train")], len(task.evaluated)), {}
 
 
 def _probe(
-    rung: Rung, trunk: Trunk, config: LadderConfig, offered: Sequence[float] = PROBE_C
+    task: Task, trunk: Trunk, config: LadderConfig, offered: Sequence[float] = PROBE_C
 ) -> tuple[np.ndarray, dict]:
     """As `_majority`."""
-    train = rung.rows("train")
-    features = frozen_features(initial_model(len(rung.classes), trunk, config), rung, config)
-    groups = rung.table["group"].to_numpy()
-    probe = frozen_probe(features[train], rung.targets[train], groups[train], config.seed, offered)
+    train = task.rows("train")
+    features = frozen_features(initial_model(len(task.classes), trunk, config), task, config)
+    groups = task.table["group"].to_numpy()
+    probe = frozen_probe(features[train], task.targets[train], groups[train], config.seed, offered)
     chosen = {"C": float(probe.best_params_["logisticregression__C"])}
-    return probe_logits(probe, features[rung.evaluated]), chosen
+    return probe_logits(probe, features[task.evaluated]), chosen
 
 
 BASELINES = {"majority": _majority, "frozen-probe": _probe, "wide-probe": partial(_probe, offered=WIDE_C)}
 
 
-class _Recorder:
-    """Writes the runs of one experiment."""
-
-    def __init__(self, config: LadderConfig, out: Path, report: Report):
-        if out.exists() and not out.is_dir():
-            raise HistotransferError(f"{out}: is a file; give a folder for the records")
-        check_device(config.device)
-        if config.threads:
-            torch.set_num_threads(config.threads)
-        self.config, self.out, self.report = config, out, report
-        self.trunk = imagenet_trunk(config.weights)
-        report(f"ImageNet weights: {self.trunk.source}, content hash {self.trunk.content_hash[:12]}")
-        self.environment = environment()  # now: the checkout may have moved on when a long run ends
-        self.started = time.perf_counter()
-
-    def write(
-        self,
-        run: str,
-        rung: Rung,
-        logits: np.ndarray,
-        stages: Sequence[StageResult] = (),
-        *,
-        chosen: dict | None = None,
-        more: Sequence[tuple[Rung, np.ndarray, np.ndarray]] = (),
-        model: SEDenseNet | None = None,
-    ) -> None:
-        tables = [predictions_table(rung, rung.evaluated, logits, self.config)]
-        tables += [predictions_table(other, rows, own, self.config) for other, rows, own in more]
-        predictions = pd.concat(tables, ignore_index=True)
-        metrics = evaluate(predictions)
-        record = {
-            "experiment": self.out.name,
-            "run": run,
-            "profile": self.config.profile,
-            "config": {
-                **self.config.model_dump(mode="json", exclude={"weights"}),
-                "imagenet": {"source": self.trunk.source, "content_hash": self.trunk.content_hash},
-                "chosen": chosen or {},
-            },
-            "data": {**data_of(rung), "not_normalised": rung.unchanged},
-            "split": {
-                "kind": SPLIT_KINDS["patient" if rung.name in LOWER_RUNGS else self.config.split],
-                "parts": rung.table["split"].value_counts().sort_index().to_dict(),
-                "audit": rung.audit,
-            },
-            "seed": self.config.seed,
-            "metrics": metrics,
-        }
-        provenance = {
-            **self.environment,
-            "stage_seconds": [stage.seconds for stage in stages],
-            "total_seconds": round(time.perf_counter() - self.started, 1),
-        }
-        extra = {}
-        if model is not None:
-            description = model_description(rung, self.config, self.trunk)
-            extra["model.safetensors"] = lambda path: save_model(model, path, description)
-        write_run(self.out / run, record, predictions, history(stages), provenance, extra)
-        part = "validation" if self.config.rehearsal else "test"
-        own = metrics[part]["image"]["all"]
-        self.report(
-            f"{run}: {part} accuracy {own['accuracy']:.3f} ({own['images']} images, {own['patients']} patients)"
-        )
-
-
-def model_description(rung: Rung, config: LadderConfig, trunk: Trunk) -> dict:
+def model_description(task: Task, config: LadderConfig, trunk: Trunk) -> dict[str, Any]:
     """What `predict` must know of a weights file, and what its reader should."""
     return {
-        "architecture": architecture(len(rung.classes), config),
-        "classes": list(rung.classes),
+        "architecture": architecture(len(task.classes), config),
+        "classes": list(task.classes),
         "size": config.size,
         "normaliser": config.normaliser,
-        "reference": rung.colours.reference_parts() if config.normaliser_reference == "training" else [],
-        "views": rung.predicted_views,
+        "reference": task.colours.reference_parts() if config.normaliser_reference == "training" else [],
+        "views": task.predicted_views,
         "profile": config.profile,
         "imagenet": trunk.source,
         "config": config.model_dump(mode="json", exclude={"weights", "device", "threads", "cache"}),
-        "data": data_of(rung),
+        "data": data_of(task),
     }
 
 
-def data_of(rung: Rung) -> dict:
-    """What a record says of a rung's images."""
+def data_of(task: Task) -> dict[str, Any]:
+    """What a record says of a task's images."""
     return {
-        "name": rung.name,
-        "images": len(rung.table),
-        "patients": int(rung.table["patient"].nunique()),
-        "fingerprint": fingerprint(rung.images, rung.hashes),
+        "name": task.name,
+        "images": len(task.table),
+        "patients": int(task.table["patient"].nunique()),
+        "fingerprint": fingerprint(task.images, task.hashes),
     }
 
 
-def predictions_table(rung: Rung, rows: np.ndarray, logits: np.ndarray, config: LadderConfig) -> pd.DataFrame:
-    """One row an image: `image, patient, group, magnification, subtype, part, fold, seed, truth, logit_*`."""
-    table = rung.table.iloc[rows].reset_index(drop=True)
-    frame = table[["patient", "group", "magnification", "subtype"]].assign(
-        part=table["split"], fold=config.fold, seed=config.seed, truth=rung.truth.iloc[rows].to_numpy()
-    )
-    frame.insert(0, "image", rung.images.iloc[rows].reset_index(drop=True))
-    return frame.join(pd.DataFrame(logits, columns=[f"logit_{name}" for name in rung.classes]))
+def predictions_of(task: Task, rows: np.ndarray, logits: np.ndarray, config: LadderConfig) -> pd.DataFrame:
+    """The predictions table of some rows of a task."""
+    table = task.table.iloc[rows]
+    return predictions_table(
+        table, task.images.iloc[rows], task.truth.iloc[rows], task.classes, logits,
+        part=table["split"], fold=config.fold, seed=config.seed,
+    )  # fmt: skip

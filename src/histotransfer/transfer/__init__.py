@@ -1,4 +1,4 @@
-"""The ladder ImageNet -> LC25000 -> BreakHis, climbed by progressive unfreezing with fastai."""
+"""The ladder ImageNet -> LC25000 -> BreakHis, trained by progressive unfreezing with fastai."""
 
 import warnings
 

@@ -8,7 +8,6 @@ state of a random generator to keep.
 import contextlib
 import hashlib
 import json
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,16 +16,17 @@ from typing import Any
 import torch
 
 from histotransfer.errors import HistotransferError
+from histotransfer.files import whole_file
 
 SECONDS = 30.0  # between two checkpoints within a stage; the end of a stage is always kept
 
 
 class Checkpoint:
-    """The state of one climb on disk.
+    """The state of one training on disk.
 
     Args:
         folder: where the file lies; made when it is first written.
-        identity: everything that the result depends on. It names the file: another climb has another file.
+        identity: everything that the result depends on. It names the file: another training has another file.
         seconds: at most one checkpoint in so many seconds, the ends of stages aside.
     """
 
@@ -36,12 +36,12 @@ class Checkpoint:
         self._last = time.monotonic()
 
     def load(self) -> dict[str, Any] | None:
-        """The state that was kept, or None: nothing there, another climb's, or a file that cannot be read."""
+        """The state that was kept, or None: nothing there, another training's, or a file that cannot be read."""
         try:
             kept = torch.load(self.path, weights_only=True)
         except FileNotFoundError:
             return None
-        except Exception:  # torch raises whatever the zip or the unpickler meets first; the climb starts over
+        except Exception:  # torch raises whatever the zip or the unpickler meets first; the training starts over
             return None
         return kept["state"] if isinstance(kept, dict) and kept.get("key") == self.key else None
 
@@ -55,23 +55,17 @@ class Checkpoint:
         Raises:
             HistotransferError: it cannot be written; the one before stays.
         """
-        temporary = self.path.with_name(f"{self.path.name}.{os.getpid()}.part")
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
-                torch.save({"key": self.key, "state": dict(state)}, file)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self.path)
+            with whole_file(self.path) as temporary:
+                torch.save({"key": self.key, "state": dict(state)}, temporary)
         except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into a RuntimeError
-            temporary.unlink(missing_ok=True)
             raise HistotransferError(f"{self.path}: cannot be written ({error}); free some space") from error
         self._last = time.monotonic()
 
     def clear(self) -> None:
         """Remove the file, what a death while writing left of it, and its folder with the last of them."""
         self.path.unlink(missing_ok=True)
-        for left in self.path.parent.glob(f"{self.path.name}.*.part"):
+        for left in self.path.parent.glob(f".{self.path.name}.*.part"):
             left.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # other runs still keep theirs here
             self.path.parent.rmdir()

@@ -13,9 +13,7 @@ anew; two processes may fill a folder at once; and nothing is ever half-written.
 """
 
 import hashlib
-import os
 import shutil
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +26,7 @@ from torch import Tensor
 
 from histotransfer.config import cache_dir
 from histotransfer.errors import HistotransferError
+from histotransfer.files import remove_stale, whole_file
 from histotransfer.models.se import SqueezeExcite
 from histotransfer.models.se_densenet import SEDenseNet
 from histotransfer.tiles import KEY_BYTES, KeyedSource
@@ -35,7 +34,6 @@ from histotransfer.transfer.unfreezing import module_groups, run_groups
 
 CHUNK = 8
 SEGMENT_BYTES = 32 * 2**20
-STALE_SECONDS = 3600  # a temporary file this old belongs to a process that died
 
 
 def cache_folder() -> Path:
@@ -93,7 +91,7 @@ class ActivationStore:
             return
         for path in sorted(self.folder.iterdir()):
             if path.suffix == ".part":
-                _remove_stale(path)
+                remove_stale(path)
             elif path.name not in self._known:
                 self._known.add(path.name)
                 self._open(path)
@@ -148,16 +146,10 @@ class ActivationStore:
         }
         content = save(tensors, {"prefix": self.folder.name})
         path = self.folder / f"{hashlib.sha256(content).hexdigest()}.safetensors"
-        temporary = path.with_name(f"{path.stem}.{os.getpid()}.part")
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
+            with whole_file(path) as temporary:
+                temporary.write_bytes(content)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             raise HistotransferError(
                 f"{self.folder}: activations cannot be stored ({error.strerror or error}); free some space, set"
                 " HISTOTRANSFER_CACHE to another disk, or run `histotransfer cache clear`"
@@ -165,14 +157,6 @@ class ActivationStore:
         self._pending.clear()
         self._known.add(path.name)
         self._open(path)
-
-
-def _remove_stale(path: Path) -> None:
-    try:
-        if time.time() - path.stat().st_mtime > STALE_SECONDS:
-            path.unlink()
-    except FileNotFoundError:
-        pass  # finished or removed by its own process
 
 
 class CachedSource:

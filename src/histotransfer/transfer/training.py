@@ -30,8 +30,9 @@ from histotransfer.tiles import Source
 from histotransfer.transfer.unfreezing import (
     FrozenPrefix,
     Suffix,
-    first_thawed,
+    frozen_modules,
     group_rates,
+    lowest_trained,
     module_groups,
     parameter_groups,
     run_groups,
@@ -90,7 +91,7 @@ class Batches:
             yield x.to(self.device), self.targets[rows[part]].to(self.device)
 
     def _chances(self) -> np.ndarray:
-        """``(N,)`` of each item to be drawn, so that every class is drawn equally often."""
+        """``(N,)`` probability that each item is drawn: those of one class together have the same as of any other."""
         _, classes, counts = np.unique(self.targets, return_inverse=True, return_counts=True)
         return 1 / (len(counts) * counts[classes])
 
@@ -225,7 +226,7 @@ def train_stage(
         model: the network; on return in eval mode.
         train: shuffled batches.
         validation: batches of the validation part, upright.
-        stage: the lowest group that trains.
+        stage: names the lowest group that trains.
         epochs: passes over `train`.
         config: rates, decay, class weights, patience.
         start: the cut that both serve: 0 for tiles, else activations after the groups below it, all of them frozen.
@@ -237,26 +238,16 @@ def train_stage(
         One row an epoch: `train_loss` (as minimised: weighted), `train_accuracy`, `train_log_loss`,
         and the same of the validation part, with `auroc` for two classes.
     """
-    classes = model.classifier.out_features
+    lowest = lowest_trained(model, stage)
+    if start > lowest:
+        raise ValueError(f"stage {stage} trains group {lowest}, which the source has already applied (cut {start})")
+    classes, done = model.classifier.out_features, len(resumed["rows"]) if resumed else 0
     weight = class_weights(train.targets.numpy(), classes).to(config.device) if config.class_weights else None
-    thawed = first_thawed(model, stage)
-    if start > thawed:
-        raise ValueError(f"stage {stage} trains group {thawed}, which the source has already applied (cut {start})")
-    frozen = [module for _, modules in module_groups(model)[:thawed] for module in modules]
-    groups = parameter_groups(model, only_batchnorm=config.thaw == "batchnorm")[start:]
-    model.requires_grad_(False)  # fastai's freeze_to then thaws what the optimiser is given
-    loss = CrossEntropyLossFlat(weight=weight)
-    metrics = [AvgMetric(loss), accuracy, AvgMetric(F.cross_entropy), *([RocAucBinary()] if classes == 2 else [])]
-    names = ["loss", "accuracy", "log_loss", *(["auroc"] if classes == 2 else [])]
-    done = len(resumed["rows"]) if resumed else 0
-    train.epoch = done
+    loss, train.epoch = CrossEntropyLossFlat(weight=weight), done
+    names, metrics = _metrics(loss, classes)
     following = StageProgress(names, config.patience, resumed, keep)
-    extras: list[Callback] = []
-    if config.mixup:
-        extras += [SeededEpochs(train.seed), MixUp(config.mixup)]
-    if config.average_weights:
-        extras += [AverageWeights(config.average_weights, resumed and resumed["average"])]
-
+    model.requires_grad_(False)  # fastai's freeze_to then unfreezes what the optimiser is given
+    groups = parameter_groups(model, only_batchnorm=config.unfreeze == "batchnorm")[start:]
     with contextlib.ExitStack() as quiet:
         learner = Learner(
             DataLoaders(train, validation),
@@ -267,13 +258,13 @@ def train_stage(
             train_bn=False,
             wd=config.weight_decay,
             metrics=metrics,
-            cbs=[FrozenPrefix(frozen), following, *extras],
+            cbs=[FrozenPrefix(frozen_modules(model, stage)), following, *_extras(config, train.seed, resumed)],
         )
         learner.recorder.train_metrics = True
         if not progress:
             quiet.enter_context(learner.no_bar())
             quiet.enter_context(learner.no_logging())
-        learner.freeze_to(thawed - start)
+        learner.freeze_to(lowest - start)
         # A gradient left by an earlier, deeper stage would let momentum and decay move weights that are frozen now.
         model.zero_grad(set_to_none=True)
         rates = group_rates(model, config.learning_rate, config.rate_decay)[start:]
@@ -282,6 +273,22 @@ def train_stage(
         raise following.trouble
     model.eval().requires_grad_(True)
     return following.rows
+
+
+def _metrics(loss: CrossEntropyLossFlat, classes: int) -> tuple[list[str], list]:
+    """Names and fastai's metrics of a history: the loss as minimised, accuracy, log-loss; AUROC for two classes."""
+    names, metrics = ["loss", "accuracy", "log_loss"], [AvgMetric(loss), accuracy, AvgMetric(F.cross_entropy)]
+    return (names, metrics) if classes > 2 else ([*names, "auroc"], [*metrics, RocAucBinary()])
+
+
+def _extras(config: LadderConfig, seed: Sequence[int] | None, resumed: State | None) -> list[Callback]:
+    """The callbacks of what a configuration adds to plain training."""
+    extras: list[Callback] = []
+    if config.mixup:
+        extras += [SeededEpochs(seed), MixUp(config.mixup)]
+    if config.average_weights:
+        extras += [AverageWeights(config.average_weights, resumed and resumed["average"])]
+    return extras
 
 
 def predict_logits(

@@ -1,4 +1,4 @@
-"""Which weights a stage trains: the network in groups from the stem to the head, thawed from the head down.
+"""Which weights a stage trains: the network in groups from the stem to the head, unfrozen from the head down.
 
 Papers: Yosinski et al. 2014, https://arxiv.org/abs/1411.1792 (shallow layers are general, deep ones specific); Howard
 and Ruder 2018, https://arxiv.org/abs/1801.06146 (gradual unfreezing, discriminative rates).
@@ -70,10 +70,16 @@ def parameter_groups(model: SEDenseNet, *, only_batchnorm: bool = False) -> list
     ]
 
 
-def first_thawed(model: SEDenseNet, stage: Stage) -> int:
+def lowest_trained(model: SEDenseNet, stage: Stage) -> int:
     """Index of the lowest group that `stage` trains; all groups above it train too."""
     names = [name for name, _ in module_groups(model)]
     return 0 if stage == "all" else names.index(stage)
+
+
+def frozen_modules(model: SEDenseNet, stage: Stage) -> list[nn.Module]:
+    """The modules of all groups below the lowest that `stage` trains."""
+    below = module_groups(model)[: lowest_trained(model, stage)]
+    return [module for _, modules in below for module in modules]
 
 
 def group_rates(model: SEDenseNet, rate: float, decay: float) -> list[float]:

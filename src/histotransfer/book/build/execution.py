@@ -1,0 +1,244 @@
+"""papermill runs a chapter; what varies from run to run is taken out of the notebook."""
+
+import os
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from graphlib import TopologicalSorter
+from multiprocessing import get_context
+from pathlib import Path
+
+import nbformat
+import papermill
+import zmq
+from ipykernel.kernelspec import get_kernel_dict
+from jupyter_client.kernelspec import KernelSpec
+from jupyter_client.manager import AsyncKernelManager
+from nbformat import NotebookNode
+from papermill.exceptions import PapermillExecutionError
+from traitlets import default
+
+from histotransfer.book.build.files import last_line, notebook_text
+from histotransfer.book.build.parameters import check_parameters, parameters_cell, with_values
+from histotransfer.book.build.sources import KERNEL, prerequisites, read_source
+from histotransfer.errors import HistotransferError
+from histotransfer.files import write_text
+
+AT_ONCE = 2  # chapters: most of what they do keeps one core busy, and each may take 2 GB
+
+# What makes two runs of a cell, or two machines, print different text, and what stands there instead.
+VOLATILE = (
+    (re.compile(r"\S*ipykernel_\d+[/\\]\d+\.py"), "<cell>"),
+    (re.compile(r"(?<=\bat )0x[0-9a-fA-F]+"), "0x..."),
+    (re.compile(r"[^\s\"']*[/\\]site-packages[/\\]"), ""),
+)
+
+
+class _ThisInterpreter(AsyncKernelManager):
+    """Starts a kernel of the running interpreter, whatever kernels the machine has installed or has not."""
+
+    @property
+    def kernel_spec(self) -> KernelSpec:
+        # Without the first argument the debugger warns at every start; without the second a kernel that is shut down
+        # complains, now and then, of the interrupt that comes before it. What a cell raises is in the notebook.
+        spec = get_kernel_dict(["--log-level=CRITICAL"], ["-Xfrozen_modules=off"])
+        # Progress bars carry timings and some figures a date: neither belongs on a page, nor does tqdm's
+        # complaint that it finds no widgets for a bar it does not draw.
+        # OpenMP's idle threads would spin, at the cost of every other program and of the chapter beside it. One thread
+        # does not fight with that chapter for cores, and prints the same last digits whatever their number.
+        environment = {
+            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
+            "OMP_WAIT_POLICY": "passive",
+            "PYTHONHASHSEED": "0",
+            "SOURCE_DATE_EPOCH": "0",
+            "TQDM_DISABLE": "1",
+            "PYTHONWARNINGS": "ignore:IProgress not found",
+        }
+        return KernelSpec(**spec, env=environment)
+
+    @default("transport_encryption")
+    def _encrypt(self) -> str:
+        return "auto" if zmq.has("curve") else "disabled"  # unencrypted kernels warn at every start
+
+
+class ChapterError(HistotransferError):
+    """A chapter that broke while it ran; `cell` is the code of the cell that broke, empty when none had started."""
+
+    def __init__(self, message: str, cell: str):
+        super().__init__(message)
+        self.cell = cell
+
+    def __reduce__(self):
+        """It comes back whole from the process that ran the chapter."""
+        return type(self), (str(self), self.cell)
+
+
+def execute_chapter(
+    source: str | Path,
+    output: str | Path,
+    parameters: Mapping[str, object] | None = None,
+    *,
+    root: str | Path = ".",
+) -> None:
+    """Execute one chapter with papermill and put the normalised notebook at `output`.
+
+    Args:
+        source: the chapter, py:percent or ipynb.
+        output: the notebook to write; it is replaced only by a chapter that ran to its end.
+        parameters: values for the names in the chapter's `parameters` cell; the others keep their defaults.
+        root: the folder the cells run in, the repository's root: paths in a chapter are relative to it.
+
+    Raises:
+        HistotransferError: parameters that are refused, or a folder in the output's place; nothing was run then.
+        ChapterError: a cell that failed: the message names chapter, cell and error, and the notebook so far lies in
+            `root/_build/failed/`.
+    """
+    source, output, root = Path(source).absolute(), Path(output).absolute(), Path(root).absolute()
+    if output.is_dir():
+        raise HistotransferError(f"{output}: is a folder; name the notebook to write")
+    given = dict(parameters or {})
+    values = check_parameters(source, given)
+    notebook = read_source(source)
+    failed = root / "_build" / "failed" / f"{source.stem}.ipynb"
+    failed.unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory(prefix="histotransfer-") as folder, _own_ipython(folder):
+        raw = Path(folder) / failed.name
+        try:
+            papermill.execute_notebook(
+                notebook,
+                raw,
+                parameters=given,
+                kernel_name=KERNEL["name"],
+                kernel_manager_class=_ThisInterpreter,
+                coalesce_streams=True,  # how printed text is cut into messages is a matter of timing
+                progress_bar=False,
+                cwd=root,
+            )
+        except Exception as error:
+            where, cell = _failing_cell(raw)
+            message = f"chapter {source.stem} failed{where}: {_cause(error)}"
+            if raw.is_file():
+                failed.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(raw, failed)
+                message += f" (what was executed is kept in {failed})"
+            raise ChapterError(message, cell) from error
+        executed = nbformat.read(raw, as_version=4)
+    write_text(output, notebook_text(normalise(executed, source, values)))
+
+
+def execute_chapters(due: Mapping[str, tuple], root: Path) -> Iterator[tuple[str, float]]:
+    """Execute chapters, `AT_ONCE` side by side; yields the name of each, and its seconds, when it is done.
+
+    A chapter begins when those are done that it says it needs: so one that goes on with what another has trained does
+    not run beside it.
+
+    Args:
+        due: name of a chapter to its source, its output, and its parameters, as for `execute_chapter`.
+        root: as for `execute_chapter`.
+
+    Raises:
+        ChapterError: the first that failed; those beside it are waited for, no other is begun.
+    """
+    order = TopologicalSorter({name: prerequisites(source) & due.keys() for name, (source, *_) in due.items()})
+    order.prepare()
+    begun: dict[Future, tuple[str, float]] = {}
+    # Processes of their own: an execution sets variables of its environment and a loop of events.
+    with ProcessPoolExecutor(AT_ONCE, mp_context=get_context("spawn")) as pool:
+        waiting: list[str] = []
+        while order.is_active():
+            waiting += order.get_ready()
+            while waiting and len(begun) < AT_ONCE:
+                name = waiting.pop(0)
+                begun[pool.submit(execute_chapter, *due[name], root=root)] = name, time.monotonic()
+            for future in wait(begun, return_when=FIRST_COMPLETED).done:
+                name, start = begun.pop(future)
+                future.result()
+                order.done(name)
+                yield name, time.monotonic() - start
+
+
+def normalise(executed: NotebookNode, source: Path, values: Mapping[str, object]) -> NotebookNode:
+    """The page's notebook: the source's cells and tags with the outputs of the run, and nothing that varies.
+
+    papermill's `injected-parameters` cell is dropped and its values are written into the chapter's own
+    `parameters` cell, so that the page shows the parameters once and as they were.
+    """
+    notebook = read_source(source)
+    parameters = parameters_cell(source, notebook)
+    if parameters:
+        parameters["source"] = with_values(source, parameters, values)
+    ran = {cell["id"]: cell for cell in executed.cells}
+    count = 0
+    for cell in notebook.cells:
+        if cell.cell_type != "code" or not cell.source.strip():
+            continue
+        count += 1
+        cell["execution_count"] = count
+        cell["outputs"] = ran[cell["id"]].outputs
+        for output in cell.outputs:
+            if "execution_count" in output:
+                output["execution_count"] = count
+            for key in ("text", "data", "traceback"):
+                if key in output:
+                    output[key] = _steady(output[key])
+            # MyST-NB takes alt texts from the cell; those that `figures` writes come with the picture.
+            if alt := output.get("metadata", {}).get("image/png", {}).get("alt"):
+                cell["metadata"] = _with_alt(cell.metadata, alt)
+    return notebook
+
+
+def _with_alt(metadata: Mapping, alt: str) -> dict:
+    look = metadata.get("mystnb", {})
+    return {**metadata, "mystnb": {**look, "image": {**look.get("image", {}), "alt": alt}}}
+
+
+def _steady(value: object) -> object:
+    """`value` with volatile text replaced in strings at any depth; encoded pictures stay as they are."""
+    if isinstance(value, dict):
+        return {key: item if key.startswith("image/png") else _steady(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_steady(item) for item in value]
+    if isinstance(value, str):
+        for pattern, text in VOLATILE:
+            value = pattern.sub(text, value)
+    return value
+
+
+@contextmanager
+def _own_ipython(folder: str) -> Iterator[None]:
+    """Keep the reader's IPython start-up files and history out of the kernel."""
+    before = os.environ.get("IPYTHONDIR")
+    os.environ["IPYTHONDIR"] = str(Path(folder) / "ipython")
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["IPYTHONDIR"]
+        else:
+            os.environ["IPYTHONDIR"] = before
+
+
+def _failing_cell(raw: Path) -> tuple[str, str]:
+    """Where a run stopped, as ` in code cell 3 of 12`, and that cell's code; both empty when no cell had started."""
+    if not raw.is_file():
+        return "", ""
+    hidden = {"injected-parameters", "papermill-error-cell-tag"}
+    cells = [
+        cell
+        for cell in nbformat.read(raw, as_version=4).cells
+        if cell.cell_type == "code" and cell.source.strip() and not hidden & set(cell.metadata.get("tags", []))
+    ]
+    for number, cell in enumerate(cells, start=1):
+        if cell.metadata.get("papermill", {}).get("status") in ("failed", "running"):
+            return f" in code cell {number} of {len(cells)}", cell.source
+    return "", ""
+
+
+def _cause(error: Exception) -> str:
+    if isinstance(error, PapermillExecutionError):
+        return f"{error.ename}: {last_line(error.evalue)}" if error.evalue else error.ename
+    return f"{type(error).__name__}: {last_line(str(error))}"

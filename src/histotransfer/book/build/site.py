@@ -1,0 +1,206 @@
+"""The site: chapters executed where their inputs changed, pages staged, Jupyter Book run."""
+
+import hashlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import count
+from pathlib import Path
+
+import yaml
+
+import histotransfer
+from histotransfer.book.build.execution import execute_chapters
+from histotransfer.book.build.markup import repair_pages
+from histotransfer.book.build.parameters import chapter_parameters, check_parameters
+from histotransfer.book.build.sources import chapter_sources
+from histotransfer.config import ChapterParameters
+from histotransfer.errors import HistotransferError
+from histotransfer.files import write_text
+from histotransfer.report.study import Study
+from histotransfer.report.summary import write_summary
+
+SHIPPED_CARD = "src/histotransfer/deploy/models/final.safetensors.md"
+
+
+def build_book(
+    root: str | Path = ".",
+    profile: str = "phantom",
+    data_root: str | Path = "",
+    *,
+    out: str | Path = "_build/html",
+    parameters: Mapping[str, object] | None = None,
+    force: bool = False,
+    report: Callable[[str], None] = print,
+) -> Path:
+    """Execute every chapter, each after those that it needs, and build the site.
+
+    Args:
+        root: the repository.
+        profile: given to every chapter that takes it.
+        data_root: folder of real images, for chapters that take it; empty: phantom data.
+        out: folder of the site, relative to `root`; what lies there is replaced when the build has succeeded.
+        parameters: further parameters, each given to every chapter that takes it.
+        force: execute also those chapters whose inputs have not changed since they last ran.
+        report: receives one line a chapter.
+
+    Returns:
+        The folder with `index.html`.
+
+    Raises:
+        HistotransferError: see `execute_chapters`; or Sphinx warned, for a warning is an error here.
+    """
+    root = Path(root).absolute()
+    if data_root:
+        data_root = Path(data_root).absolute()
+        if not data_root.is_dir():
+            raise HistotransferError(f"{data_root}: no such folder of images")
+    wanted = {**(parameters or {}), "profile": profile, "data_root": str(data_root)}
+    plan = _plan(chapter_sources(root), wanted)
+
+    build = root / "_build"
+    common = _digest(
+        [
+            sys.version,
+            *_contents(Path(histotransfer.__file__).parent, "*.py"),
+            *_contents(root / "results"),
+            *_contents(root / "study"),
+            *_listing(data_root),
+        ]
+    )
+    notebooks, due, keys = [], {}, {}
+    for source, given in plan:
+        notebook = build / "executed" / f"{source.stem}.ipynb"
+        key_file, key = (
+            notebook.with_suffix(".key"),
+            _digest([common, source.read_text(encoding="utf-8"), repr(given)]),
+        )
+        if not force and notebook.is_file() and key_file.is_file() and key_file.read_text() == key:
+            report(f"{source.stem:<24} unchanged")
+        else:
+            key_file.unlink(missing_ok=True)
+            due[source.stem], keys[source.stem] = (source, notebook, given), (key_file, key)
+        notebooks.append(notebook)
+    for name, seconds in execute_chapters(due, root):
+        write_text(*keys[name])
+        report(f"{name:<24} {seconds:6.1f} s")
+
+    begin = time.monotonic()
+    staged = stage(root, notebooks)
+    site = root / out
+    _render(staged, site, build / "sphinx.log")
+    report(f"{'pages':<24} {time.monotonic() - begin:6.1f} s")
+    return site
+
+
+def _plan(sources: Iterable[Path], wanted: Mapping[str, object]) -> list[tuple[Path, dict[str, object]]]:
+    """Each chapter with its share of the `wanted` parameters, all checked before the first of them runs."""
+    plan, taken = [], {"profile", "data_root"}
+    for source in sources:
+        names = chapter_parameters(source)
+        given = {name: value for name, value in wanted.items() if name in names}
+        check_parameters(source, given)
+        taken |= given.keys()
+        plan.append((source, given))
+    for name in wanted.keys() - taken:
+        raise HistotransferError(
+            f"no chapter takes a parameter {name!r}; they know {', '.join(ChapterParameters.model_fields)}"
+        )
+    return plan
+
+
+def stage(root: Path, notebooks: Iterable[Path]) -> Path:
+    """Gather in `_build/book-src` what Jupyter Book needs and nothing else; returns that folder.
+
+    A build at the root itself would trip over every Markdown file of the virtual environment and of caches.
+    """
+    staged = root / "_build" / "book-src"
+    shutil.rmtree(staged, ignore_errors=True)
+    shutil.copytree(root / "book", staged / "book")
+    for name in ("_toc.yml", "CHANGELOG.md"):
+        shutil.copyfile(root / name, staged / name)
+    if (root / "study").is_dir():
+        write_summary(Study(root / "study", root / "results"), staged / "book" / "_generated")
+    if (card := root / SHIPPED_CARD).is_file():
+        write_text(staged / "book" / "_generated" / "model.md", _with_captions(card.read_text(encoding="utf-8")))
+    config = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))
+    write_text(staged / "_config.yml", yaml.safe_dump(_with_repository(config), allow_unicode=True))
+    for notebook in notebooks:
+        (staged / "notebooks").mkdir(exist_ok=True)
+        shutil.copyfile(notebook, staged / "notebooks" / notebook.name)
+    return staged
+
+
+def _with_captions(card: str) -> str:
+    """A model card for the book, where a table has a name and a caption: the heading of its section."""
+    numbers = count(1)
+
+    def captioned(found: re.Match) -> str:
+        heading, text, table = found.groups()
+        return f"{heading}{text}:::{{table}} {heading[3:-1]}.\n:name: tab-model-{next(numbers)}\n\n{table}\n:::\n"
+
+    return re.sub(r"^(## .+\n)((?:(?!## |\|).*\n)*)((?:\|.*\n)+)", captioned, card, flags=re.M)
+
+
+def _with_repository(config: dict) -> dict:
+    """Add the launch and repository buttons if `repository: url` says where they are to point."""
+    if config.get("repository", {}).get("url"):
+        config["launch_buttons"] = {
+            "notebook_interface": "jupyterlab",
+            "binderhub_url": "https://mybinder.org",
+            "colab_url": "https://colab.research.google.com",
+            **config.get("launch_buttons", {}),
+        }
+        config["html"] = {**config.get("html", {}), "use_repository_button": True, "use_issues_button": True}
+    return config
+
+
+def _render(staged: Path, site: Path, log: Path) -> None:
+    """Run Jupyter Book on the staging folder, warnings as errors; move the pages to `site` if it succeeds."""
+    with tempfile.TemporaryDirectory(prefix="site-", dir=staged.parent) as folder:
+        arguments = ["build", str(staged), "--path-output", folder, "-W", "-n", "--keep-going"]
+        code = "import sys; from jupyter_book.cli.main import main; sys.exit(main())"
+        run = subprocess.run(
+            [sys.executable, "-c", code, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            encoding="utf-8",
+            check=False,
+        )
+        printed = re.sub(r"\x1b\[[0-9;]*m", "", run.stdout)
+        write_text(log, printed)
+        pages = Path(folder) / "_build" / "html"
+        if run.returncode or not (pages / "index.html").is_file():
+            trouble = [line for line in printed.splitlines() if re.search(r"WARNING|ERROR|Error:", line)]
+            first = trouble[0].strip() if trouble else "no reason given"
+            raise HistotransferError(
+                f"the book does not build; {len(trouble)} complaints, the first: {first} (all of them: {log})"
+            )
+        repair_pages(pages)
+        site.parent.mkdir(parents=True, exist_ok=True)
+        if site.exists():
+            shutil.move(site, Path(folder) / "before")
+        shutil.move(pages, site)
+
+
+def _digest(parts: Iterable[str]) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def _contents(folder: Path, pattern: str = "*") -> Iterator[str]:
+    """Name and content hash of each file under `folder`."""
+    for path in sorted(path for path in folder.rglob(pattern) if path.is_file()):
+        yield f"{path.relative_to(folder)} {hashlib.sha256(path.read_bytes()).hexdigest()}"
+
+
+def _listing(folder: Path | str) -> Iterator[str]:
+    """Name, size and time of each file under `folder`: images are too many to read them all again."""
+    for path in sorted(Path(folder).rglob("*")) if folder else ():
+        status = path.stat()
+        yield f"{path} {status.st_size} {status.st_mtime_ns}"

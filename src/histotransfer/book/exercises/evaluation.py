@@ -1,0 +1,60 @@
+"""Chapter 05: what an interval says, what a patient's score is, how patients are redrawn."""
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import pandas as pd
+
+from histotransfer.book.exercises import require, self_check
+
+MISREADINGS = {
+    "a": "an interval that holds 0 says that the two were not told apart, not that they are equal",
+    "d": "the interval is about the mean over patients; it says nothing of single patients",
+}
+RIGHT = {"b", "c", "e"}
+
+
+@self_check
+def check_statements(statements: Iterable[str]) -> str:
+    """Exercise `ex-evaluation-interval`: which statements an interval of a difference carries."""
+    chosen = set(statements)
+    require(chosen <= set("abcde"), "give letters from a to e")
+    for letter, why in MISREADINGS.items():
+        require(letter not in chosen, f"({letter}) does not follow: {why}")
+    require(chosen == RIGHT, f"what you chose follows, and {len(RIGHT - chosen)} more of the statements as well")
+    return "not telling two methods apart is a statement about the evidence, not about the methods."
+
+
+@self_check
+def check_recognition_rate(recognition_rate: Callable[[pd.DataFrame], float]) -> str:
+    """Exercise `ex-evaluation-prr`: the patient recognition rate of unequal patients."""
+    right = {"14-1": [1] * 9 + [0], "14-2": [0, 0], "14-3": [1, 0, 0, 0], "14-4": [1]}
+    predictions = pd.DataFrame([{"patient": slide, "right": bool(r)} for slide, own in right.items() for r in own])
+    found, expected = recognition_rate(predictions), np.mean([np.mean(own) for own in right.values()])
+    by_image = predictions["right"].mean()
+    require(abs(found - by_image) > 1e-9, f"{found:.3f} is the share of images: the patient with ten counts ten times")
+    votes = np.mean([np.mean(own) > 0.5 for own in right.values()])
+    require(abs(found - votes) > 1e-9, f"{found:.3f} is a vote of each patient's images; a share of them was asked for")
+    require(abs(found - expected) < 1e-9, f"{found:.3f}, where it should be {expected:.3f}")
+    return f"{expected:.3f}, where the share of right images is {by_image:.3f}."
+
+
+@self_check
+def check_redraw(redraw: Callable[[pd.DataFrame, np.random.Generator], pd.DataFrame]) -> str:
+    """Exercise `ex-evaluation-redraw`: one redraw of a bootstrap over patients."""
+    images = {f"14-{i}": 2 + i for i in range(8)}
+    table = pd.DataFrame([{"group": group, "image": f"{group}-{i}"} for group, n in images.items() for i in range(n)])
+    generator, sizes, repeated = np.random.default_rng(0), set(), False
+    for _ in range(20):
+        drawn = redraw(table, generator)
+        times = drawn["image"].value_counts()
+        require(set(times.index) <= set(table["image"]), "a redraw holds images of the table only")
+        per_group = times.groupby(times.index.map(table.set_index("image")["group"])).agg(["nunique", "size", "max"])
+        whole = (per_group["nunique"] == 1).all() and (per_group["size"] == per_group.index.map(images)).all()
+        require(whole, "a patient comes with all images or none, and each image as often as the patient was drawn")
+        require(per_group["max"].sum() == len(images), f"draw {len(images)} patients, as many as there are")
+        repeated |= bool((per_group["max"] > 1).any())
+        sizes.add(len(drawn))
+    require(repeated, "nobody is ever drawn twice: draw with replacement")
+    require(len(sizes) > 1, "every redraw has the same number of images; patients have different numbers of them")
+    return "redrawing images instead would pretend that a patient's tenth image is a new patient."

@@ -1,0 +1,1 @@
+"""Networks for users: prediction, export, and the network that ships."""

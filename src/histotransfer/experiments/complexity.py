@@ -1,0 +1,235 @@
+"""How accuracy depends on what a network costs (open question Q2): exits, picture sizes, precisions, gates.
+
+Early exits of the frozen ImageNet trunk are probed out of fold, split by patient (`run_probes`); a small net is trained
+from scratch in each fold (`run_scratch`); `measure_times` times all of them. Nothing is chosen from it, so nothing is
+tuned on test patients.
+"""
+
+import copy
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from histotransfer.config import LadderConfig
+from histotransfer.datasets import breakhis
+from histotransfer.experiments.probe import FoldFeatures, Probed, ProbeStudy
+from histotransfer.files import write_csv, write_json
+from histotransfer.models import openvino
+from histotransfer.models.exits import EXITS, EarlyExit, Exit, exit_features
+from histotransfer.models.se_densenet import CONFIGURATIONS, SEDenseNet, parameter_count
+from histotransfer.models.size import multiply_adds
+from histotransfer.records import environment
+from histotransfer.stain import normaliser
+from histotransfer.study.recorder import Recorder
+from histotransfer.study.runner import UNFINISHED, checkpoint_of, data_of, predictions_of
+from histotransfer.study.tasks import target_task
+from histotransfer.tiles import TileSource, load_tiles
+from histotransfer.transfer.stages import Report, history, train_stages
+
+Precision = Literal["float32", "float16", "int8"]
+BYTES: dict[Precision, int] = {"float32": 4, "float16": 2, "int8": 1}
+SIZES = (224, 160, 112)
+SMALL, SMALL_SIZE, EPOCHS = "small-k12", 112, 20
+NETS: dict[str, dict[str, Any]] = {
+    **{name: {"positions": ()} for name in EXITS},
+    "block4-se": {"positions": ("block", "transition")},
+    "block4-se-block": {"positions": ("block",)},
+    "block4-se-everywhere": {"positions": ("layer", "block", "transition")},
+    # Three blocks of twelve plain layers, k = 12, behind the stem for large pictures: about as many parameters as the
+    # paper states.
+    SMALL: {"positions": (), **CONFIGURATIONS["densenet40-k12"], "stem": "imagenet"},
+}
+"""Name to keyword arguments of `SEDenseNet`; those named as an exit are cut off there."""
+TIMES = "times.csv"
+TIMED_IMAGES, TIMED_REPEATS = 8, 5
+CALIBRATION = 300  # training images that int8 is calibrated on
+
+
+def build(name: str) -> nn.Module:
+    """One of `NETS` for two classes, with random weights."""
+    model = SEDenseNet(2, **NETS[name])
+    return EarlyExit(model, name) if name in EXITS else model
+
+
+def cost(name: str, size: int, precision: Precision) -> dict[str, float]:
+    """`parameters`, `MB` of them at a precision (million bytes), and `GFLOPs` (billion multiply-adds) of one image."""
+    with torch.device("meta"):
+        net = build(name)
+    parameters = parameter_count(net)
+    return {
+        "parameters": parameters,
+        "MB": parameters * BYTES[precision] / 1e6,
+        "GFLOPs": multiply_adds(net, size) / 1e9,
+    }
+
+
+def run(
+    part: Literal["probes", "scratch", "times"],
+    config: LadderConfig,
+    data_root: str | Path,
+    out: str | Path,
+    *,
+    report: Report = print,
+) -> Path:
+    """One part of the experiment: `run_probes`, `run_scratch` or `measure_times`.
+
+    Returns:
+        The folder or file that was written.
+    """
+    if part == "times":
+        return measure_times(out, report=report)
+    return {"probes": run_probes, "scratch": run_scratch}[part](config, data_root, out, report=report)
+
+
+def run_probes(
+    config: LadderConfig,
+    data_root: str | Path,
+    out: str | Path,
+    *,
+    sizes: Sequence[int] = SIZES,
+    precisions: Sequence[Precision] = ("float32", "float16", "int8"),
+    progress: bool = False,
+    report: Report = print,
+) -> Path:
+    """Probe every exit of the frozen trunk at every picture size: runs ``<exit>-<size>-<precision>``.
+
+    In float16 the trunk's weights are rounded to it; the arithmetic stays float32, as on a CPU. In int8 the whole trunk
+    is quantised anew in each fold, calibrated on training images of that fold; its earlier exits are left out.
+
+    Args:
+        config: normaliser, folds, seed, weights.
+        data_root: folder with BreakHis.
+        out: the experiment's folder.
+        sizes: pixels a side.
+        precisions: of the trunk.
+        progress: show bars.
+        report: called with one line a run.
+
+    Raises:
+        HistotransferError: data or weights that cannot be used.
+    """
+    for size in sizes:
+        study = ProbeStudy(config.model_copy(update={"size": size}), data_root, out)
+        table = breakhis.load(study.root)
+        colours = normaliser(config.normaliser)
+        tiles, fallbacks = load_tiles(table["path"].tolist(), size, colours, progress=progress)
+        for precision in precisions:
+            model, source = copy.deepcopy(study.model).eval(), TileSource(tiles)
+            if precision == "float16":
+                model.half().float()
+            features_of: Mapping[Exit, np.ndarray | FoldFeatures] = (
+                {"block4": _quantised_features(model, source, size, config.seed)}
+                if precision == "int8"
+                else exit_features(model, source, config.batch_size)
+            )
+            for name, features in features_of.items():
+                probed = Probed("breakhis", table, breakhis.LABELS, features, fallbacks)
+                settings = {"normaliser": config.normaliser, "net": name, "precision": precision, "training": "frozen"}
+                metrics = study.write(f"{name}-{size}-{precision}", probed, table["group"], "patient", settings)
+                report(f"{name}-{size}-{precision}: AUROC {metrics['auroc']:.3f}, {len(table)} images")
+    return Path(out)
+
+
+def _quantised_features(model: SEDenseNet, source: TileSource, size: int, seed: int) -> FoldFeatures:
+    trunk = EarlyExit(model, "block4").eval()
+    trunk.classifier = nn.Identity()
+    converted = openvino.convert(trunk, size, {})
+
+    def features(train: np.ndarray) -> np.ndarray:
+        rows = np.random.default_rng(seed).permutation(np.flatnonzero(train))[:CALIBRATION]
+        network = openvino.OpenVINONetwork(openvino.quantise(converted, source.batch(rows, np.zeros_like(rows))))
+        batches = np.array_split(np.arange(len(source)), -(-len(source) // 32))
+        return torch.cat([network(source.batch(own, np.zeros_like(own))) for own in batches]).numpy()
+
+    return features
+
+
+def run_scratch(config: LadderConfig, data_root: str | Path, out: str | Path, *, report: Report = print) -> Path:
+    """Train the small net from random weights in every fold and predict each image once: ``small-k12-112-float32``.
+
+    `EPOCHS` epochs, every layer at the same rate, as in the study's comparison from scratch (`study/scratch.toml`).
+    Folds that were trained before a run was broken off are not trained again.
+
+    Args:
+        config: as for the ladder; size, gates, rates by depth and cache are set here.
+        data_root: folder with BreakHis.
+        out: the experiment's folder.
+        report: called with one line a fold.
+
+    Raises:
+        HistotransferError: data that cannot be used.
+    """
+    recorder = Recorder(config, out)
+    changes = {"size": SMALL_SIZE, "start": "scratch", "se_positions": (), "rate_decay": 1.0, "cache": False}
+    predictions, histories, checkpoints = [], [], []
+    for fold in range(config.folds):
+        own = config.model_copy(update=changes | {"fold": fold})
+        task = target_task(own, data_root)
+        torch.manual_seed(own.seed)
+        model = build(SMALL).to(own.device, memory_format=torch.channels_last)
+        settings = own.model_dump(mode="json", exclude={"weights"}) | {"net": SMALL, "epochs": EPOCHS}
+        checkpoints.append(checkpoint_of(Path(out) / UNFINISHED, settings, "random", task))
+        stages = train_stages(model, task, (("all", EPOCHS),), own, checkpoints[-1], report=report)
+        table = predictions_of(task, task.evaluated, stages[-1].logits, own)
+        predictions.append(table[table["part"] == "test"])
+        histories.append(history(stages).assign(fold=fold))
+    whole = pd.concat(predictions, ignore_index=True)
+    name = f"{SMALL}-{SMALL_SIZE}-float32"
+    recorder.write(
+        name,
+        whole,
+        config={
+            **own.model_dump(mode="json", exclude={"weights", "fold"}),
+            "breakhis_schedule": [["all", EPOCHS]],
+            "net": SMALL,
+            "precision": "float32",
+            "training": "scratch",
+        },
+        data={**data_of(task), "not_normalised": task.unchanged},
+        split={"kind": "patient, out of fold", "parts": {"test": len(whole)}, "audit": task.audit},
+        history=pd.concat(histories, ignore_index=True),
+    )
+    for checkpoint in checkpoints:
+        checkpoint.clear()
+    return Path(out) / name
+
+
+def measure_times(out: str | Path, *, sizes: Sequence[int] = SIZES, report: Report = print) -> Path:
+    """Write ``out/times.csv``: milliseconds an image of every net, size and precision on this machine, by OpenVINO.
+
+    Medians of `TIMED_REPEATS` passes over `TIMED_IMAGES` images after a first one, all cores. Weights are random: time
+    does not depend on them. float16 is stored only and takes as long as float32. Run it on a machine with nothing else
+    to do; its load stands in ``out/times.json``.
+
+    Raises:
+        HistotransferError: the extra `export` is not installed.
+    """
+    rows = []
+    for name in NETS:
+        for size in sizes:
+            images = torch.randn(TIMED_IMAGES, 3, size, size, generator=torch.Generator().manual_seed(0))
+            converted = openvino.convert(build(name).eval(), size, {})
+            nets = {"float32": converted, "int8": openvino.quantise(converted, images)}
+            for precision, net in nets.items():
+                seconds = _seconds(openvino.OpenVINONetwork(net), images)
+                rows.append({"net": name, "size": size, "precision": precision, "ms": 1e3 * seconds / len(images)})
+                report(f"{name}, {size} pixels, {precision}: {rows[-1]['ms']:.1f} ms")
+    write_csv(Path(out) / TIMES, pd.DataFrame(rows), floats="%.4g")
+    write_json(Path(out) / TIMES.replace(".csv", ".json"), environment() | {"load": os.getloadavg()})
+    return Path(out) / TIMES
+
+
+def _seconds(network: openvino.OpenVINONetwork, images: torch.Tensor) -> float:
+    taken = []
+    for _ in range(TIMED_REPEATS + 1):
+        start = time.perf_counter()
+        network(images)
+        taken.append(time.perf_counter() - start)
+    return float(np.median(taken[1:]))

@@ -1,0 +1,1 @@
+"""What a page says of records: tables, verdicts, answers. Nothing here trains or predicts."""

@@ -1,0 +1,150 @@
+"""The records of the study, arm by arm: the plans say which runs belong together.
+
+Nothing is computed here but what puts runs together; `verdicts` holds them against the claims.
+"""
+
+import contextlib
+import tomllib
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from histotransfer.errors import HistotransferError
+from histotransfer.evaluation.metrics import MEAN_OVER
+from histotransfer.evaluation.pooling import pool
+from histotransfer.records import Run, read_run
+from histotransfer.report.tables import gap
+from histotransfer.study.plan import planned_runs, read_plan
+
+
+class NotRunYet(HistotransferError):
+    """Runs of a plan are missing; a record that is damaged is another matter."""
+
+
+def read_claims(study: str | Path) -> dict[str, dict]:
+    """The claims of `claims.toml`, by id.
+
+    Raises:
+        HistotransferError: missing, or not such a file.
+    """
+    path = Path(study) / "claims.toml"
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))["claims"]
+    except (OSError, tomllib.TOMLDecodeError, KeyError) as error:
+        raise HistotransferError(f"{path}: not the file of claims ({error})") from error
+
+
+class Study:
+    """The plans and the records made from them.
+
+    Args:
+        study: folder of the plans and of `claims.toml`.
+        results: folder of the experiments.
+    """
+
+    def __init__(self, study: str | Path, results: str | Path):
+        self.study, self.results = Path(study), Path(results)
+        self.claims = read_claims(study)
+
+    def runs(self, experiment: str, arm: str, stage: str = "", seeds: Collection[int] = ()) -> list[Run]:
+        """The runs of an arm: as a stage left the network, and of some seeds only, if these are given.
+
+        Raises:
+            NotRunYet: runs of the plan are missing.
+        """
+        planned = planned_runs(read_plan(self.study / f"{experiment}.toml"))
+        names = [run.name for run in planned if run.arm == arm and (not seeds or run.config.seed in seeds)]
+        suffix = f"-after-{stage}" if stage else ""
+        folders = [self.results / experiment / f"{name}{suffix}" for name in names]
+        missing = [folder.name for folder in folders if not (folder / "record.json").is_file()]
+        if missing or not folders:
+            raise NotRunYet(
+                f"{experiment}, arm {arm}: {len(missing)} of {len(folders)} runs are not there yet;"
+                f" `histotransfer study run {self.study / experiment}.toml` makes them"
+            )
+        return [read_run(folder) for folder in folders]
+
+    def predictions(
+        self, experiment: str, arm: str, stage: str = "", part: str = "test", seeds: Collection[int] = ()
+    ) -> pd.DataFrame:
+        """Predictions of an arm, averaged over its runs as `pool` does; those of the test part are out of fold.
+
+        Raises:
+            NotRunYet: runs of the plan are missing.
+            HistotransferError: they did not predict that part.
+        """
+        return pool((run.predictions for run in self.runs(experiment, arm, stage, seeds)), part)
+
+    def pooled(
+        self, experiment: str, arm: str, stage: str = "", part: str = "test", seeds: Collection[int] = ()
+    ) -> Run:
+        """`predictions` in the form of a run, as `tables` takes it."""
+        return _as_run(arm, stage, self.predictions(experiment, arm, stage, part, seeds))
+
+    def history(self, experiment: str, arm: str) -> pd.DataFrame:
+        """The histories of an arm's runs in one table, a run's name as its `seed`, as `figures` tells runs apart.
+
+        The source task is trained once per seed, for all folds: it is there once, under the first of them.
+
+        Raises:
+            NotRunYet: runs of the plan are missing.
+        """
+        found, seen = [], set()
+        for run in self.runs(experiment, arm):
+            own, seed = run.history, run.record["seed"]
+            found.append(
+                (own if seed not in seen else own[own["dataset"] == own["dataset"].iloc[-1]]).assign(
+                    seed=run.folder.name
+                )
+            )
+            seen.add(seed)
+        return pd.concat(found, ignore_index=True)
+
+    def within(self, experiment: str, name: str, stage: str = "") -> Run:
+        """Arms that each know one magnification (`<name>-40`, `<name>-100`, ...), each tested on its own, as one run.
+
+        Raises:
+            NotRunYet: runs of the plan are missing.
+        """
+        own = {at: self.predictions(experiment, f"{name}-{at}", stage) for at in MEAN_OVER}
+        tables = [table[table["magnification"] == at] for at, table in own.items()]
+        return _as_run(name, stage, pd.concat(tables, ignore_index=True))
+
+    def each(self, experiment: str, arm: str, stage: str = "") -> Run:
+        """Test predictions of an arm whose folds overlap: an image stands once for each fold that tested it.
+
+        Raises:
+            NotRunYet: runs of the plan are missing.
+        """
+        tables = [run.predictions.query("part == 'test'") for run in self.runs(experiment, arm, stage)]
+        return _as_run(arm, stage, pd.concat(tables, ignore_index=True))
+
+    def gaps(
+        self,
+        reference: Run,
+        arms: Sequence[tuple[str, str]],
+        *,
+        seeds: Collection[int] = (),
+        part: str = "test",
+        metrics: Collection[str] | None = None,
+    ) -> pd.DataFrame:
+        """`tables.gap` of several arms (experiment and name), each minus the reference.
+
+        Arms that are not run yet are left out.
+
+        Raises:
+            NotRunYet: none of them is run.
+        """
+        found = []
+        for experiment, arm in arms:
+            with contextlib.suppress(NotRunYet):
+                found.append(self.pooled(experiment, arm, part=part, seeds=seeds))
+        if not found:
+            raise NotRunYet(f"none of {', '.join(arm for _, arm in arms)} is run yet")
+        return pd.concat([gap(reference, run, part, metrics=metrics) for run in found], ignore_index=True)
+
+
+def _as_run(arm: str, stage: str, predictions: pd.DataFrame) -> Run:
+    """Predictions put together from several runs, in the form that `tables` takes."""
+    return Run(Path(f"{arm} after {stage}" if stage else arm), {}, pd.DataFrame(), predictions, {})

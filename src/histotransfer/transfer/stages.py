@@ -1,0 +1,196 @@
+"""How a network is trained on a task, stage by stage, from the activations of what each stage keeps frozen.
+
+Paper: arXiv 2404.09226, "multi-level transfer". What it does not state (stages, rates per layer, optimiser, split) is a
+documented choice in `histotransfer.config`.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+
+from histotransfer.config import LadderConfig, Stage
+from histotransfer.models.se_densenet import SEDenseNet
+from histotransfer.models.weights import Trunk, load_trunk
+from histotransfer.tiles import KeyedSource, Subset
+from histotransfer.transfer.checkpoint import Checkpoint
+from histotransfer.transfer.prefix_cache import CachedSource, cached_source
+from histotransfer.transfer.task import Task
+from histotransfer.transfer.training import Batches, State, pooled_features, predict_logits, train_stage
+from histotransfer.transfer.unfreezing import lowest_trained
+
+Report = Callable[[str], None]
+
+
+def architecture(classes: int, config: LadderConfig) -> dict:
+    """Keyword arguments of `SEDenseNet` for a configuration."""
+    return {
+        "num_classes": classes,
+        "positions": list(config.se_positions),
+        "reduction": config.se_reduction,
+        "gate": config.se_gate,
+    }
+
+
+def initial_model(classes: int, trunk: Trunk, config: LadderConfig) -> SEDenseNet:
+    """The network before any training: trunk, untrained gates, random classifier from the seed.
+
+    The trunk is ImageNet's or, with ``start="scratch"``, random from the seed too.
+    """
+    torch.manual_seed(config.seed)
+    model = SEDenseNet(**architecture(classes, config))
+    if config.start == "imagenet":
+        load_trunk(model, trunk)
+    return model.to(config.device, memory_format=torch.channels_last)
+
+
+def with_new_head(model: SEDenseNet, classes: int, config: LadderConfig) -> SEDenseNet:
+    """The same trunk and gates under a new classifier, for the next data set's classes."""
+    torch.manual_seed(config.seed)
+    other = SEDenseNet(**architecture(classes, config))
+    other.features.load_state_dict(model.features.state_dict())
+    return other.to(config.device, memory_format=torch.channels_last)
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What came of a stage.
+
+    Attributes:
+        dataset: its name.
+        stage: the lowest group that it trained.
+        seconds: of its training and prediction.
+        rows: `train_stage`'s, one an epoch.
+        logits: of the task's evaluated rows by the network at the end of the stage, ``(M, classes)``.
+    """
+
+    dataset: str
+    stage: Stage
+    seconds: float
+    rows: list[dict[str, float]]
+    logits: np.ndarray
+
+
+def history(stages: Sequence[StageResult]) -> pd.DataFrame:
+    """One row per epoch: `dataset`, `stage`, `epoch`, then `train_stage`'s columns."""
+    rows = [
+        {"dataset": s.dataset, "stage": s.stage, "epoch": i, **row} for s in stages for i, row in enumerate(s.rows, 1)
+    ]
+    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=["dataset", "stage", "epoch"])
+
+
+def train_stages(
+    model: SEDenseNet,
+    task: Task,
+    schedule: Sequence[tuple[Stage, int]],
+    config: LadderConfig,
+    checkpoint: Checkpoint | None = None,
+    *,
+    progress: bool = False,
+    report: Report = print,
+) -> list[StageResult]:
+    """Train `model` in place through every stage of a schedule, from activations of what each stage keeps frozen.
+
+    Args:
+        model: the network before this task.
+        task: the data.
+        schedule: stages with their epochs.
+        config: everything else.
+        checkpoint: where the training is kept as it goes; one that was broken off continues, one that is finished is
+            read back whole.
+        progress: show bars.
+        report: called with one line a stage.
+    """
+    finished: list[StageResult] = []
+    within: State | None = None
+    if checkpoint and (kept := checkpoint.load()):
+        model.load_state_dict(kept["model"])
+        finished = [StageResult(**{**stage, "logits": stage["logits"].numpy()}) for stage in kept["finished"]]
+        within = kept["within"]
+        report(f"{task.name}: {len(finished)} of {len(schedule)} stages were trained before")
+
+    def keep(within: State | None) -> None:
+        if checkpoint and (within is None or checkpoint.due()):
+            stages = [{**vars(stage), "logits": torch.from_numpy(stage.logits)} for stage in finished]
+            checkpoint.save({"finished": stages, "within": within, "model": model.state_dict()})
+
+    cuts = [lowest_trained(model, stage) if config.cache else 0 for stage, _ in schedule]
+    for number in range(len(finished), len(schedule)):
+        (stage, epochs), cut, started = schedule[number], cuts[number], time.perf_counter()
+        # Groups above the cut are about to change: sources are made anew for each stage, never above its own cut.
+        source = cached_source(task.source, model, cuts, cut, config.device)
+        rows = train_stage(
+            model,
+            _batches(task, source, config, "train", (config.seed, *task.name.encode(), number)),
+            _batches(task, source, config, "validation", None),
+            stage,
+            epochs,
+            config,
+            start=cut,
+            resumed=within,
+            keep=keep,
+            progress=progress,
+        )
+        logits = _predicted(model, Subset(source, task.evaluated), config, cut)
+        if isinstance(source, CachedSource):
+            source.flush()
+        seconds = round(time.perf_counter() - started, 3)
+        finished.append(StageResult(task.name, stage, seconds, rows, logits))
+        within = None
+        keep(None)
+        part = "validation" if len(task.rows("validation")) else "train"
+        report(
+            f"{task.name}, {stage}: {len(rows)} epochs in {seconds:.0f} s, {part} log-loss"
+            f" {rows[-1][f'{part}_log_loss']:.3f}, accuracy {rows[-1][f'{part}_accuracy']:.3f}"
+        )
+    model.eval()
+    return finished
+
+
+def final_logits(
+    model: SEDenseNet, task: Task, rows: np.ndarray, schedule: Sequence[tuple[Stage, int]], config: LadderConfig
+) -> np.ndarray:
+    """Logits of some images of a task by a network that was trained through `schedule`: ``(M, classes)``.
+
+    What its last stage kept frozen is read from the cache, as in `train_stages`.
+    """
+    cuts = [lowest_trained(model, stage) if config.cache else 0 for stage, _ in schedule]
+    source = cached_source(task.source, model.eval(), cuts, cuts[-1], config.device)
+    logits = _predicted(model, Subset(source, rows), config, cuts[-1])
+    if isinstance(source, CachedSource):
+        source.flush()
+    return logits
+
+
+def frozen_features(model: SEDenseNet, task: Task, config: LadderConfig) -> np.ndarray:
+    """Pooled features of every image, upright, as `model` computes them: ``(N, C)``; kept as those of a head stage."""
+    if not config.cache:
+        return pooled_features(model, task.source, config.batch_size, config.device)
+    head = lowest_trained(model, "head")
+    cuts = [lowest_trained(model, stage) for stage, _ in config.breakhis_schedule]
+    source = cached_source(task.source, model.eval(), cuts, head, config.device)
+    features = pooled_features(model, source, config.batch_size, config.device, start=head)
+    source.flush()
+    return features
+
+
+def _predicted(model: SEDenseNet, source: Subset, config: LadderConfig, cut: int) -> np.ndarray:
+    if not len(source):
+        return np.empty((0, model.classifier.out_features), dtype=np.float32)
+    views = source.views if config.average_views else 1
+    return predict_logits(model, source, config.batch_size, config.device, start=cut, views=views)
+
+
+def _batches(task: Task, source: KeyedSource, config: LadderConfig, part: str, seed: tuple[int, ...] | None) -> Batches:
+    rows = task.rows(part)
+    return Batches(
+        Subset(source, rows),
+        task.targets[rows],
+        config.batch_size,
+        seed,
+        config.device,
+        balanced=config.balanced_sampling and seed is not None,
+    )

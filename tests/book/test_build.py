@@ -1,0 +1,540 @@
+"""The book builder: parameters, execution, normalisation, pairs, staging, pages."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+
+from histotransfer.book.build.execution import ChapterError, execute_chapter, execute_chapters, normalise
+from histotransfer.book.build.markup import repaired
+from histotransfer.book.build.parameters import chapter_parameters, check_parameters
+from histotransfer.book.build.site import SHIPPED_CARD, build_book, stage
+from histotransfer.book.build.sources import chapter_sources, pair, pair_text, prerequisites, read_source, stale_pairs
+from histotransfer.errors import HistotransferError
+
+ROOT = Path(__file__).parents[2]
+
+CHAPTER = """\
+# %% [markdown]
+# # A chapter with $\\\\frac{I}{I_0}$ {cite:p}`macenko2009`
+
+# %% tags=["parameters"]
+profile = "phantom"  # größer als ASCII
+seed = 0
+
+# %%
+import sys
+import warnings
+
+warnings.warn("seen")
+print("to stdout")
+print(sys.executable)
+object()
+
+# %% mystnb={"figure": {"name": "fig-seed", "caption": "A line."}, "image": {"alt": "A rising line."}}
+import matplotlib.pyplot as plt
+
+figure, axes = plt.subplots()
+axes.plot([0, seed])
+plt.show()
+"""
+
+FAILING = """\
+# %% tags=["parameters"]
+seed = 0
+
+# %%
+print("fine")
+
+# %%
+raise ValueError("first line\\nthe last line")
+"""
+
+
+@pytest.fixture
+def write_chapter(tmp_path):
+    def write(text=CHAPTER, name="01_made.py") -> Path:
+        path = tmp_path / "notebooks" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+# Parameters ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_parameters_of_a_chapter_are_read_without_running_it(write_chapter):
+    assert chapter_parameters(write_chapter()) == {"profile": "phantom", "seed": 0}
+    assert chapter_parameters(write_chapter("# %%\n1 + 1\n")) == {}
+
+
+def test_given_parameters_replace_defaults(write_chapter):
+    assert check_parameters(write_chapter(), {"seed": 7}) == {"profile": "phantom", "seed": 7}
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"colour": 1}, ["01_made", "colour", "profile, seed"]),
+        ({"device": "cpu"}, ["01_made", "device", "profile, seed"]),  # known to others, not to this chapter
+        ({"seed": "3"}, ["01_made", "seed", "integer"]),
+        ({"seed": True}, ["01_made", "seed", "integer"]),
+        ({"seed": 1.0}, ["01_made", "seed", "integer"]),
+        ({"seed": -1}, ["01_made", "seed", "greater than or equal to 0"]),
+        ({"profile": "huge"}, ["01_made", "profile", "'phantom', 'lite' or 'paper'"]),
+    ],
+)
+def test_refused_parameters_are_named_before_anything_runs(write_chapter, tmp_path, given, words):
+    output = tmp_path / "out.ipynb"
+    with pytest.raises(HistotransferError) as error:
+        execute_chapter(write_chapter(), output, given, root=tmp_path)
+    assert all(word in str(error.value) for word in words), str(error.value)
+    assert "\n" not in str(error.value)
+    assert not output.exists()
+    assert not (tmp_path / "_build").exists()
+
+
+@pytest.mark.parametrize("line", ["seed = int('3')", "import os", "a, b = 1, 2", "seed ="])
+def test_a_parameters_cell_holds_plain_assignments_only(write_chapter, line):
+    with pytest.raises(HistotransferError, match="01_made"):
+        chapter_parameters(write_chapter(f'# %% tags=["parameters"]\n{line}\n'))
+
+
+def test_a_default_is_checked_too(write_chapter):
+    with pytest.raises(HistotransferError, match=r"01_made.*wheel"):
+        check_parameters(write_chapter('# %% tags=["parameters"]\nwheel = 1\n'), {})
+
+
+def test_two_parameters_cells_are_refused(write_chapter):
+    cell = '# %% tags=["parameters"]\nseed = 0\n\n'
+    with pytest.raises(HistotransferError, match="2 cells"):
+        chapter_parameters(write_chapter(cell * 2))
+
+
+# Execution ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory):
+    """One chapter executed twice, from different folders and into different files."""
+    texts = []
+    for name in ("first", "second"):
+        root = tmp_path_factory.mktemp(name)
+        source = root / "01_made.py"
+        source.write_text(CHAPTER, encoding="utf-8")
+        execute_chapter(source, root / "out" / f"{name}.ipynb", {"seed": 5}, root=root)
+        texts.append((root / "out" / f"{name}.ipynb").read_text(encoding="utf-8"))
+        assert [path.name for path in (root / "out").iterdir()] == [f"{name}.ipynb"]
+    return texts
+
+
+def test_a_second_run_is_byte_identical(executed):
+    assert executed[0] == executed[1]
+
+
+def test_the_page_shows_the_parameters_once_and_as_they_were(executed):
+    notebook = nbformat.reads(executed[0], as_version=4)
+    nbformat.validate(notebook)
+    shown = [cell.source for cell in notebook.cells if "seed = " in cell.source]
+    assert shown == ['profile = "phantom"  # größer als ASCII\nseed = 5']
+    assert "injected-parameters" not in executed[0]
+
+
+def test_nothing_of_the_run_but_its_outputs_is_kept(executed):
+    notebook = nbformat.reads(executed[0], as_version=4)
+    assert [cell["id"] for cell in notebook.cells] == ["cell-00", "cell-01", "cell-02", "cell-03"]
+    assert notebook.metadata.keys() == {"kernelspec", "language_info"}
+    assert [cell.metadata for cell in notebook.cells][:3] == [{}, {"tags": ["parameters"]}, {}]
+    assert notebook.cells[3].metadata["mystnb"]["image"]["alt"] == "A rising line."
+    assert [cell.get("execution_count") for cell in notebook.cells] == [None, 1, 2, 3]
+    streams = {output.name: output.text for output in notebook.cells[2].outputs if output.output_type == "stream"}
+    assert streams["stderr"].startswith("<cell>:4: UserWarning: seen")
+    assert notebook.cells[2].outputs[-1].data["text/plain"] == "<object at 0x...>"
+    assert "image/png" in notebook.cells[3].outputs[0].data
+    # The interpreter that runs the tests runs the chapter, whatever kernels are installed.
+    assert streams["stdout"].splitlines() == ["to stdout", sys.executable]
+
+
+@pytest.mark.parametrize(("given", "threads"), [(None, "1"), ("3", "3")])
+def test_a_chapter_runs_on_one_thread_unless_more_are_given(write_chapter, tmp_path, monkeypatch, given, threads):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if given:
+        monkeypatch.setenv("OMP_NUM_THREADS", given)
+    execute_chapter(write_chapter('# %%\nimport os\n\nprint(os.environ["OMP_NUM_THREADS"])\n'), tmp_path / "out.ipynb")
+    assert nbformat.read(tmp_path / "out.ipynb", as_version=4).cells[0].outputs[0].text.strip() == threads
+
+
+def test_an_alt_text_that_comes_with_a_picture_is_the_pages(write_chapter):
+    source = write_chapter()
+    ran = read_source(source)
+    picture = {"image/png": "iVBORw0KGgo="}
+    ran.cells[3]["outputs"] = [
+        nbformat.v4.new_output("display_data", picture, metadata={"image/png": {"alt": "0 to 5."}})
+    ]
+    cell = normalise(ran, source, {"profile": "phantom", "seed": 0}).cells[3]
+    assert cell.metadata["mystnb"]["image"] == {"alt": "0 to 5."}
+    assert cell.metadata["mystnb"]["figure"]["caption"] == "A line."
+
+
+def test_a_failing_chapter_leaves_nothing_where_the_build_looks(write_chapter, tmp_path):
+    output = tmp_path / "executed" / "01_made.ipynb"
+    output.parent.mkdir()
+    output.write_text("the last good one")
+    with pytest.raises(HistotransferError) as error:
+        execute_chapter(write_chapter(FAILING), output, {"seed": 1}, root=tmp_path)
+    message = str(error.value)
+    assert "01_made" in message
+    assert "code cell 3 of 3" in message
+    assert "ValueError: the last line" in message
+    assert "\n" not in message
+    assert output.read_text() == "the last good one"
+    assert list(output.parent.iterdir()) == [output]
+    kept = nbformat.read(tmp_path / "_build" / "failed" / "01_made.ipynb", as_version=4)
+    assert any("fine" in str(cell.get("outputs")) for cell in kept.cells)
+
+
+def test_chapters_run_side_by_side_and_after_those_they_need(write_chapter, tmp_path):
+    meet = "Path({!r}).touch()\nwhile not Path({!r}).exists():\n    pass\n"
+    one, two = (f"# %%\nfrom pathlib import Path\n\n{meet.format(*files)}" for files in ("ab", "ba"))
+    third = "# %% [markdown]\n# # Made\n#\n# **Needs** chapters {doc}`One <01_one>` and {doc}`02_two`;\n# patience.\n"
+    third += "\n# %%\nfrom pathlib import Path\n\nassert Path('_out/02_two.ipynb').exists()\n"
+    texts = {"03_three": third, "01_one": one, "02_two": two}
+    due = {}
+    for name, text in texts.items():
+        due[name] = write_chapter(text, f"{name}.py"), tmp_path / "_out" / f"{name}.ipynb", {}
+    assert prerequisites(due["03_three"][0]) == {"01_one", "02_two"} and not prerequisites(due["01_one"][0])
+    done = [name for name, seconds in execute_chapters(due, tmp_path) if seconds > 0]
+    assert set(done[:2]) == {"01_one", "02_two"} and done[2:] == ["03_three"]
+
+
+def test_after_a_chapter_that_failed_none_is_begun(write_chapter, tmp_path):
+    needy = "# %% [markdown]\n# **Needs** {doc}`01_bad`.\n\n# %%\nprint(1)\n"
+    due = {
+        name: (write_chapter(text, f"{name}.py"), tmp_path / f"{name}.ipynb", {})
+        for name, text in {"01_bad": FAILING, "02_next": needy}.items()
+    }
+    with pytest.raises(ChapterError, match="chapter 01_bad failed in code cell 3 of 3") as error:
+        list(execute_chapters(due, tmp_path))
+    assert error.value.cell.startswith("raise ValueError")
+    assert not (tmp_path / "02_next.ipynb").exists()
+
+
+def test_a_kernel_that_dies_is_reported(write_chapter, tmp_path):
+    source = write_chapter("# %%\n1\n\n# %%\nimport os\nos._exit(1)\n")
+    with pytest.raises(HistotransferError, match=r"01_made failed.*DeadKernelError"):
+        execute_chapter(source, tmp_path / "out.ipynb", root=tmp_path)
+    assert not (tmp_path / "out.ipynb").exists()
+
+
+def test_process_numbers_and_addresses_go_and_pictures_stay(write_chapter):
+    source = write_chapter("# %%\n1\n")
+    run = read_source(source)
+    picture = "at 0x123 in base64"
+    run.cells[0]["outputs"] = [
+        nbformat.v4.new_output(
+            "stream", text="/tmp/ipykernel_4711/99.py:1: Warning\n/a/site-packages/b.py kept 0x10\n"
+        ),
+        nbformat.v4.new_output("display_data", data={"image/png": picture, "text/plain": "<Axes at 0x7fab12>"}),
+        nbformat.v4.new_output("error", ename="E", evalue="", traceback=["File /tmp/ipykernel_1/2.py"]),
+    ]
+    run.cells[0].metadata["papermill"] = {"duration": 1.5}
+    page = normalise(run, source, {})
+    stream, display, error = page.cells[0].outputs
+    assert stream.text == "<cell>:1: Warning\nb.py kept 0x10\n"
+    assert display.data == {"image/png": picture, "text/plain": "<Axes at 0x...>"}
+    assert error.traceback == ["File <cell>"]
+    assert page.cells[0].metadata == {}
+
+
+# Pairs --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_pair_in_step_and_every_way_to_be_out_of_step(write_chapter, tmp_path):
+    source = write_chapter()
+    target = source.with_suffix(".ipynb")
+    assert "missing" in stale_pairs(tmp_path)[0]
+    assert pair(tmp_path) == [target]
+    assert stale_pairs(tmp_path) == []
+    assert pair(tmp_path) == []  # nothing to do is nothing written
+
+    source.write_text(CHAPTER.replace("to stdout", "changed"), encoding="utf-8")
+    (complaint,) = stale_pairs(tmp_path)
+    assert "01_made.ipynb" in complaint
+    assert "make pairs" in complaint
+    pair(tmp_path)
+
+    notebook = json.loads(target.read_text(encoding="utf-8"))
+    notebook["cells"][2]["outputs"] = [{"output_type": "stream", "name": "stdout", "text": ["left over"]}]
+    target.write_text(json.dumps(notebook))
+    assert len(stale_pairs(tmp_path)) == 1  # an output counts as out of step
+    pair(tmp_path)
+
+    (target.parent / "02_orphan.ipynb").write_text("{}")
+    (complaint,) = stale_pairs(tmp_path)
+    assert "02_orphan.ipynb" in complaint
+
+
+def test_a_pair_is_deterministic_and_output_free(write_chapter):
+    source = write_chapter()
+    assert pair_text(source) == pair_text(source)
+    notebook = nbformat.reads(pair_text(source), as_version=4)
+    nbformat.validate(notebook)
+    assert all(not cell.outputs for cell in notebook.cells if cell.cell_type == "code")
+    assert read_source(source).cells[1].metadata["tags"] == ["parameters"]
+
+
+REPOSITORY = "https://github.com/someone/histology"
+
+
+def set_repository(root, url):
+    config = yaml.safe_load((ROOT / "_config.yml").read_text())
+    config["repository"]["url"] = url
+    (root / "_config.yml").write_text(yaml.safe_dump(config))
+
+
+def test_with_a_repository_a_pair_opens_with_a_cell_that_fetches_what_is_missing(write_chapter, tmp_path):
+    source = write_chapter()
+    set_repository(tmp_path, "")
+    without = pair_text(source)
+    set_repository(tmp_path, REPOSITORY)
+    assert stale_pairs(tmp_path)
+    (target,) = pair(tmp_path)
+    notebook = nbformat.read(target, as_version=4)
+    nbformat.validate(notebook)
+    setup = notebook.cells.pop(0)
+    assert f"--branch main {REPOSITORY} " in setup.source and setup.metadata["tags"] == ["remove-cell"]
+    assert json.loads(without)["cells"] == json.loads(nbformat.writes(notebook))["cells"]
+
+    # Where the module is installed the cell does nothing.
+    output = tmp_path / "out.ipynb"
+    execute_chapter(target, output, root=tmp_path)
+    assert nbformat.read(output, as_version=4).cells[0].outputs == []
+
+
+def test_what_is_not_a_chapter_is_refused(tmp_path):
+    with pytest.raises(HistotransferError, match="no such chapter"):
+        read_source(tmp_path / "01_none.py")
+    (tmp_path / "01_bad.ipynb").write_text("not json")
+    with pytest.raises(HistotransferError, match="01_bad"):
+        read_source(tmp_path / "01_bad.ipynb")
+
+
+# The book -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def made_book(tmp_path, write_chapter):
+    """A book of one made chapter with the real configuration, pages and style."""
+    write_chapter(CHAPTER.replace("print(sys.executable)\n", ""))
+    for name in ("_config.yml", "CHANGELOG.md"):
+        shutil.copyfile(ROOT / name, tmp_path / name)
+    shutil.copytree(ROOT / "book" / "_static", tmp_path / "book" / "_static")
+    shutil.copyfile(ROOT / "book" / "references.bib", tmp_path / "book" / "references.bib")
+    shutil.copyfile(ROOT / "book" / "bibliography.md", tmp_path / "book" / "bibliography.md")
+    (tmp_path / "book" / "index.md").write_text("# Made\n\n$$ x^2 $$\n")
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv" / "STRAY.md").write_text("# Stray, with a {doc}`link to nowhere`\n")
+    toc = {
+        "format": "jb-book",
+        "root": "book/index",
+        "parts": [
+            {"caption": "One", "numbered": True, "chapters": [{"file": "notebooks/01_made"}]},
+            {"caption": "Two", "chapters": [{"file": "book/bibliography"}]},
+        ],
+    }
+    (tmp_path / "_toc.yml").write_text(yaml.safe_dump(toc))
+    return tmp_path
+
+
+def test_chapters_come_in_the_order_of_the_book(made_book):
+    assert [source.name for source in chapter_sources(made_book)] == ["01_made.py"]
+    (made_book / "notebooks" / "01_made.py").unlink()
+    with pytest.raises(HistotransferError, match="01_made"):
+        chapter_sources(made_book)
+    (made_book / "_toc.yml").unlink()
+    with pytest.raises(HistotransferError, match=r"_toc\.yml"):
+        chapter_sources(made_book)
+
+
+def test_only_what_the_book_needs_is_staged(made_book):
+    staged = stage(made_book, [])
+    assert {path.name for path in staged.iterdir()} == {"_config.yml", "_toc.yml", "CHANGELOG.md", "book"}
+    assert not list(staged.rglob("STRAY.md"))
+
+
+def test_the_card_of_the_network_that_ships_is_staged_with_captions(made_book):
+    assert not (stage(made_book, []) / "book/_generated").exists()
+    (made_book / SHIPPED_CARD).parent.mkdir(parents=True)
+    tables = "## Metrics\n\nOf it.\n\n| a |\n| --- |\n| 1 |\n\n## Abroad\n\n| b |\n| --- |\n| 2 |\n"
+    card = f"# Card\n\n## Data\n\n- none\n\n{tables}"
+    (made_book / SHIPPED_CARD).write_text(card)
+    staged = (stage(made_book, []) / "book/_generated/model.md").read_text()
+    assert "## Data\n\n- none\n\n## Metrics\n\nOf it.\n\n:::{table} Metrics.\n:name: tab-model-1\n\n| a |" in staged
+    assert (
+        "| 1 |\n\n:::\n\n## Abroad\n\n:::{table} Abroad.\n:name: tab-model-2\n\n| b |\n| --- |\n| 2 |\n\n:::\n"
+        in staged
+    )
+
+
+def test_markup_of_the_theme_is_repaired_and_nothing_else():
+    html = """<script src="../_static/scripts/fontawesome.js?digest=1"></script><script src="../_static/a.js"></script>
+<button class="btn search-button-field" title="Search" aria-label="Search">Search <kbd>K</kbd></button>
+<button class="btn search-button" aria-label="Search"></button><div role="doc-biblioentry">a</div>
+<summary><span class="toctree-toggle"></span></summary><summary>Solution</summary>
+<img alt="A line." src="../_images/a.png" /><img alt="Download" src="../_static/b.png" />
+<dl class="py"><dt class="sig py">f<b>(</b>
+
+<dl>
+<dd><em>a</em>,</dd>
+<dd><em>b</em>,</dd>
+</dl>
+
+<b>)</b></dt>
+<dd>text</dd></dl>"""
+    assert (
+        repaired(html)
+        == """<script src="../_static/a.js"></script>
+<button class="btn search-button-field" title="Search">Search <kbd>K</kbd></button>
+<button class="btn search-button" aria-label="Search"></button><div role="listitem">a</div>
+<summary aria-label="Pages of this part"><span class="toctree-toggle"></span></summary><summary>Solution</summary>
+<a href="../_images/a.png"><img alt="A line." src="../_images/a.png" /></a><img alt="Download" src="../_static/b.png" />
+<dl class="py"><dt class="sig py">f<b>(</b><span class="sig-line"><em>a</em>,</span>
+<span class="sig-line"><em>b</em>,</span><b>)</b></dt>
+<dd>text</dd></dl>"""
+    )
+
+
+MODULE = '''\
+from typing import NamedTuple
+from histotransfer.config import LadderConfig, Stage
+
+class Pair(NamedTuple):
+    """Two numbers."""
+
+    first: int
+
+    @property
+    def both(self) -> int:
+        """Sum: of both."""
+
+def unfreeze(stage: Stage) -> int:
+    """Thaw.
+
+    Returns:
+        One row an epoch: `loss`.
+    """
+'''
+
+
+def test_the_reference_says_what_the_docstrings_say(tmp_path):
+    config = yaml.safe_load((ROOT / "_config.yml").read_text())["sphinx"]["config"]
+    extensions = ("sphinx.ext.autodoc", "sphinx.ext.napoleon", "histotransfer.book.extensions.reference")
+    assert set(extensions) <= set(config["extensions"])
+    settings = {name: value for name, value in config.items() if name.startswith(("autodoc_", "napoleon_", "default_"))}
+    lines = [f"{name} = {value!r}" for name, value in settings.items()]
+    (tmp_path / "conf.py").write_text("\n".join([f"extensions = {extensions!r}", *lines]))
+    (tmp_path / "made.py").write_text(MODULE)
+    (tmp_path / "index.rst").write_text(
+        ".. automodule:: made\n\n.. autoclass:: histotransfer.config.LadderConfig\n   :no-members:\n"
+    )
+    paths = os.pathsep.join([str(tmp_path), *sys.path])
+    command = [sys.executable, "-m", "sphinx", "-q", "-b", "text", str(tmp_path), str(tmp_path / "out")]
+    subprocess.run(command, check=True, capture_output=True, env={**os.environ, "PYTHONPATH": paths})
+    text = " ".join((tmp_path / "out" / "index.txt").read_text().split())
+    assert "unfreeze(stage: Stage) -> int" in text
+    assert 'Returns: One row an epoch: "loss".' in text and "Return type" not in text
+    assert "Sum: of both." in text and "Alias for" not in text
+    assert "class histotransfer.config.LadderConfig Settings of one run" in text
+    assert "**size** -- pixels a side of the square that the network sees; at least 32; at most 1024; " in text
+    assert '"112" in phantom; "224" in lite and paper.' in text
+
+
+def test_a_table_that_a_cell_puts_out_is_numbered_as_one(tmp_path):
+    def cell(name, content):
+        output = nbformat.v4.new_output("execute_result", content)
+        look = {"mystnb": {"figure": {"name": name, "caption": f"About *{name}*."}}}
+        return nbformat.v4.new_code_cell("x", metadata=look, outputs=[output])
+
+    table = {"text/html": "<table class=dataframe><tr><td>7</td></tr></table>"}
+    notebook = nbformat.v4.new_notebook(
+        metadata={"kernelspec": {"name": "python3", "display_name": "", "language": "python"}},
+        cells=[
+            nbformat.v4.new_markdown_cell("# Made\n\nSee {numref}`tab-two` and {numref}`fig-one`."),
+            cell("tab-one", table),
+            cell("fig-one", {"image/svg+xml": "<svg xmlns='http://www.w3.org/2000/svg'/>"}),
+            cell("tab-two", table),
+        ],
+    )
+    nbformat.write(notebook, tmp_path / "index.ipynb")
+    settings = "numfig = True\nnb_execution_mode = 'off'\nnitpicky = True\nsuppress_warnings = ['myst-nb.lexer']\n"
+    (tmp_path / "conf.py").write_text(f"extensions = ['myst_nb', 'histotransfer.book.extensions.captions']\n{settings}")
+    out = tmp_path / "out"
+    subprocess.run([sys.executable, "-m", "sphinx", "-q", "-W", str(tmp_path), str(out)], check=True)
+    page = " ".join((out / "index.html").read_text().split())
+    links = re.findall(r'href="#(\S+)"><span class="std std-numref">([^<]+)</span>', page)
+    assert links == [("tab-two", "Table 2"), ("fig-one", "Fig. 1")]
+    tables = re.findall(r'<figure class="output-table" id="(\S+)">.*?</figure>', page)
+    assert tables == ["tab-one", "tab-two"]
+    head, _, body = page.partition('id="tab-two">')[2].partition("</figcaption>")
+    assert '<span class="caption-number">Table 2 </span>' in head and "About <em>tab-two</em>." in head
+    assert body.lstrip().startswith('<div class="pst-scrollable-table-container"> <div class="output text_html"><table')
+
+
+@pytest.mark.parametrize("url", ["", REPOSITORY])
+def test_launch_buttons_need_the_address_of_a_repository(made_book, url):
+    set_repository(made_book, url)
+    staged = yaml.safe_load((stage(made_book, []) / "_config.yml").read_text())
+    assert bool(staged.get("launch_buttons", {}).get("binderhub_url")) == bool(url)
+    assert staged["html"]["use_repository_button"] == bool(url)
+
+
+def test_a_parameter_that_no_chapter_takes_is_refused(made_book):
+    with pytest.raises(HistotransferError, match="device"):
+        build_book(made_book, parameters={"device": "cpu"}, report=lambda line: None)
+    with pytest.raises(HistotransferError, match="no such folder"):
+        build_book(made_book, data_root=made_book / "none", report=lambda line: None)
+
+
+@pytest.mark.slow
+def test_a_book_is_built_offline_and_rebuilt_only_where_needed(made_book):
+    lines = []
+    site = build_book(made_book, parameters={"seed": 2}, report=lines.append)
+    assert [line.split()[0] for line in lines] == ["01_made", "pages"]
+    page = (site / "notebooks" / "01_made.html").read_text(encoding="utf-8")
+    assert 'src="../_static/mathjax/tex-mml-chtml.js' in page
+    assert (site / "_static/mathjax/output/chtml/fonts/woff-v2/MathJax_Main-Regular.woff").is_file()
+    assert 'alt="A rising line."' in page
+    assert "Fig. 1" in page
+    assert "Macenko" in page
+    assert "thebe" not in page.lower()
+    assert not list(site.rglob("STRAY*"))
+
+    # The page offers the notebook as it was executed, and no button that leads nowhere.
+    assert 'href="../_sources/notebooks/01_made.ipynb"' in page
+    executed = made_book / "_build" / "executed" / "01_made.ipynb"
+    assert (site / "_sources/notebooks/01_made.ipynb").read_bytes() == executed.read_bytes()
+    assert "mybinder" not in page and "colab" not in page
+
+    lines.clear()
+    set_repository(made_book, REPOSITORY)
+    build_book(made_book, parameters={"seed": 2}, report=lines.append)
+    assert "unchanged" in lines[0]
+    linked = (site / "notebooks" / "01_made.html").read_text(encoding="utf-8")
+    assert "https://mybinder.org/v2/gh/someone/histology/main?urlpath=lab/tree/notebooks/01_made.ipynb" in linked
+    assert "https://colab.research.google.com/github/someone/histology/blob/main/notebooks/01_made.ipynb" in linked
+    set_repository(made_book, "")
+
+    # A broken link is an error, and the site that was there stays.
+    (made_book / "book" / "index.md").write_text("# Made\n\n{doc}`nowhere`\n")
+    with pytest.raises(HistotransferError, match=r"nowhere"):
+        build_book(made_book, parameters={"seed": 2}, report=lines.append)
+    assert (site / "notebooks" / "01_made.html").read_text(encoding="utf-8") == linked
