@@ -23,8 +23,7 @@ from histotransfer.report.tables import with_intervals
 from histotransfer.splits import grouped_split
 from histotransfer.study.execution import run_plan
 from histotransfer.study.plan import read_plan
-from histotransfer.study.runner import predictions_of
-from histotransfer.study.runner import model_description
+from histotransfer.study.runner import model_description, predictions_of
 from histotransfer.study.tasks import target_task
 from histotransfer.transfer.training import predict_logits
 
