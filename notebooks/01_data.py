@@ -21,8 +21,11 @@ seed = 0
 device = "cpu"
 
 # %%
-from histotransfer.book.chapters import begin
+import os
 
+from histotransfer.book.chapters import begin, project_root
+
+os.chdir(project_root())  # chapters name their records from there
 root = begin(profile=profile, data_root=data_root, seed=seed, device=device)
 
 # %% [markdown]
@@ -113,7 +116,7 @@ figure = colour_per_patient(patients)
 # ## The same for the real subset
 #
 # The real images behind this book are a subset of BreakHis, a convenience sample ({doc}`../book/data`). From its committed record
-# (`results/data`, counts and colours only, written by `histotransfer data patients DIR --out results/data`):
+# (`results/data`, counts and colours only, written by `histotransfer experiment patients --data DIR`):
 
 # %% mystnb={"figure": {"name": "tab-data-balance", "caption": "The real subset: patients and images of each class, in all and at each magnification."}}
 import pandas as pd
@@ -189,7 +192,7 @@ shared = pd.DataFrame(audit(by_image, hashes)).T.rename(columns=called)
 shared.loc[["test/train"]]
 
 # %% [markdown]
-# ## The middle rung: LC25000
+# ## The source task: LC25000
 #
 # LC25000 {cite}`borkowski2019` was made from 250 originals a class by rotation and flips, about twenty copies each. Its
 # unit is the **duplicate group**; a random split leaves a near-copy of almost every test image in training

@@ -23,11 +23,14 @@ device = "cpu"
 weights = ""
 
 # %%
+import os
+
 import pandas as pd
 
-from histotransfer.book.chapters import begin
+from histotransfer.book.chapters import begin, project_root
 from histotransfer.config import ladder_config
 
+os.chdir(project_root())  # chapters name their records from there
 chosen = {"seed": seed, "device": device, "weights": weights}
 root = begin(profile=profile, data_root=data_root, **chosen)
 
@@ -362,7 +365,7 @@ figure = forest(gaps_to_none(live), "auroc")
 # On real tissue, 224 pixels, drawn from the records in `results/normalisation`, made by
 #
 # ```sh
-# histotransfer normalisation --profile lite --data DIR \
+# histotransfer experiment normalisation --profile lite --data DIR \
 #   --out results/normalisation
 # ```
 #

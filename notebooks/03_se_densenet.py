@@ -18,8 +18,11 @@ device = "cpu"
 weights = ""
 
 # %%
-from histotransfer.book.chapters import begin
+import os
 
+from histotransfer.book.chapters import begin, project_root
+
+os.chdir(project_root())  # chapters name their records from there
 chosen = {"seed": seed, "device": device, "weights": weights}
 root = begin(profile=profile, data_root=data_root, **chosen)
 
@@ -194,7 +197,7 @@ f"source of weights: {trunk.source}; equal to the last bit: {same}"
 #
 # A gate has four tensors to learn: weights and bias of each of its two layers. $W_2 = 0$ hides the first layer from the very first
 # gradient, so half of the tensors have one; after one step of the optimiser all have. A few steps on phantom {term}`tiles <tile>`, the
-# whole network thawed:
+# whole network unfrozen:
 
 # %%
 from histotransfer.datasets import breakhis
@@ -239,7 +242,7 @@ gate_statistics(model.eval(), source).round(4)
 pd.read_csv("results/gates/gates.csv", index_col="gate")
 
 # %% [markdown]
-# **They hardly move.** Blocks that stay frozen keep their gates at exactly 1. In those that thaw, Adam moves a weight by about
+# **They hardly move.** Blocks that stay frozen keep their gates at exactly 1. In those that are unfrozen, Adam moves a weight by about
 # its learning rate a step, and a few epochs at the small rates of pre-trained blocks leave every gate within a fraction of a
 # percent of 1. So this run computes almost what a plain DenseNet with the same weights would: whatever it scores says
 # nothing about attention, for or against. A comparison "SE on against off" (claim C2) must show {numref}`tab-network-gates-real` beside its result.

@@ -5,9 +5,9 @@
 #
 # - say what freezing a layer must include for it to be truly frozen;
 # - read learning curves stage by stage;
-# - climb the ladder of the paper yourself, with one call.
+# - train the paper's two transfer steps yourself, with one call.
 #
-# **Takes** about 10 minutes to read, 1 to run (phantom tissue, two cores), 50 for the exercises.
+# **Takes** about 12 minutes to read, 1 to run (phantom tissue, two cores), 50 for the exercises.
 # **Needs** chapter {doc}`SE-DenseNet <03_se_densenet>`, and what a learning rate is.
 
 # %% tags=["parameters"]
@@ -18,8 +18,11 @@ device = "cpu"
 weights = ""
 
 # %%
-from histotransfer.book.chapters import begin, live_config
+import os
 
+from histotransfer.book.chapters import begin, live_config, project_root
+
+os.chdir(project_root())  # chapters name their records from there
 chosen = {"seed": seed, "device": device, "weights": weights}
 root = begin(profile=profile, data_root=data_root, **chosen)
 config = live_config(profile, chosen)
@@ -28,23 +31,23 @@ config = live_config(profile, chosen)
 # ## The idea
 #
 # Shallow layers see edges and colours, which are the same everywhere; deep layers see what a task needs. So a network can
-# be **thawed from the head down**: first the new classifier alone, then the last dense block under it, then the one before.
+# be **unfrozen from the head down**: first the new classifier alone, then the last dense block under it, then the one before.
 # What is still frozen keeps what ImageNet taught it {cite}`deng2009`.
 #
-# The paper climbs two rungs after ImageNet: LC25000 (lung, three classes), then BreakHis (breast, two classes). It does
+# The paper trains on two data sets after ImageNet: LC25000 (lung, three classes), then BreakHis (breast, two classes). It does
 # not state which layers are frozen when; the stages here are ours. On phantom tissue they are short; the study's primary experiment has 4
-# epochs of the head, 4 with block 4 and 3 with block 3 on each rung. Rendered on real tissue (`profile="lite"`), this chapter and the
+# epochs of the head, 4 with block 4 and 3 with block 3 on each of them. Rendered on real tissue (`profile="lite"`), this chapter and the
 # two after it train with pictures of 128 pixels in place of the profile's 224, which cost this chapter alone about 20 minutes of two
 # cores ({numref}`tab-transfer-schedule`):
 
-# %% mystnb={"figure": {"name": "tab-transfer-schedule", "caption": "Epochs of each stage on the two rungs that this page climbs."}}
+# %% mystnb={"figure": {"name": "tab-transfer-schedule", "caption": "Epochs of each stage on the two data sets that this page trains on."}}
 import pandas as pd
 
 schedules = {
     "LC25000": dict(config.lc25000_schedule),
     "BreakHis": dict(config.breakhis_schedule),
 }
-pd.DataFrame(schedules).rename_axis("epochs, thawed down to")
+pd.DataFrame(schedules).rename_axis("epochs, unfrozen down to")
 
 # %% [markdown]
 # ## Frozen means frozen
@@ -72,7 +75,7 @@ pd.DataFrame({"parameters": counts, "peak rate": rates}, index=names)
 #
 # A frozen group always says the same about the same image. Flips and half turns are a handful of views, so all that the
 # frozen groups will ever say is a finite list: it is computed when first asked for, kept on disk, and every epoch, fold,
-# seed and ablation that shares the groups trains from there. A stage then costs only what it thaws. This is what is kept
+# seed and ablation that shares the groups trains from there. A stage then costs only what it unfreezes. This is what is kept
 # for one view of one image at each cut, in float32, unrounded ({numref}`tab-transfer-kept`):
 
 # %% mystnb={"figure": {"name": "tab-transfer-kept", "caption": "What the cache keeps of one view of one image when all groups down to a cut are frozen."}}
@@ -92,9 +95,9 @@ pd.DataFrame.from_dict(kept, orient="index", columns=columns)
 # ever read; gates that are still exactly 1 are left out of the name, since they change nothing. Training from the cache
 # and training from tiles give the same losses (the tests hold them to 0.0001 a step).
 #
-# ## The climb
+# ## The training
 #
-# One call: load, split by patient, normalise colour, train both rungs, predict the test part when a stage ends, and write records
+# One call: load, split by patient, normalise colour, train on both data sets, predict the test part when a stage ends, and write records
 # beside two baselines that saw the same split: the majority class, and a logistic regression on frozen ImageNet features.
 # Every stage keeps a checkpoint; a run that is killed and started again ends with the same weights, to the last bit.
 
@@ -107,7 +110,7 @@ out = Path("_build/experiments") / profile
 folder = run_ladder(config, root, out, report=lambda line: None)
 folder.as_posix()
 
-# %% mystnb={"figure": {"name": "fig-curves", "caption": "Log-loss on training and validation images, epoch by epoch; grey lines mark where a stage thaws the next block."}, "image": {"alt": "Two panels of learning curves, LC25000 and BreakHis, training and validation log-loss over epochs, with stage borders."}}
+# %% mystnb={"figure": {"name": "fig-curves", "caption": "Log-loss on training and validation images, epoch by epoch; grey lines mark where a stage unfreezes the next block."}, "image": {"alt": "Two panels of learning curves, LC25000 and BreakHis, training and validation log-loss over epochs, with stage borders."}}
 from histotransfer.figures import learning_curves
 from histotransfer.records import read_run
 
@@ -116,10 +119,10 @@ figure = learning_curves(run.history)
 
 # %% [markdown]
 # How to read {numref}`fig-curves`: both curves falling is learning. Training falling while validation stays or rises is learning these images by
-# heart (overfitting, failure F1 of the next chapter). A jump at a grey line is the price of thawing: the weights that wake are moved before they fit
+# heart (overfitting, failure F1 of the next chapter). A jump at a grey line is the price of unfreezing: the weights that wake are moved before they fit
 # again. Validation images are those of a few patients, so small steps of their curve mean little ({numref}`tab-transfer-epochs`).
 
-# %% mystnb={"figure": {"name": "tab-transfer-epochs", "caption": "This page's climb, epoch by epoch: log-loss on training and on validation images."}}
+# %% mystnb={"figure": {"name": "tab-transfer-epochs", "caption": "This page's training, epoch by epoch: log-loss on training and on validation images."}}
 from histotransfer.evaluation.metrics import metric_name
 
 losses = ["train_log_loss", "validation_log_loss"]
@@ -129,9 +132,9 @@ epochs.rename(columns=metric_name)
 
 # %% [markdown]
 # The test patients are predicted at the end of each stage, and nothing is decided by them. After the last one, beside the two baselines
-# ({numref}`tab-transfer-climb`):
+# ({numref}`tab-transfer-baselines`):
 
-# %% mystnb={"figure": {"name": "tab-transfer-climb", "caption": "This page's network and two baselines on the test part, all magnifications together."}}
+# %% mystnb={"figure": {"name": "tab-transfer-baselines", "caption": "This page's network and two baselines on the test part, all magnifications together."}}
 from histotransfer.report.tables import (
     formatted,
     read_experiment,
@@ -162,7 +165,7 @@ shown = ("experiment", "run", "profile", "data", "split", "seed")
 
 # %% [markdown]
 # Two runs are compared file by file with `histotransfer runs diff A B`. The stages on the way have records of their own
-# (`ladder-after-head`, ...), so what each thaw adds can be read without training anything twice.
+# (`ladder-after-head`, ...), so what each stage adds can be read without training anything twice.
 
 # %% [markdown]
 # ## What the cache saves
@@ -211,7 +214,7 @@ print(*told, sep="\n")
 #
 # From ImageNet to lung tissue (LC25000), then from lung to breast (BreakHis). Each step starts where the one before
 # ended, on data that are nearer to the goal: many everyday photographs teach edges and colours, some tissue of another
-# organ teaches tissue, few images of the organ itself teach the task. Whether the middle rung adds anything is claim
+# organ teaches tissue, few images of the organ itself teach the task. Whether the source task adds anything is claim
 # C3.
 #
 # </details>
@@ -271,9 +274,9 @@ check_views(views)
 # ```{exercise} Predict the cost of one more block
 # :label: ex-transfer-cost
 #
-# *Medium.* A stage that trains from the cache computes only what it has thawed. At 224 pixels block 4 has 16 layers at 7 × 7 with
+# *Medium.* A stage that trains from the cache computes only what it has unfrozen. At 224 pixels block 4 has 16 layers at 7 × 7 with
 # 512 channels at its entry; block 3 has 24 layers at 14 × 14 with 256, and transition 3 after it turns 1024 channels into 512.
-# How many times the multiply-adds of thawing block 4 does thawing blocks 3 and 4 take? 20 % off is near enough. A layer is a
+# How many times the multiply-adds of unfreezing block 4 does unfreezing blocks 3 and 4 take? 20 % off is near enough. A layer is a
 # 1 × 1 convolution to 128 channels and a 3 × 3 convolution to 32.
 # ```
 
@@ -339,12 +342,12 @@ check_prepare(prepare)
 # %% [markdown]
 # ## Take home
 #
-# - Thaw from the head down; a frozen BatchNorm must also stop counting.
+# - Unfreeze from the head down; a frozen BatchNorm must also stop counting.
 # - The test part is predicted when a stage ends, and nothing is chosen by it.
 # - What is frozen need not be computed twice.
 # - A run leaves a record from which every figure can be drawn again.
 #
-# The same climb on real tissue, some minutes to hours on two cores:
+# The same training on real tissue, some minutes to hours on two cores:
 #
 # ```sh
 # histotransfer ladder --profile lite --data DIR --out results/mine

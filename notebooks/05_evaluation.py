@@ -19,11 +19,13 @@ device = "cpu"
 weights = ""
 
 # %%
+import os
 from pathlib import Path
 
-from histotransfer.book.chapters import begin, live_config
+from histotransfer.book.chapters import begin, live_config, project_root
 from histotransfer.study.runner import run_ladder
 
+os.chdir(project_root())  # chapters name their records from there
 chosen = {"seed": seed, "device": device, "weights": weights}
 root = begin(profile=profile, data_root=data_root, **chosen)
 live = Path("_build/experiments") / profile
@@ -226,7 +228,7 @@ figure = figures.means_with_intervals(sanity, label)
 # %% [markdown]
 # ## What the gates do
 #
-# Gates start at exactly 1 and move only where training thawed them. {numref}`tab-evaluation-gates` holds, for this
+# Gates start at exactly 1 and move only where training unfroze them. {numref}`tab-evaluation-gates` holds, for this
 # chapter's network and for one on real tissue: lowest and highest mean gate of any channel; the largest difference between the classes with its interval, in
 # millionths (`largest`, `low`, `high`); and how many channels' intervals leave out 0 (`apart`, not corrected for how many there are; {numref}`fig-gates`).
 
@@ -263,7 +265,7 @@ figure = figures.gate_profile(profiles[profiles["gate"].isin(trained)])
 #
 # :::
 #
-# Each was provoked on phantom tissue by `histotransfer failures --out results/failures`: few images and a high rate; a frozen
+# Each was provoked on phantom tissue by `histotransfer experiment failures --out results/failures`: few images and a high rate; a frozen
 # trunk whose source labels were shuffled; DenseNet-121 from scratch, on one budget with ImageNet weights ({numref}`fig-signatures`).
 
 # %% mystnb={"figure": {"name": "fig-signatures", "caption": "The three failures, provoked on phantom tissue: mean over seeds, with a band from the lowest to the highest. F1 shows one arm on its training and its validation images, F2 and F3 validation."}}
@@ -385,14 +387,14 @@ fixed_and_tuned(study.runs("primary", "se-lung"))
 # interval is made of it; all three detectors on runs from scratch and from transfer: {numref}`tab-verdict-failures`). Their
 # curves are in {numref}`fig-real-curves`:
 
-# %% mystnb={"figure": {"name": "fig-real-curves", "caption": "Learning curves of all real runs: mean over runs, with a band from the lowest to the highest. The lung rung is climbed once a seed, for all folds."}}
+# %% mystnb={"figure": {"name": "fig-real-curves", "caption": "Learning curves of all real runs: mean over runs, with a band from the lowest to the highest. The lung step is trained once per seed, for all folds."}}
 from histotransfer.report.failures import overfitting_by_dataset
 
 real_history = study.history("primary", "se-lung")
 figure = figures.learning_curves(real_history)
 detected = overfitting_by_dataset(dict(list(real_history.groupby("seed"))))
-for rung, found in detected.groupby("dataset")["found"]:
-    print(f"{rung}: overfitting in {found.sum()} of {len(found)} runs")
+for dataset, found in detected.groupby("dataset")["found"]:
+    print(f"{dataset}: overfitting in {found.sum()} of {len(found)} runs")
 
 # %% [markdown]
 # The sanity check of the real ladder's maps, on its test images. Nobody outlined regions there, so there is no pointing game. Its weights
@@ -400,7 +402,7 @@ for rung, found in detected.groupby("dataset")["found"]:
 #
 # ```sh
 # histotransfer ladder --profile lite --data DIR --out results/spine
-# histotransfer explain results/spine/ladder --data DIR \
+# histotransfer experiment explanations results/spine/ladder --data DIR \
 #   --out results/explanations
 # ```
 

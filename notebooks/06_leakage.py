@@ -21,8 +21,11 @@ device = "cpu"
 weights = ""
 
 # %%
-from histotransfer.book.chapters import begin, live_config
+import os
 
+from histotransfer.book.chapters import begin, live_config, project_root
+
+os.chdir(project_root())  # chapters name their records from there
 chosen = {"seed": seed, "device": device, "weights": weights}
 root = begin(profile=profile, data_root=data_root, **chosen)
 config = live_config(profile, {**chosen, "normaliser": "none"})
@@ -109,7 +112,7 @@ formatted(with_intervals(lung), ["accuracy"], unit="originals")
 # were made by
 #
 # ```sh
-# histotransfer leakage --profile lite --data DIR \
+# histotransfer experiment leakage --profile lite --data DIR \
 #   --out results/leakage --set normaliser=none
 # ```
 #

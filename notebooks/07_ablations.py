@@ -4,7 +4,7 @@
 # **After this chapter you can**
 #
 # - read a paired difference between two arms that are equal in all but one thing;
-# - say what SE, the LC25000 rung, its gates' place and width, colour normalisation and augmentation each add here;
+# - say what SE, the LC25000 step, its gates' place and width, colour normalisation and augmentation each add here;
 # - explain why three seeds are not three times the evidence.
 #
 # **Takes** about 9 minutes to read, 1 to run (phantom tissue, two cores), 50 for the exercises.
@@ -18,18 +18,16 @@ device = "cpu"
 weights = ""
 
 # %%
+import os
+
 import pandas as pd
 
-from histotransfer.book.chapters import begin
+from histotransfer.book.chapters import begin, project_root
 from histotransfer.report.study import Study
 
-begin(
-    profile=profile,
-    data_root=data_root,
-    seed=seed,
-    device=device,
-    weights=weights,
-)
+os.chdir(project_root())  # chapters name their records from there
+chosen = {"seed": seed, "device": device, "weights": weights}
+begin(profile=profile, data_root=data_root, **chosen)
 study = Study("study", "results")
 
 # %% [markdown]
@@ -78,7 +76,7 @@ primary[[*shown, "verdict", "images", "patients"]].round(3)
 # %% [markdown]
 # ## What each stage adds
 #
-# A run's stages are states of one network: the head alone, then block 4 thawed, then block 3. First each state, then each minus the one
+# A run's stages are states of one network: the head alone, then block 4 unfrozen, then block 3. First each state, then each minus the one
 # before ({numref}`tab-ablation-stages`, {numref}`tab-ablation-stages-added`):
 
 # %% mystnb={"figure": {"name": "tab-ablation-stages", "caption": "The network after each stage, mean over 40x, 100x and 200x."}}
@@ -97,7 +95,7 @@ formatted(added[added["magnification"] == "mean"], metrics)
 # %% [markdown]
 # ## Where the gates sit, and how wide (N1)
 #
-# `study/se-placement.toml`, one seed; each arm minus the network without gates, all with the LC25000 rung. The paper does not state
+# `study/se-placement.toml`, one seed; each arm minus the network without gates, all with the LC25000 step. The paper does not state
 # the reduction $r$; the primary arm has gates at blocks and transitions, $r = 16$. Mean over 40x, 100x and 200x, the primary arm first
 # ({numref}`tab-ablation-placement`):
 
@@ -221,7 +219,7 @@ check_pairs(pairs)
 # :label: sol-ablation-pairs
 # :class: dropdown
 #
-# All else must be equal, the rung below included.
+# All else must be equal, the source task included.
 #
 # ```python
 # pairs = {("plain", "se"), ("plain-lung", "se-lung")}

@@ -20,16 +20,14 @@ device = "cpu"
 weights = ""
 
 # %%
-from histotransfer.book.chapters import begin
+import os
+
+from histotransfer.book.chapters import begin, project_root
 from histotransfer.report.study import Study
 
-begin(
-    profile=profile,
-    data_root=data_root,
-    seed=seed,
-    device=device,
-    weights=weights,
-)
+os.chdir(project_root())  # chapters name their records from there
+chosen = {"seed": seed, "device": device, "weights": weights}
+begin(profile=profile, data_root=data_root, **chosen)
 study = Study("study", "results")
 
 # %% [markdown]

@@ -21,9 +21,12 @@ device = "cpu"
 weights = ""
 
 # %%
-from histotransfer.book.chapters import begin
+import os
+
+from histotransfer.book.chapters import begin, project_root
 from histotransfer.config import ladder_config
 
+os.chdir(project_root())  # chapters name their records from there
 chosen = {"seed": seed, "device": device, "weights": weights}
 root = begin(profile=profile, data_root=data_root, **chosen)
 config = ladder_config(profile, chosen)
@@ -123,11 +126,11 @@ live[["AUROC", "images", "patients"]]
 # AUROC, operations are drawn in {numref}`fig-pareto-operations`, milliseconds in {numref}`fig-pareto-time`.
 #
 # ```sh
-# histotransfer study complexity probes --profile lite --data DIR \
+# histotransfer experiment complexity probes --profile lite --data DIR \
 #   --set normaliser=none
-# histotransfer study complexity scratch --profile lite --data DIR \
+# histotransfer experiment complexity scratch --profile lite --data DIR \
 #   --set normaliser=none
-# histotransfer study complexity times
+# histotransfer experiment complexity times
 # ```
 
 # %% mystnb={"figure": {"name": "tab-complexity-exits", "caption": "Real tissue, out of fold: each exit at three picture sizes, the small net at 112 pixels, with operations and milliseconds an image."}}
@@ -166,7 +169,7 @@ as_scanned
 # does if nothing else is set ({numref}`tab-complexity-depth-normalised`):
 #
 # ```sh
-# histotransfer study complexity probes --profile lite --data DIR \
+# histotransfer experiment complexity probes --profile lite --data DIR \
 #   --out results/complexity-macenko
 # ```
 

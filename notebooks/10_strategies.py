@@ -3,7 +3,7 @@
 #
 # **After this chapter you can**
 #
-# - compare ways of thawing, and sources to transfer from, at an equal number of epochs;
+# - compare ways of unfreezing, and sources to transfer from, at an equal number of epochs;
 # - choose settings on validation patients, and say what that choice is worth on others;
 # - tell how much of a difference between recipes these patients could show;
 # - say why the best of many arms looks better than it is.
@@ -21,22 +21,20 @@ device = "cpu"
 weights = ""
 
 # %%
-from histotransfer.book.chapters import begin
+import os
+
+from histotransfer.book.chapters import begin, project_root
 from histotransfer.report.study import Study
 
-begin(
-    profile=profile,
-    data_root=data_root,
-    seed=seed,
-    device=device,
-    weights=weights,
-)
+os.chdir(project_root())  # chapters name their records from there
+chosen = {"seed": seed, "device": device, "weights": weights}
+begin(profile=profile, data_root=data_root, **chosen)
 study = Study("study", "results")
 
 # %% [markdown]
-# ## Other ways to thaw, and another source
+# ## Other ways to unfreeze, and another source
 #
-# `se-lung` of the primary experiment learns lung tissue, then thaws on breast tissue in turn: head 4 epochs, block 4 another 4, block 3
+# `se-lung` of the primary experiment learns lung tissue, then unfreezes on breast tissue in turn: head 4 epochs, block 4 another 4, block 3
 # another 3. Each arm below changes one thing of that and keeps the 11 epochs on breast tissue (`study/strategies.toml`; `se` is of the
 # primary experiment, and trains less in all, as it has no epochs on a source; {numref}`tab-strategy-arms`).
 #
@@ -55,7 +53,7 @@ study = Study("study", "results")
 #
 # Each minus `se-lung`, one seed, paired by patient, mean over 40x, 100x and 200x ({numref}`tab-strategy-strategies`):
 
-# %% mystnb={"figure": {"name": "tab-strategy-strategies", "caption": "Real tissue: other ways to thaw and other sources, each minus `se-lung`; one seed."}}
+# %% mystnb={"figure": {"name": "tab-strategy-strategies", "caption": "Real tissue: other ways to unfreeze and other sources, each minus `se-lung`; one seed."}}
 from histotransfer.report.tables import formatted
 
 turns = study.pooled("primary", "se-lung", seeds=[0])
@@ -73,7 +71,7 @@ apart = apart[apart["metric"].isin(metrics)].set_index("run")["metric"]
 assert apart.to_dict() == {"all-at-once minus se-lung": "log_loss"}
 
 # %% [markdown]
-# **No way of thawing and no source is told apart from `se-lung` in AUROC or accuracy**, made-up tissue and no source at all included.
+# **No way of unfreezing and no source is told apart from `se-lung` in AUROC or accuracy**, made-up tissue and no source at all included.
 # One interval of fifteen leaves out 0: all at once has the higher log-loss, so its probabilities are worse where its order is not. That may
 # be the luck of one comparison in fifteen, or of one training.
 #
@@ -87,7 +85,7 @@ assert apart.to_dict() == {"all-at-once minus se-lung": "log_loss"}
 # block 4 another 4, then 3 with block 3 too (`to-block3`) or with all of the network (`everything`). One seed, five folds
 # ({numref}`tab-strategy-depth`):
 
-# %% mystnb={"figure": {"name": "tab-strategy-depth", "caption": "Real tissue: everything thawed in the last three epochs, minus block 3 thawed."}}
+# %% mystnb={"figure": {"name": "tab-strategy-depth", "caption": "Real tissue: everything unfrozen in the last three epochs, minus block 3 unfrozen."}}
 import pandas as pd
 
 from histotransfer.report.tables import gap, with_intervals
@@ -103,12 +101,12 @@ judged = judged[judged["magnification"] != "400"]
 assert ((judged["low"] <= 0) & (judged["high"] >= 0)).all()
 
 # %% [markdown]
-# **Thawing everything is not told apart from stopping at block 3**, where images enough are tested (not at 400x). Again that is not
-# "alike": `smallest AUROC` says what would have been missed. And it is a gentle thaw. Rates shrink group by group
+# **Unfreezing everything is not told apart from stopping at block 3**, where images enough are tested (not at 400x). Again that is not
+# "alike": `smallest AUROC` says what would have been missed. And the unfreezing is gentle. Rates shrink group by group
 # ({numref}`tab-strategy-depth-rates`), so that in three epochs the lowest weights hardly move; what does change is that BatchNorm
 # of all layers counts breast tissue.
 
-# %% mystnb={"figure": {"name": "tab-strategy-depth-rates", "caption": "Peak learning rate of each group where everything is thawed."}}
+# %% mystnb={"figure": {"name": "tab-strategy-depth-rates", "caption": "Peak learning rate of each group where everything is unfrozen."}}
 from histotransfer.models.se_densenet import SEDenseNet
 from histotransfer.transfer import unfreezing
 
@@ -190,7 +188,7 @@ rehearsed[shown].round({"auroc": 3})
 # ## The recipe, tested once
 #
 # The best of them, `together-plain`, became `study/final.toml`: no gates, no colour normalisation, symmetric views and stain jitter in training, mean
-# logits over those views in prediction, head, block 4 and block 3 thawed in turn, 19 epochs. Then every patient was tested with
+# logits over those views in prediction, head, block 4 and block 3 unfrozen in turn, 19 epochs. Then every patient was tested with
 # it, five folds and three seeds. The frozen probe stands on the same splits and in the same colours, its C chosen inside the
 # training folds ({numref}`tab-strategy-final`).
 
@@ -302,7 +300,7 @@ formatted(gap_within_folds([kept], name), ways[1:])
 # <summary>Why is the comparison made at an equal number of epochs?</summary>
 #
 # Else the strategy with more training might win because of the training. Equal epochs are not equal seconds: a stage
-# that thaws less costs less.
+# that unfreezes less costs less.
 #
 # </details>
 #

@@ -24,18 +24,16 @@ device = "cpu"
 weights = ""
 
 # %%
+import os
+
 import pandas as pd
 
-from histotransfer.book.chapters import begin
+from histotransfer.book.chapters import begin, project_root
 from histotransfer.report.study import Study
 
-begin(
-    profile=profile,
-    data_root=data_root,
-    seed=seed,
-    device=device,
-    weights=weights,
-)
+os.chdir(project_root())  # chapters name their records from there
+chosen = {"seed": seed, "device": device, "weights": weights}
+begin(profile=profile, data_root=data_root, **chosen)
 study = Study("study", "results")
 
 # %% [markdown]

@@ -22,17 +22,15 @@ device = "cpu"
 weights = ""
 
 # %%
+import os
+
 import pandas as pd
 
-from histotransfer.book.chapters import begin
+from histotransfer.book.chapters import begin, project_root
 
-begin(
-    profile=profile,
-    data_root=data_root,
-    seed=seed,
-    device=device,
-    weights=weights,
-)
+os.chdir(project_root())  # chapters name their records from there
+chosen = {"seed": seed, "device": device, "weights": weights}
+begin(profile=profile, data_root=data_root, **chosen)
 pd.set_option("display.max_colwidth", None)
 
 # %% [markdown]

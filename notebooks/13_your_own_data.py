@@ -34,9 +34,12 @@ device = "cpu"
 weights = ""
 
 # %%
-from histotransfer.book.chapters import begin
+import os
+
+from histotransfer.book.chapters import begin, project_root
 from histotransfer.config import ladder_config
 
+os.chdir(project_root())  # chapters name their records from there
 chosen = {"seed": seed, "device": device, "weights": weights}
 more = {"images": images, "pattern": pattern}
 phantom_root = begin(profile="phantom", **more, **chosen)

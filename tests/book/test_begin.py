@@ -2,23 +2,23 @@ from pathlib import Path
 
 import pytest
 
-from histotransfer.book.chapters import LIVE_PIXELS, begin, live_config
+from histotransfer.book.chapters import LIVE_PIXELS, begin, live_config, project_root
 from histotransfer.config import PROFILES, ladder_config
 from histotransfer.errors import HistotransferError
 
 
-def test_a_chapter_opened_below_the_root_goes_on_in_the_root(tmp_path, phantom_root, monkeypatch):
+def test_the_root_is_found_from_any_folder_below_it(tmp_path, monkeypatch):
     below = tmp_path / "course" / "student"
     below.mkdir(parents=True)
-    (tmp_path / "_toc.yml").touch()
     monkeypatch.chdir(below)
-    assert begin(data_root=str(phantom_root)) == phantom_root
-    assert Path.cwd() == tmp_path
+    assert project_root() == below
+    (tmp_path / "_toc.yml").touch()
+    assert project_root() == tmp_path
 
 
-def test_elsewhere_a_chapter_stays_where_it_is(tmp_path, phantom_root, monkeypatch):
+def test_beginning_finds_the_images_and_stays_where_it_is(tmp_path, phantom_root, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    begin(data_root=str(phantom_root))
+    assert begin(data_root=str(phantom_root)) == phantom_root
     assert Path.cwd() == tmp_path
 
 

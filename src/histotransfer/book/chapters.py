@@ -1,6 +1,5 @@
 """What chapters have in common: how they begin, and the settings of what they train themselves."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,17 @@ from histotransfer.figures import use_style
 LIVE_PIXELS = 128
 
 
+def project_root() -> Path:
+    """The root of the repository that the working folder is in; outside of one the working folder itself.
+
+    A notebook is opened in `notebooks/`, or as a course's copy elsewhere; the records of the study are in the root.
+    """
+    here = Path.cwd()
+    return next((folder for folder in (here, *here.parents) if (folder / "_toc.yml").is_file()), here)
+
+
 def begin(**parameters: Any) -> Path:
     """Check a chapter's parameters, set the style of its figures, and find its images.
-
-    A notebook that is opened in a folder below the repository's root goes on in that root: chapters name records from
-    there.
 
     Args:
         parameters: the names of the chapter's `parameters` cell with their values.
@@ -30,8 +35,6 @@ def begin(**parameters: Any) -> Path:
     """
     checked = validated(ChapterParameters, parameters)
     use_style()
-    here = Path.cwd()
-    os.chdir(next((folder for folder in (here, *here.parents) if (folder / "_toc.yml").is_file()), here))
     return resolve_root(checked.profile, checked.data_root, seed=checked.seed)
 
 
