@@ -291,3 +291,41 @@ def test_book_run_writes_the_executed_notebook_and_keeps_it_when_the_next_run_br
     assert err[2].startswith("error: chapter 01_made failed in code cell 2 of 2: AssertionError: 13 is an unlucky")
     assert [path.name for path in (chapter / "made").iterdir()] == ["out.ipynb"]
     assert (chapter / "made/out.ipynb").read_text() == written
+
+
+OLD = {
+    ("leakage",): ("experiment", "leakage"),
+    ("normalisation",): ("experiment", "normalisation"),
+    ("failures",): ("experiment", "failures"),
+    ("explain",): ("experiment", "explanations"),
+    ("study", "complexity"): ("experiment", "complexity"),
+}
+
+
+@pytest.mark.parametrize("old", OLD, ids=" ".join)
+def test_a_command_of_version_0_1_still_takes_what_it_took_and_is_listed_no_more(run, old):
+    status, *texts = run(*old, "--help")
+    assert status == 0
+    before, after = ([line for line in run(*names, "--help")[1] if "--" in line] for names in (old, OLD[old]))
+    assert before == after and len(before) > 2
+    listed = run(*old[:-1], "--help")[1]
+    assert not any(line.strip("│ ").startswith(old[-1] + " ") for line in listed)
+
+
+@pytest.mark.parametrize("command", [("data", "patients"), ("experiment", "patients", "--data")], ids=" ".join)
+def test_patients_are_recorded_by_the_old_command_and_the_new(run, phantom_root, tmp_path, command):
+    status, lines, _ = run(*command, phantom_root, "--out", tmp_path / "patients")
+    assert (status, lines) == (0, [f"record: {tmp_path / 'patients'}"])
+    assert (tmp_path / "patients" / "patients.csv").is_file()
+
+
+@pytest.mark.parametrize("name", ["gates", "explanations"])
+def test_an_experiment_on_a_run_refuses_a_folder_that_holds_none(run, tmp_path, name):
+    status, _, errors = run("experiment", name, tmp_path / "none", "--data", tmp_path, "--out", tmp_path / "out")
+    assert status == 2 and len(errors) == 1 and "not a run's folder" in errors[0]
+    assert not (tmp_path / "out").exists()
+
+
+def test_duplicates_without_lung_images_are_one_line(run, tmp_path):
+    status, _, errors = run("experiment", "duplicates", "--data", tmp_path, "--out", tmp_path / "out")
+    assert status == 2 and len(errors) == 1 and str(tmp_path) in errors[0]
