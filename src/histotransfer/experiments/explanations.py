@@ -6,6 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
+import torch
 
 from histotransfer.datasets import breakhis
 from histotransfer.datasets.phantom import truth
@@ -77,6 +78,7 @@ def predict_images(weights: str | Path, table: pd.DataFrame) -> PredictedImages:
         HistotransferError: weights or images that cannot be read, or labels that the network does not know.
     """
     model, metadata = load_model(Path(weights))
+    model = model.to(memory_format=torch.channels_last)  # as `predict` runs it: the same last digits
     known = describe(metadata, Path(weights))
     if unknown := sorted(set(table["label"]) - set(known.classes)):
         raise HistotransferError(f"{weights}: knows {', '.join(known.classes)}, not {unknown[0]}; give images of these")
