@@ -157,9 +157,8 @@ def tissue(
     stromal = _inside(stroma, 1000**0.5 / architecture.stromal_cells**0.5, field)
     stromal_map, _ = _nuclei(stromal, 5.0, 0.15, 2.6, field, look)
     nuclear = np.maximum(lesion_map, stromal_map)
-    pure = (
-        field.noise(9) > 0.9
-    )  # some nuclei hold hardly any eosin, so that the hematoxylin vector can be separated from the mixture
+    # Some nuclei hold hardly any eosin: without pure pixels no method could find the hematoxylin vector.
+    pure = field.noise(9) > 0.9
     eosin = np.where(nuclear > 0.2, eosin * np.where(pure, 0.05, 0.6), eosin)
     hematoxylin = np.maximum(hematoxylin, nuclear)
 
