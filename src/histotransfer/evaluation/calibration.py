@@ -77,9 +77,8 @@ def best_threshold(predictions: pd.DataFrame) -> float:
     score = scores(predictions)
     distinct = np.unique(score)
     candidates = np.append((distinct[1:] + distinct[:-1]) / 2, THRESHOLD)
-    false, hit, _ = roc_curve(
-        target, score, drop_intermediate=False
-    )  # from the highest score down, starting with no image
+    # From the highest score down, starting with no image.
+    false, hit, _ = roc_curve(target, score, drop_intermediate=False)
     accuracy = ((hit + 1 - false) / 2)[::-1][np.searchsorted(distinct, candidates)]
     best = candidates[accuracy >= accuracy.max() - ROUNDING]
     return float(best[np.abs(best - THRESHOLD).argmin()])
