@@ -114,7 +114,7 @@ def read_official_fold(path: str | Path) -> dict[str, str]:
 
 
 def images_as_groups(table: pd.DataFrame) -> pd.Series:
-    """Each image a group of its own."""
+    """Each image as a group by itself."""
     return table["path"].rename("group")
 
 

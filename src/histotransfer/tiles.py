@@ -35,7 +35,7 @@ JITTER_DRAWS = 4
 
 
 class Source(Protocol):
-    """What batches are cut from: N items, each in `views` views; view 0 is upright."""
+    """What batches are drawn from: N items, each in `views` views; view 0 is upright."""
 
     views: int
 
@@ -46,7 +46,7 @@ class Source(Protocol):
 
 
 class KeyedSource(Source, Protocol):
-    """A source each of whose items has a key that says what it is, wherever it comes from."""
+    """A source whose items have keys: equal keys mean equal items, in any source."""
 
     def keys(self, rows: np.ndarray, views: np.ndarray) -> list[bytes]:
         """`KEY_BYTES` per item."""

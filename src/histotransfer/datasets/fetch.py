@@ -259,7 +259,7 @@ def _from_url(source: Source, to: Path, staging: Path, pins: dict[str, str], pro
 
 
 def _from_kaggle(source: Source, into: Path, staging: Path, pins: dict[str, str], lock: Path) -> Path:
-    """kagglehub downloads and unpacks by itself; its files are taken over under the bounds of any archive."""
+    """kagglehub downloads and unpacks by itself; its files are then checked like those of any archive."""
     by_hand = f"or get it by hand from {source.page} and give it with --archive"
     try:
         import kagglehub

@@ -38,7 +38,7 @@ SLIDES = {2: ("AB", "CD"), 9: ("AB", "CD"), 14: ("", "B"), 20: ("C", "D")}  # pa
 
 @dataclass(frozen=True)
 class Phantom:
-    """An image and everything that is true of it.
+    """An image and its ground truth.
 
     Attributes:
         image: ``(H, W, 3)`` uint8 RGB.

@@ -71,7 +71,7 @@ LUNG = {
 
 @dataclass(frozen=True)
 class Appearance:
-    """What a patient's slides have in common, whatever they show.
+    """What all slides of a patient have in common.
 
     Attributes:
         stain_matrix: ``(2, 3)`` unit vectors.
@@ -121,8 +121,8 @@ def tissue(
     """Lay out one field.
 
     Args:
-        architecture: what is built.
-        look: whose it is.
+        architecture: of the lesion.
+        look: of the patient.
         scale: micrometres per pixel.
         size: pixels per side.
         generator: all randomness.

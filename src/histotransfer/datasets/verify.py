@@ -281,7 +281,7 @@ def _look_at_all(root: Path, layout: Layout, workers: int | None, progress: bool
 
 
 def _check_files(root: Path, layout: Layout, looks: dict[str, _Look]) -> tuple[Faults, dict[str, Place]]:
-    """What is wrong with each file by itself, and what each readable name says."""
+    """What is wrong with each file by itself, and the content of each readable name."""
     faults, places = Faults(list), {}
     for file, look in looks.items():
         wrong, place = _name_faults(layout, root / file, look)
@@ -294,7 +294,7 @@ def _check_files(root: Path, layout: Layout, looks: dict[str, _Look]) -> tuple[F
 
 
 def _name_faults(layout: Layout, path: Path, look: _Look) -> tuple[list[str], Place | None]:
-    """What is wrong with a file's name, extension and place; and what its name says, where it can be read."""
+    """What is wrong with a file's name, extension and place; and the content of its name, where it can be read."""
     kinds = {kind: suffix for suffix, kind in layout.formats.items()}
     if path.suffix not in layout.formats:
         right = kinds.get(look.format, next(iter(layout.formats)))

@@ -187,7 +187,7 @@ class _Table:
 
 
 class Design:
-    """The clusters of a predictions table, whatever the predictions are.
+    """The clusters of a predictions table; they do not depend on what is predicted.
 
     Attributes:
         groups: ``(K,)`` strict patient of each cluster.

@@ -7,7 +7,7 @@ import pandas as pd
 from histotransfer.errors import HistotransferError
 from histotransfer.evaluation.metrics import class_names
 
-ABOUT = ("patient", "group", "magnification", "subtype", "truth")  # what an image is, whoever predicts it
+ABOUT = ("patient", "group", "magnification", "subtype", "truth")  # what an image is, in any arm
 
 
 def pool(tables: Iterable[pd.DataFrame], part: str = "test") -> pd.DataFrame:

@@ -241,7 +241,7 @@ class Macenko(Normaliser):
     _estimator: Callable[[np.ndarray], np.ndarray] = staticmethod(macenko_stain_matrix)
     _mask = staticmethod(tissue_mask)
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.reference = StainFit(REFERENCE_STAINS, REFERENCE_CONCENTRATIONS)
 
     def stain_matrix(self, image: np.ndarray) -> np.ndarray:
@@ -317,7 +317,7 @@ class Reinhard(Normaliser):
 
     name = "reinhard"
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.reference = LabFit(REFERENCE_LAB_MEAN, REFERENCE_LAB_STD)
 
     def _map(self, image: np.ndarray) -> np.ndarray:
