@@ -98,10 +98,10 @@ class Batches:
 
 
 def check_device(device: str) -> None:
-    """Check that this machine has a device.
+    """Check that a device can be used on this machine.
 
     Raises:
-        HistotransferError: it has not.
+        HistotransferError: it cannot.
     """
     try:
         torch.empty(0, device=device)
