@@ -2,7 +2,7 @@
 
 * `phantom`: synthetic tissue, the real network with ImageNet weights, minutes on two cores; the default.
 * `lite`: real images on a CPU, hours.
-* `paper`: the stated recipe (batch 32, rate 0.01, 200 epochs); for a GPU. What the paper does not state is said below.
+* `paper`: the stated recipe (batch 32, rate 0.01, 200 epochs); for a GPU. What it does not state is documented below.
 """
 
 import os
@@ -51,8 +51,8 @@ class LadderConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     profile: ProfileName = Field(description="phantom, lite or paper; every number of the book carries it")
-    size: int = Field(ge=32, le=1024, description="pixels a side of the square that the network sees")
-    batch_size: int = Field(ge=2, le=512, description="images a step (paper: 32)")
+    size: int = Field(ge=32, le=1024, description="pixels per side of the square that the network sees")
+    batch_size: int = Field(ge=2, le=512, description="images per step (paper: 32)")
     learning_rate: float = Field(gt=0, le=1, description="peak rate of the head (paper: 0.01)")
     rate_decay: float = Field(gt=0, le=1, description="each group further from the head learns this much slower")
     weight_decay: float = Field(ge=0, le=1, description="decoupled weight decay (not stated in the paper)")
@@ -73,7 +73,8 @@ class LadderConfig(BaseModel):
     )
     external: bool = Field(default=False, description="also predict UCSB, which nothing was trained or chosen on")
     rehearsal: bool = Field(
-        default=False, description="predict validation patients only: settings are chosen without a look at the test"
+        default=False,
+        description="predict validation patients only: settings are chosen without looking at the test",
     )
     record_stages: bool = Field(default=True, description="also record the network as of each stage but the last")
     record_training: bool = Field(default=False, description="also predict the training part, to measure overfitting")
@@ -125,9 +126,7 @@ class LadderConfig(BaseModel):
         default="patient",
         description="what the target's split keeps apart; `image` and `official` leak; `none` trains on everything",
     )
-    allow_leakage: bool = Field(
-        default=False, description="train on a split that leaks all the same; the record says so"
-    )
+    allow_leakage: bool = Field(default=False, description="train even on a split that leaks; the record says so")
     folds: int = Field(default=5, ge=2, le=20, description="patient-disjoint test folds")
     fold: int = Field(default=0, ge=0, description="which fold is the test part")
     seed: int = Field(default=0, ge=0, description="folds, initialisation, order and views")
@@ -200,7 +199,7 @@ class ChapterParameters(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     profile: ProfileName = Field(default="phantom", description="phantom, lite or paper")
-    data_root: str = Field(default="", description="folder with the data sets; empty: phantom data are made")
+    data_root: str = Field(default="", description="folder with the data sets; empty: phantom data are simulated")
     seed: int = Field(default=0, ge=0, le=2**31 - 1, description="seed of everything random in the chapter")
     device: Literal["cpu", "cuda", "mps"] = Field(default="cpu", description="where the network runs")
     weights: str = Field(default="", description="ImageNet weights: a file, `random`, or empty for cache then network")
@@ -214,7 +213,11 @@ def cache_dir() -> Path:
 
 
 def validated(model: type[Model], values: Mapping[str, Any]) -> Model:
-    """`model(**values)`, its complaint put in one line a user can act on."""
+    """`model(**values)`; a validation error becomes one line that a user can act on.
+
+    Raises:
+        HistotransferError: an unknown name, or a value that is refused.
+    """
     try:
         return model(**values)
     except ValidationError as error:

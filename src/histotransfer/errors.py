@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 
 class HistotransferError(Exception):
-    """Something the user can mend: the message is one line saying what, where, and what to do.
+    """An error the user can fix: the message is one line that says what is wrong, where, and what to do.
 
     The command line prints the message alone and exits with status 2; a notebook shows it as the error of the cell.
     """
@@ -14,7 +14,7 @@ class HistotransferError(Exception):
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """What a command runs in: a `HistotransferError` becomes one line and exit status 2."""
+    """Run a command's code: a `HistotransferError` in it becomes one line and exit status 2."""
     try:
         yield
     except HistotransferError as error:

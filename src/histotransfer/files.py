@@ -1,7 +1,7 @@
-"""The one way a file or a folder is written: whole or not at all, whoever else writes it and whenever the process dies.
+"""The one way a file or a folder is written: whole or not at all, even if others write it too or the process dies.
 
-What is written lies under a name of its own beside its target, and takes the target's place in one step. What a dead
-process left behind is removed when the same target is written an hour later.
+Content is first written to a temporary path beside the target, which then replaces the target in one step. What a
+dead process left behind is removed when the same target is written again an hour later or more.
 """
 
 import gzip
@@ -25,7 +25,7 @@ STALE_SECONDS = 3600  # a temporary file this old belongs to a process that died
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A temporary path that takes the place of the file `path` when the block ends well, and vanishes when it does not.
+    """A temporary path that replaces the file `path` when the block succeeds, and is removed when it fails.
 
     Raises:
         OSError: it cannot be written.
@@ -43,11 +43,11 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(folder: Path, *, replace: bool = True) -> Iterator[Path]:
-    """A temporary folder that takes the place of `folder` when the block ends well, and vanishes when it does not.
+    """A temporary folder that replaces `folder` when the block succeeds, and is removed when it fails.
 
     Args:
         folder: the target.
-        replace: a folder that is there already makes way; else it stays, and an `OSError` is raised.
+        replace: a folder that is already there is replaced; if false it stays, and an `OSError` is raised.
 
     Raises:
         OSError: it cannot be written.
@@ -65,8 +65,8 @@ def whole_folder(folder: Path, *, replace: bool = True) -> Iterator[Path]:
 
 
 def _temporary_beside(path: Path) -> Path:
-    for left in path.parent.glob(f".{_escaped(path.name)}.*.part"):
-        remove_stale(left)
+    for leftover in path.parent.glob(f".{_escaped(path.name)}.*.part"):
+        remove_stale(leftover)
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
 
 
@@ -91,17 +91,17 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Sorted, indented, newline at the end: equal values are equal files."""
+    """Write JSON with sorted keys, indented, with a final newline: equal values give equal files."""
     write_text(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def write_csv(path: Path, table: "pd.DataFrame", *, floats: str = FLOATS) -> None:
-    """Write a table; its index stands in the first column if it has a name, and is left out if it has none."""
+    """Write a table; its index is the first column if it has a name, and is left out if it has none."""
     text = table.to_csv(index=table.index.name is not None, float_format=floats, lineterminator="\n")
     write_text(path, text)
 
 
 def file_hash(path: Path) -> str:
-    """sha256 of what a file holds; of one that ends in .gz, unpacked."""
+    """sha256 of a file's content; of a file that ends in .gz, of the unpacked content."""
     with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

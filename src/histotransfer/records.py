@@ -66,10 +66,10 @@ def write_run(
     Args:
         folder: ``results/<experiment>/<run>``.
         record: all of `RECORD_KEYS` but `artifacts`.
-        predictions: one row an image; in the file `image` is the name alone, where names alone tell images apart.
-        history: one row an epoch; may be empty.
+        predictions: one row per image; in the file, `image` is the file name alone where that tells images apart.
+        history: one row per epoch; may be empty.
         provenance: what may differ between equal runs: `environment()` and timings.
-        extra: file name to a function that writes it (weights), called with the path.
+        extra: file name to a function that writes that file (weights) and takes its path.
     """
     names = predictions["image"].str.rpartition("/")[2]
     if names.nunique() == predictions["image"].nunique():  # half the size of a study's records would be folders
@@ -91,13 +91,13 @@ def write_run(
 def write_record(
     folder: Path, record: Mapping[str, Any], tables: Mapping[str, pd.DataFrame], provenance: Mapping[str, Any]
 ) -> Path:
-    """Write the record of an experiment that is not a run's: `record.json`, `<table>.csv`, `provenance.json`.
+    """Write the record of an experiment that is not one run: `record.json`, `<table>.csv`, `provenance.json`.
 
     Args:
         folder: whole or not at all.
-        record: what is the same for equal inputs.
+        record: everything that is the same for equal inputs.
         tables: by name; an index is written if it has a name.
-        provenance: what may differ between equal inputs: `environment()` and timings.
+        provenance: everything that may differ for equal inputs: `environment()` and timings.
 
     Returns:
         `folder`.
@@ -124,10 +124,10 @@ def read_run(folder: Path) -> Run:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise HistotransferError(f"{folder}: not a run's folder ({type(error).__name__}: {error})") from error
     for name, expected in artifacts.items():
-        found = None
-        with contextlib.suppress(OSError, EOFError, zlib.error):  # missing, or not to be unpacked
-            found = file_hash(folder / name)
-        if found != expected:
+        digest = None
+        with contextlib.suppress(OSError, EOFError, zlib.error):  # missing, or cannot be unpacked
+            digest = file_hash(folder / name)
+        if digest != expected:
             raise HistotransferError(f"{folder / name}: is not the file that record.json names; run it again")
     text = {"patient": str, "group": str, "image": str}
     predictions = pd.read_csv(folder / PREDICTIONS, dtype=text, keep_default_na=False)
@@ -140,7 +140,7 @@ def image_paths(images: pd.Series, data_root: str | Path) -> pd.Series:
 
     Args:
         images: the predictions' `image`.
-        data_root: folder of the data sets the run was made from.
+        data_root: folder of the data sets that the run used.
 
     Raises:
         HistotransferError: an image is not there.
@@ -153,7 +153,7 @@ def image_paths(images: pd.Series, data_root: str | Path) -> pd.Series:
 
 
 def difference(first: Path, second: Path) -> tuple[list[str], bool]:
-    """What differs between two runs, one line each, and whether they are equal but for provenance.
+    """The differences between two runs, one per line, and whether the runs are equal apart from provenance.
 
     Raises:
         HistotransferError: a folder that is not a run's.
@@ -191,7 +191,7 @@ def _unlike_tables(one: pd.DataFrame, other: pd.DataFrame) -> Iterator[str]:
 
 
 def fingerprint(images: pd.Series, hashes: pd.Series) -> str:
-    """sha256 over the sorted (relative name, content hash) pairs: says which images a run saw."""
+    """sha256 over the sorted (relative name, content hash) pairs: it identifies the images that a run saw."""
     lines = sorted(f"{image} {digest}\n" for image, digest in zip(images, hashes, strict=True))
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 

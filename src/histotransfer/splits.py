@@ -24,12 +24,13 @@ def grouped_split(table: pd.DataFrame, *, fold: int = 0, folds: int = 5, seed: i
     """Test on one of `folds` group-disjoint folds, validate on a tenth, train on the rest.
 
     Groups, not images, are counted and stratified by label: every fold has its share of the patients of each class,
-    whoever gave the most images. With five folds this is the paper's 7 : 1 : 2, by patient. The folds of one seed are
-    disjoint and cover the table.
+    however many images each patient has. With five folds this is the paper's 7 : 1 : 2, by patient. The folds of one
+    seed are disjoint and cover the table.
 
     Args:
-        table: an image table; `group` is kept together. A group with images of several labels counts for its commonest.
-        fold: which fold is the test part, 0 to ``folds - 1``.
+        table: an image table; `group` is kept together. A group with images of several labels counts as its most
+            frequent one.
+        fold: the fold that is the test part, 0 to ``folds - 1``.
         folds: number of folds, at least 2.
         seed: shuffles the groups.
 
@@ -43,15 +44,15 @@ def grouped_split(table: pd.DataFrame, *, fold: int = 0, folds: int = 5, seed: i
 
 
 def image_split(table: pd.DataFrame, *, fold: int = 0, folds: int = 5, seed: int = 0) -> pd.DataFrame:
-    """The same parts by image, whoever it is of: what the paper may have done. It leaks, and is here to be measured."""
+    """The same parts, but split by image, as the paper may have done. It leaks; it is here to measure that."""
     return _split(table, images_as_groups(table), fold, folds, seed)
 
 
 def official_split(table: pd.DataFrame, path: str | Path, *, seed: int = 0) -> pd.DataFrame:
     """One of BreakHis' five published splits (`file|magnification|fold|train-or-test`): by slide id, not by patient.
 
-    They have no validation part; a tenth of the training groups is taken for it. Base numbers stand on both sides of
-    all five, so this split never carries a verdict.
+    They have no validation part; a tenth of the training groups is taken for it. Base numbers are on both sides of
+    all five, so no verdict rests on this split.
 
     Args:
         table: the BreakHis table.
@@ -113,7 +114,7 @@ def read_official_fold(path: str | Path) -> dict[str, str]:
 
 
 def images_as_groups(table: pd.DataFrame) -> pd.Series:
-    """Each image a group of its own."""
+    """Each image as a group by itself."""
     return table["path"].rename("group")
 
 
@@ -137,13 +138,13 @@ def group_folds(labels: pd.Series, groups: pd.Series, folds: int, seed: int) -> 
     """Which rows each of `folds` disjoint test folds holds; groups stay together and are stratified by label.
 
     Args:
-        labels: of N rows. A group with several labels counts for its commonest.
+        labels: of N rows. A group with several labels counts as its most frequent one.
         groups: of the same rows.
         folds: at least 2, at most the number of groups of the rarest label.
         seed: shuffles the groups.
 
     Returns:
-        One ``(N,)`` boolean mask a fold.
+        One ``(N,)`` boolean mask per fold.
 
     Raises:
         HistotransferError: too few groups of a label.
@@ -160,12 +161,12 @@ def group_folds(labels: pd.Series, groups: pd.Series, folds: int, seed: int) -> 
 
 
 def smallest_class(labels: pd.Series, groups: pd.Series) -> int:
-    """Number of groups of the label that has the fewest: the most folds there can be."""
+    """Number of groups of the label with the fewest groups: the largest possible number of folds."""
     return int(_labels_of_groups(labels, groups).value_counts().min())
 
 
 def _labels_of_groups(labels: pd.Series, groups: pd.Series) -> pd.Series:
-    return labels.groupby(groups).agg(lambda own: own.mode().iloc[0])
+    return labels.groupby(groups).agg(lambda labels_of_group: labels_of_group.mode().iloc[0])
 
 
 def content_hashes(table: pd.DataFrame) -> pd.Series:
@@ -174,7 +175,7 @@ def content_hashes(table: pd.DataFrame) -> pd.Series:
 
 
 def audit(table: pd.DataFrame, hashes: pd.Series) -> dict[str, dict[str, int]]:
-    """What each pair of parts shares: patients, groups and byte-identical images; all zero for an honest split.
+    """How many patients, groups and byte-identical images each pair of parts shares; all zero for an honest split.
 
     Args:
         table: an image table with `split` filled.

@@ -35,7 +35,7 @@ JITTER_DRAWS = 4
 
 
 class Source(Protocol):
-    """What batches are cut from: N items, each in `views` views; view 0 is upright."""
+    """What batches are drawn from: N items, each in `views` views; view 0 is upright."""
 
     views: int
 
@@ -46,10 +46,10 @@ class Source(Protocol):
 
 
 class KeyedSource(Source, Protocol):
-    """A source each of whose items has a key that says what it is, wherever it comes from."""
+    """A source whose items have keys: equal keys mean equal items, in any source."""
 
     def keys(self, rows: np.ndarray, views: np.ndarray) -> list[bytes]:
-        """`KEY_BYTES` an item."""
+        """`KEY_BYTES` per item."""
 
 
 def decode(path: str | Path) -> np.ndarray:
@@ -75,11 +75,10 @@ def decode(path: str | Path) -> np.ndarray:
                 raise HistotransferError(f"{path}: {width}x{height} pixels are too few to show tissue")
             if image.mode not in COLOUR_MODES:
                 raise HistotransferError(f"{path}: grey picture (mode {image.mode}); a colour picture is needed")
-            if image.has_transparency_data:
-                image = image.convert("RGBA")
-                if image.getextrema()[3][0] < 255:
-                    raise HistotransferError(f"{path}: partly transparent; flatten it onto its background first")
-            return np.asarray(image.convert("RGB"))
+            picture = image.convert("RGBA" if image.has_transparency_data else "RGB")
+            if picture.mode == "RGBA" and np.asarray(picture)[..., 3].min() < 255:
+                raise HistotransferError(f"{path}: partly transparent; flatten it onto its background first")
+            return np.asarray(picture.convert("RGB"))
     except FileNotFoundError as error:
         raise HistotransferError(f"{path}: no such file") from error
     except UnidentifiedImageError as error:
@@ -104,7 +103,7 @@ def load_tiles(
 
     Args:
         paths: N image files.
-        size: pixels a side.
+        size: pixels per side.
         normaliser: one of `histotransfer.stain`.
         progress: show a bar.
 
@@ -123,7 +122,7 @@ def load_tiles(
 
 
 def symmetric_views(paths: Sequence[str | Path]) -> int:
-    """How many views images of one's own allow: 8 if all are square as they lie on disk, else 4."""
+    """How many symmetric views a user's images allow: 8 if all files are square, else 4."""
     for path in paths:
         with Image.open(path) as image:
             if image.width != image.height:
@@ -165,7 +164,7 @@ class TileSource:
         return network_input(self.tiles[rows], views)
 
     def keys(self, rows: np.ndarray, views: np.ndarray) -> list[bytes]:
-        """`KEY_BYTES` an item: a hash of the tile's pixels as the network sees them, and the view."""
+        """`KEY_BYTES` per item: a hash of the tile's pixels as the network sees them, and the view."""
         return [self.hashes[row] + bytes([number]) for row, number in zip(rows, views, strict=True)]
 
     @cached_property
@@ -178,8 +177,8 @@ class TileSource:
 class JitteredSource:
     """Tiles whose views are also seeded draws of stain jitter: draw 0 is the tile itself.
 
-    A fixed number of draws stands in for jitter without end, so that a frozen prefix can be stored for each. View v is
-    symmetric view ``v % source.views`` of draw ``v // source.views``; view 0 is the tile upright, as it is.
+    A fixed number of draws replaces endless jitter, so that the output of a frozen prefix can be stored for each draw.
+    View v is symmetric view ``v % source.views`` of draw ``v // source.views``; view 0 is the tile upright, as it is.
     """
 
     def __init__(self, source: TileSource, jitter: StainJitter, draws: int = JITTER_DRAWS):

@@ -454,7 +454,7 @@ def test_the_reference_says_what_the_docstrings_say(tmp_path):
     assert 'Returns: One row an epoch: "loss".' in text and "Return type" not in text
     assert "Sum: of both." in text and "Alias for" not in text
     assert "class histotransfer.config.LadderConfig Settings of one run" in text
-    assert "**size** -- pixels a side of the square that the network sees; at least 32; at most 1024; " in text
+    assert "**size** -- pixels per side of the square that the network sees; at least 32; at most 1024; " in text
     assert '"112" in phantom; "224" in lite and paper.' in text
 
 

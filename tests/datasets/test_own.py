@@ -89,7 +89,7 @@ def test_any_label_and_patient_come_through_unchanged(tmp_path_factory, pairs):
         ("pictures/b.png,x,p", "row 3: 3 cells, the header has 5"),
         ("pictures/b.png,x,p,40,g,h", "row 3: 6 cells, the header has 5"),
         ("pictures/../pictures/a.png,x,p,40,g", "row 3, column path: the same file as row 2"),
-        ("pictures/b.png,x,p1,40,other", "row 3, column group: patient p1 stands in g1 and other"),
+        ("pictures/b.png,x,p1,40,other", "row 3, column group: patient p1 is in g1 and other"),
     ],
 )
 def test_a_bad_row_is_named_with_its_column(files, row, trouble):
@@ -114,7 +114,7 @@ def test_every_problem_is_counted_and_the_first_are_named(files):
         ("path,label", "row 1, column patient: missing"),
         ("path,label,patient,magnifcation", "row 1, column magnifcation: unknown"),
         ("path,label,patient,", r"row 1, column \(no name\): unknown"),
-        ("path,label,patient,label", "row 1, column label: stands twice"),
+        ("path,label,patient,label", "row 1, column label: occurs twice"),
         ("path;label;patient", "row 1, column path: missing"),
     ],
 )
@@ -172,7 +172,7 @@ def test_a_pattern_reaches_into_subfolders_and_fills_the_optional_columns(tmp_pa
         ("ill/scan.png", r"ill/scan\.png: does not fit the pattern"),
         ("ill/P1_1.png.bak", r"ill/P1_1\.png\.bak: does not fit"),
         ("ill/deeper/P1_1.png", r"ill/deeper/P1_1\.png: does not fit"),
-        ("P1_1.png", r"P1_1\.png: stands in no class folder"),
+        ("P1_1.png", r"P1_1\.png: is in no class folder"),
     ],
 )
 def test_a_file_that_does_not_fit_is_reported_never_guessed(tmp_path, wrong, trouble):
@@ -211,7 +211,7 @@ def test_a_magnification_in_a_name_must_be_a_number(tmp_path, name):
 
 def test_a_patient_in_two_groups_is_named_by_file(tmp_path):
     place(tmp_path, "ill/a-P1.png", "well/b-P1.png")
-    with pytest.raises(HistotransferError, match=r"well/b-P1\.png: group: patient P1 stands in a and b"):
+    with pytest.raises(HistotransferError, match=r"well/b-P1\.png: group: patient P1 is in a and b"):
         load_folders(tmp_path, r"(?P<group>.)-(?P<patient>P1)\.png")
 
 

@@ -70,7 +70,7 @@ def problems(root, count=1):
 def test_a_clean_part_is_well_and_says_what_it_is(clean):
     report = verify(clean)
     assert report.ok and report.problems == ()
-    assert [(part.name, part.images, part.published) for part in report.found] == [
+    assert [(part.name, part.images, part.published) for part in report.datasets] == [
         ("BreakHis", 8, 7909),
         ("LC25000", 6, 25000),
         ("UCSB", 3, 58),
@@ -129,7 +129,7 @@ def test_a_file_in_another_patients_folder_is_named(root):
     target = breast(NAMES[4]).parent / NAMES[0]
     (root / breast(NAMES[0])).rename(root / target)
     home = breast(NAMES[0]).parent.as_posix()
-    assert problems(root) == f"{target.as_posix()}: misplaced, by its name it belongs into {home}"
+    assert problems(root) == f"{target.as_posix()}: misplaced, by its name it belongs in {home}"
 
 
 def test_a_lung_image_in_another_class_and_a_field_in_a_subfolder_are_named(root):
@@ -269,7 +269,7 @@ def test_names_are_compared_with_the_official_list(root):
     (root / breast(NAMES[0])).unlink()
     report = verify(root)
     assert report.ok
-    assert report.found[0].missing == ("SOB_M_PC-14-9146-400-001.png",)
+    assert report.datasets[0].missing == ("SOB_M_PC-14-9146-400-001.png",)
     assert "note: of the 4 slides 3 are whole, 0 are there in part and 1 are absent; 1 published" in str(report)
     assert "note: SOB_M_PC-14-9146-400-001.png: missing" in str(report)
 
@@ -316,7 +316,11 @@ def test_one_worker_finds_the_same(root):
 def test_the_real_subset_is_described_exactly(data_root):
     report = verify(data_root)
     assert report.problems == ()
-    assert [(part.name, part.images) for part in report.found] == [("BreakHis", 1361), ("LC25000", 2220), ("UCSB", 58)]
+    assert [(part.name, part.images) for part in report.datasets] == [
+        ("BreakHis", 1361),
+        ("LC25000", 2220),
+        ("UCSB", 58),
+    ]
     text = str(report)
     assert re.search(r"mucinous_carcinoma +49/205 +38/222 +126/196 +25/169 +7/9\n", text)
     assert "1,361 images are 224x224" in text and "58 images are 448x384" in text

@@ -76,7 +76,7 @@ def test_arms_of_other_images_are_refused(make_predictions):
     ours = make_predictions()
     with pytest.raises(HistotransferError, match=r"not of the same images: breast/011-4\.png is in one arm only"):
         aligned([ours, ours[:-1]])
-    with pytest.raises(HistotransferError, match=r"breast/000-0\.png stands twice; pool the runs first"):
+    with pytest.raises(HistotransferError, match=r"breast/000-0\.png occurs twice; pool the runs first"):
         aligned([ours, pd.concat([ours, ours[:1]])])
     with pytest.raises(HistotransferError, match=r"breast/000-0\.png: its truth differs between arms"):
         aligned([ours, ours.assign(truth="malignant")])

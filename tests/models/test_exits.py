@@ -18,8 +18,8 @@ def test_features_are_what_each_exits_classifier_sees(make_model, source):
     found = exit_features(model, source, batch_size=2)
     assert list(found) == list(EXITS)
     x = source.batch(np.arange(5), np.zeros(5, dtype=int))
-    for leave, features in found.items():
-        net = EarlyExit(model, leave, 3).eval()
+    for name, features in found.items():
+        net = EarlyExit(model, name, 3).eval()
         assert features.shape == (5, net.classifier.in_features)
         with torch.inference_mode():
             torch.testing.assert_close(net(x), net.classifier(torch.from_numpy(features)))
@@ -41,7 +41,7 @@ def test_the_last_exit_is_the_network(source):
 def test_earlier_exits_are_smaller():
     with torch.device("meta"):
         model = SEDenseNet(2, positions=())
-        nets = [EarlyExit(model, leave) for leave in EXITS]
+        nets = [EarlyExit(model, name) for name in EXITS]
     assert [net.classifier.in_features for net in nets] == [128, 256, 512, 1024]  # table 1 of Huang et al.
     for quantity in (parameter_count, lambda net: multiply_adds(net, 64)):
         sizes = [quantity(net) for net in nets]

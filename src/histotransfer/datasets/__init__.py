@@ -1,1 +1,1 @@
-"""One module a data set; every loader returns the image table of `histotransfer.datasets.table`."""
+"""One module per data set; every loader returns the image table of `histotransfer.datasets.table`."""

@@ -1,12 +1,12 @@
 """BreakHis (Spanhol et al. 2016): 7,909 breast tumour fields, 82 slide ids, four magnifications.
 
-Official layout, read as it is::
+The official layout is read unchanged::
 
     BreaKHis_v1/histology_slides/breast/<benign|malignant>/SOB/<subtype>/<SOB_B_A_14-22549AB>/<40X>/<file>.png
 
-File names follow one grammar, ``SOB_<B|M>_<subtype>-<year>-<slide>-<magnification>-<sequence>.png``; a name outside
-it is an error, never a guess. `patient` is the slide id (14-22549AB); `group` its base number (14-22549), because
-whether a letter suffix is another patient is not documented.
+File names follow one grammar, ``SOB_<B|M>_<subtype>-<year>-<slide>-<magnification>-<sequence>.png``; a name that
+does not fit is an error, never a guess. `patient` is the slide id (14-22549AB); `group` its base number (14-22549),
+because whether a letter suffix is another patient is not documented.
 """
 
 import re
@@ -54,7 +54,7 @@ class Name:
 
     @property
     def code(self) -> str:
-        """B or M, which the subtype decides."""
+        """B or M, decided by the subtype."""
         return "B" if self.subtype in BENIGN_CODES else "M"
 
     @property
@@ -69,7 +69,7 @@ class Name:
 
     @property
     def folder(self) -> Path:
-        """Where the file stands below `TREE`; the slide's folder has an underscore where the file has a hyphen."""
+        """The file's folder below `TREE`; the slide's folder has an underscore where the file has a hyphen."""
         slide = f"SOB_{self.code}_{self.subtype}_{self.slide_id}"
         return Path(CLASSES[self.code], "SOB", SUBTYPES[self.subtype], slide, f"{self.magnification}X")
 
@@ -86,11 +86,10 @@ def parse_name(path: str | Path) -> Name:
     match = GRAMMAR.fullmatch(Path(path).name)
     if not match:
         raise HistotransferError(f"{path}: not a BreakHis file name (SOB_<B|M>_<subtype>-<yy>-<slide>-<mag>-<seq>.png)")
-    fields = match.groupdict()
-    code = fields.pop("class")
-    name = Name(**fields | {"magnification": int(fields["magnification"]), "sequence": int(fields["sequence"])})
+    code, subtype, year, slide, suffix, magnification, sequence = match.groups()
+    name = Name(subtype, year, slide, suffix, int(magnification), int(sequence))
     if name.code != code:
-        raise HistotransferError(f"{path}: class {code} and subtype {name.subtype} contradict each other")
+        raise HistotransferError(f"{path}: class {code} and subtype {subtype} contradict each other")
     return name
 
 
@@ -107,7 +106,7 @@ def load(root: str | Path) -> pd.DataFrame:
     for path in tree.rglob("*.png"):
         name = parse_name(path)
         if path.parent != tree / name.folder:
-            raise HistotransferError(f"{path}: misplaced, by its name it belongs into {name.folder}")
+            raise HistotransferError(f"{path}: misplaced, by its name it belongs in {name.folder}")
         rows.append(
             {
                 "path": str(path),

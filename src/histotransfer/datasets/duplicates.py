@@ -1,7 +1,7 @@
-"""Which images are copies of one original, turned, mirrored, cropped or zoomed: found from the pixels alone.
+"""Find from the pixels alone which images are copies of one original, turned, mirrored, cropped or zoomed.
 
 LC25000 was made by turning each original about its centre by up to 25 degrees, cropping, enlarging and mirroring it.
-So two copies show one scene about one centre, at another angle, scale and handedness, and three steps find them:
+So two copies show one scene about one centre, at different angle, scale and handedness. Three steps find them:
 
 1. *Neighbours.* Each image is read in polar coordinates about its centre, once as it is and at five larger zooms. The
    magnitudes of the Fourier coefficients along the angle do not change when the image is turned or mirrored. Nearest
@@ -9,11 +9,11 @@ So two copies show one scene about one centre, at another angle, scale and hande
 2. *Pose.* Correlating the coefficients themselves (Fourier-Mellin; Reddy and Chatterji 1996, doi:10.1109/83.506761)
    gives the angle, the zoom and the handedness under which a candidate fits best.
 3. *Proof.* From that pose the two pictures are laid onto each other (ECC; Evangelidis and Psarakis 2008,
-   doi:10.1109/TPAMI.2008.113, in OpenCV). Their correlation then is near 1 for copies and near 0.4 for others.
+   doi:10.1109/TPAMI.2008.113, in OpenCV). Their correlation is then near 1 for copies and near 0.4 for others.
 
-Pairs above a threshold are linked; connected components are the groups. ``results/duplicates/record.json`` holds how
-well that agrees with published groups (`histotransfer experiment duplicates`). What is missed is mostly a copy enlarged
-to almost twice the size of its siblings; where an original has twenty copies, others lie between.
+Pairs above a threshold are linked; connected components are the groups. How well they agree with published
+groups is in ``results/duplicates/record.json`` (`histotransfer experiment duplicates`). Most missed copies are enlarged
+to almost twice the size of their siblings; where an original has twenty copies, copies of sizes between link them.
 """
 
 import os
@@ -51,7 +51,7 @@ CHUNK = 1024  # pairs correlated at once
 
 @dataclass(frozen=True)
 class Prints:
-    """What is kept of N images: 45 kB each.
+    """What is kept of N images, 45 kB per image.
 
     Attributes:
         thumbnails: ``(N, SIDE, SIDE)`` uint8, lightness.
@@ -75,7 +75,7 @@ def find_groups(
 
     Args:
         paths: N image files; copies are sought among all of them.
-        threshold: correlation, 0 to 1, from which two aligned images are taken for copies.
+        threshold: correlation, 0 to 1, from which two aligned images count as copies.
         workers: threads; all cores by default.
         progress: show bars.
 
@@ -103,8 +103,8 @@ def score_pairs(
 
     Args:
         paths: N image files.
-        skip_from: pairs that are already linked by others from this correlation on are not aligned: the groups at that
-            threshold stay the same, for less work. By default every candidate is aligned.
+        skip_from: a pair whose images are already linked through others, by correlations of at least this value, is not
+            aligned: less work, and the groups at this threshold stay the same. By default every candidate is aligned.
         workers: threads; all cores by default.
         progress: show bars.
 
@@ -193,8 +193,8 @@ def nearest_pairs(invariants: np.ndarray) -> np.ndarray:
         return np.empty((0, 2), int)
     near = min(NEIGHBOURS, count - 1) + 1  # itself is among them
     base = NearestNeighbors(n_neighbors=near, algorithm="brute").fit(invariants[:, 0])
-    found = [base.kneighbors(invariants[:, zoom]) for zoom in range(len(ZOOMS))]
-    distances, neighbours = (np.concatenate(parts, axis=1) for parts in zip(*found, strict=True))
+    searches = [base.kneighbors(invariants[:, zoom]) for zoom in range(len(ZOOMS))]
+    distances, neighbours = (np.concatenate(parts, axis=1) for parts in zip(*searches, strict=True))
     frame = pd.DataFrame(
         {
             "a": np.repeat(np.arange(count), distances.shape[1]),
@@ -239,7 +239,7 @@ def _aligned_correlation(thumbnails: np.ndarray, pose: np.ndarray) -> float:
     warp = np.column_stack([turn, shift]).astype(np.float32)
     stop = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 40, 1e-3)
     try:
-        score, _ = cv2.findTransformECC(
+        score, _ = cv2.findTransformECC(  # type: ignore[call-overload]  # OpenCV's types forget None: no mask
             thumbnails[int(narrow)], thumbnails[int(wide)], warp, cv2.MOTION_AFFINE, stop, None, 1
         )
     except cv2.error:  # the pictures drift apart: not of one scene
@@ -254,19 +254,19 @@ def groups_of(pairs: pd.DataFrame, threshold: float, count: int) -> np.ndarray:
     return connected_components(edges, directed=False)[1]
 
 
-def pairwise_agreement(found: pd.Series, published: pd.Series) -> tuple[float, float]:
+def pairwise_agreement(groups: pd.Series, published: pd.Series) -> tuple[float, float]:
     """Precision and recall of the pairs of images that share a group; both series are aligned by position.
 
-    Precision is 1 where nothing was found, recall 1 where there was nothing to find.
+    Precision is 1 where `groups` holds no pair, recall 1 where `published` holds none.
     """
-    both = pd.DataFrame({"found": found.to_numpy(), "published": published.to_numpy()})
+    both = pd.DataFrame({"groups": groups.to_numpy(), "published": published.to_numpy()})
 
     def pairs(columns: list[str]) -> int:
         sizes = both.groupby(columns).size()
         return int((sizes * (sizes - 1) // 2).sum())
 
-    shared, of_found, of_published = pairs(["found", "published"]), pairs(["found"]), pairs(["published"])
-    return shared / of_found if of_found else 1.0, shared / of_published if of_published else 1.0
+    shared, ours, theirs = pairs(["groups", "published"]), pairs(["groups"]), pairs(["published"])
+    return shared / ours if ours else 1.0, shared / theirs if theirs else 1.0
 
 
 def write_groups(root: str | Path, *, progress: bool = False) -> list[Path]:

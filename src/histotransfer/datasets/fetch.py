@@ -1,4 +1,4 @@
-"""Get a published data set: download, check, unpack, and put it in place whole or not at all.
+"""Fetch a published data set: download, check, unpack, and put it in place whole or not at all.
 
 No publisher states a checksum, and BreakHis comes over plain http. The first download that unpacks into the whole set
 is therefore trusted, and pins its sha256 in `fetch.lock.json` beside the data; a later download of the same source must
@@ -17,7 +17,7 @@ import tarfile
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
@@ -37,7 +37,7 @@ MB, GB = 2**20, 2**30
 
 @dataclass(frozen=True)
 class Source:
-    """Where a data set comes from and how the whole of it is told from a part.
+    """Where a data set comes from, and how to tell whether it is complete.
 
     Attributes:
         title, licence, citation, page: printed before anything is downloaded.
@@ -144,29 +144,29 @@ def fetch(
 
     Args:
         dataset: breakhis, folds, lc25000 or ucsb.
-        to: the folder of the data sets; made if need be.
+        to: the folder of the data sets; created if missing.
         archive: a `.tar.gz`, `.zip` or unpacked folder got by hand, used instead of the network.
         progress: draw progress bars.
-        report: takes the licence, the citation and what was done, line by line.
+        report: called with the licence, the citation and what was done, line by line.
 
     Returns:
         The folder of the data set.
 
     Raises:
-        HistotransferError: an unknown name; something else stands in the data set's place; the download fails, is not
-            the pinned one, is no whole set or is hostile; no room on the disk; another fetch is at work.
+        HistotransferError: an unknown name; something else is in the data set's place; the download fails, is not
+            the pinned one, is no whole set or is hostile; no room on the disk; another fetch is running.
     """
     if dataset not in SOURCES:
         raise HistotransferError(f"{dataset}: no such data set; choose from {', '.join(SOURCES)}")
     source, to = SOURCES[dataset], Path(to).resolve()
     report(source.title)
     place = f"{to / source.folder}, whole with {source.count} files {source.images}"
-    for what, said in {"licence": source.licence, "cite": source.citation, "page": source.page, "into": place}.items():
-        report(f"{what}: {said}")
+    for what, text in {"licence": source.licence, "cite": source.citation, "page": source.page, "into": place}.items():
+        report(f"{what}: {text}")
     try:
         to.mkdir(parents=True, exist_ok=True)
         with FileLock(to / ".fetch.busy", timeout=0):
-            return _fetch(dataset, source, to, archive and Path(archive), progress, report)
+            return _fetch(dataset, source, to, Path(archive) if archive else None, progress, report)
     except Timeout as error:
         raise HistotransferError(f"{to}: another fetch is at work here; wait until it ends") from error
     except OSError as error:
@@ -227,7 +227,7 @@ def _write_lock(path: Path, lock: dict[str, dict]) -> None:
 
 
 def _census(folder: Path, source: Source) -> dict[str, int]:
-    """How many of the expected files a folder holds, and their bytes: what tells a set that has lost some."""
+    """How many of the expected files a folder holds, and their bytes: it shows whether some have been lost."""
     sizes = [path.stat().st_size for path in folder.glob(source.images) if path.is_file()]
     return {"files": len(sizes), "bytes": sum(sizes)}
 
@@ -259,7 +259,7 @@ def _from_url(source: Source, to: Path, staging: Path, pins: dict[str, str], pro
 
 
 def _from_kaggle(source: Source, into: Path, staging: Path, pins: dict[str, str], lock: Path) -> Path:
-    """kagglehub downloads and unpacks by itself; its files are taken over under the bounds of any archive."""
+    """kagglehub downloads and unpacks by itself; its files are then checked like those of any archive."""
     by_hand = f"or get it by hand from {source.page} and give it with --archive"
     try:
         import kagglehub
@@ -268,14 +268,14 @@ def _from_kaggle(source: Source, into: Path, staging: Path, pins: dict[str, str]
             f"{source.kaggle}: is on Kaggle; `pip install histotransfer[kaggle]`, {by_hand}"
         ) from error
     try:
-        found = Path(kagglehub.dataset_download(source.kaggle, output_dir=str(into)))
+        download = Path(kagglehub.dataset_download(source.kaggle, output_dir=str(into)))
     except Exception as error:  # kagglehub raises a dozen kinds, some of requests, some its own
         if isinstance(error, OSError) and error.errno in FULL:
             raise
         raise HistotransferError(
             f"{source.kaggle}: Kaggle did not give it ({_line(error)}); try again, {by_hand}"
         ) from error
-    root = _unpack(found, staging, source)
+    root = _unpack(download, staging, source)
     name, digest = f"kaggle:{source.kaggle}", _tree_hash(root)
     if pins.setdefault(name, digest) != digest:
         raise _unlike_pin(name, lock)
@@ -298,7 +298,7 @@ def _unlike_pin(name: str, lock: Path) -> HistotransferError:
 
 
 class ResumingDownloader:
-    """A downloader for pooch that goes on where a cut left off, within a run and from one run to the next.
+    """A downloader for pooch that resumes an interrupted download, within a run and from one run to the next.
 
     What has arrived lies in `<archive>.part`, the server's name for that version (ETag or Last-Modified) beside it: a
     file that changed meanwhile, or a server that ignores ranges, means a fresh start. Cuts and busy servers are retried
@@ -307,7 +307,7 @@ class ResumingDownloader:
     Deviation: pooch's own `HTTPDownloader` neither resumes nor retries.
 
     Args:
-        archive: where the file will stand.
+        archive: where the file will be.
         source: its bound on bytes, and the page named in errors.
         progress: draw a progress bar.
     """
@@ -375,10 +375,10 @@ class ResumingDownloader:
             raise requests.ConnectionError(f"cut after {have} of {total} bytes")
 
     def _place(self, response: requests.Response, url: str, have: int, version: str) -> tuple[int, int | None]:
-        """Where in the file the answer's bytes belong, and the size of the file if the server says it."""
+        """Where in the file the response's bytes belong, and the size of the file if the server states it."""
         status, answer = response.status_code, response.headers
         if status == 200:
-            self._drop()  # first: old bytes must never stand beside a new note
+            self._drop()  # first: old bytes must never lie beside a new note
             self.note.write_text(json.dumps({"url": url, "version": _version(response)}))
             return 0, int(answer["Content-Length"]) if "Content-Length" in answer else None
         if status in (206, 416):
@@ -440,17 +440,17 @@ def _unpack(archive: Path, staging: Path, source: Source) -> Path:
         raise
     # The publisher's top folder may be named otherwise, or missing.
     places = [staging, *staging.glob("*/"), *staging.glob("*/*/")]
-    found = {place: _census(place, source)["files"] for place in places}
-    root = max(found, key=found.__getitem__)
-    if found[root] != source.count:
+    counts = {place: _census(place, source)["files"] for place in places}
+    root = max(counts, key=counts.__getitem__)
+    if counts[root] != source.count:
         raise HistotransferError(
-            f"{archive}: holds {found[root]} of the {source.count} files {source.images} of the whole set; get it anew"
+            f"{archive}: holds {counts[root]} of the {source.count} files {source.images} of the whole set; get it anew"
         )
     return root
 
 
 def _write(members: Iterator[Member], archive: Path, staging: Path, source: Source) -> None:
-    """Write members below `staging`, counting what comes out: an archive's own figures prove nothing."""
+    """Write members below `staging`, counting the bytes that come out: the sizes an archive states prove nothing."""
     size = 0
     for number, (name, content) in enumerate(members, 1):
         path = PureWindowsPath(name)  # splits at both slashes and knows drives
@@ -471,14 +471,14 @@ def _write(members: Iterator[Member], archive: Path, staging: Path, source: Sour
                 file.write(block)
 
 
-def _members(archive: Path, staging: Path) -> Iterator[Member]:
+def _members(archive: Path, staging: Path) -> Generator[Member, None, None]:
     """Name and content of every member; anything but files and folders is refused."""
     if archive.is_dir():
         return _folder_members(archive)
     return _zip_members(archive) if zipfile.is_zipfile(archive) else _tar_members(archive, staging)
 
 
-def _tar_members(archive: Path, staging: Path) -> Iterator[Member]:
+def _tar_members(archive: Path, staging: Path) -> Generator[Member, None, None]:
     with tarfile.open(archive) as tar:
         for member in tar:
             try:
@@ -488,11 +488,11 @@ def _tar_members(archive: Path, staging: Path) -> Iterator[Member]:
             if not (member.isfile() or member.isdir()):
                 raise _refused(archive, member.name, "is a link")  # the filter lets links inside the folder pass
             yield member.name, tar.extractfile(member) if member.isfile() else None
-        while tar.fileobj.read(BLOCK):  # to the end: gzip's checksum stands there
+        while tar.fileobj.read(BLOCK):  # to the end: gzip's checksum is there
             pass
 
 
-def _zip_members(archive: Path) -> Iterator[Member]:
+def _zip_members(archive: Path) -> Generator[Member, None, None]:
     with zipfile.ZipFile(archive) as bundle:
         for info in bundle.infolist():
             if info.flag_bits & 1:
@@ -502,7 +502,7 @@ def _zip_members(archive: Path) -> Iterator[Member]:
             yield info.filename, None if info.is_dir() else bundle.open(info)
 
 
-def _folder_members(folder: Path) -> Iterator[Member]:
+def _folder_members(folder: Path) -> Generator[Member, None, None]:
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
@@ -516,7 +516,7 @@ def _refused(archive: Path, name: str, why: str) -> HistotransferError:
 
 @contextmanager
 def _temporary(folder: Path) -> Iterator[Path]:
-    """An empty folder that is gone afterwards, whatever happens; one left by a killed run is cleared first."""
+    """An empty folder that is removed afterwards, whatever happens; one left by a killed run is cleared first."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     try:

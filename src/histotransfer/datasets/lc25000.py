@@ -1,6 +1,6 @@
 """LC25000 (Borkowski et al. 2019): 25,000 JPEG made from 1,250 originals by rotation and flips, lung and colon.
 
-Official layout, read as it is::
+The official layout is read unchanged::
 
     lung_colon_image_set/lung_image_sets/<lung_aca|lung_n|lung_scc>/<lungaca1.jpeg ...>
     lung_colon_image_set/colon_image_sets/<colon_aca|colon_n>/<colonca1.jpeg ...>

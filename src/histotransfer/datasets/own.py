@@ -1,13 +1,14 @@
-"""One's own images -> the image table: a CSV file, or a folder for each class.
+"""The user's own images -> the image table: a CSV file, or a folder for each class.
 
-Labels are free. Nothing is guessed: whatever does not fit is named, and no table is made until all of it fits. What
-the table cannot know is who a patient is, so both forms ask for it: without patients no split is honest.
+Labels are free. Nothing is guessed: every problem is named, and no table is built until there is none. A table cannot
+know who a patient is, so both forms ask for it: without patients no split is honest.
 """
 
 import csv
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -16,11 +17,15 @@ from histotransfer.errors import HistotransferError
 
 REQUIRED = ("path", "label", "patient")
 OPTIONAL = ("magnification", "group")
+WHOLE_NUMBER = re.compile(r"[0-9]{1,6}")
 NAMED = 5  # problems that an error names before it only counts the others
+
+Row = dict[str, Any]
+"""An image as read: the columns of the image table, and as `number` its row of the CSV file or its path."""
 
 
 def load(path: str | Path, pattern: str = "") -> pd.DataFrame:
-    """The image table of one's own images: a CSV file, or a folder per class with a patient `pattern`.
+    """The image table of the user's own images: a CSV file, or a folder per class with a patient `pattern`.
 
     Raises:
         HistotransferError: as `load_csv` or `load_folders`; or a pattern where there is nothing to match.
@@ -43,38 +48,44 @@ def load_csv(path: str | Path, *, dataset: str = "own") -> pd.DataFrame:
         An image table. `magnification` is 0 where it is not given, `group` the patient.
 
     Raises:
-        HistotransferError: no CSV with these columns, or any row with an empty cell, a file that is missing or stands
+        HistotransferError: no CSV with these columns, or any row with an empty cell, a file that is missing or occurs
             twice, a magnification that is no whole number, or a patient in two groups. Rows are numbered as a
             spreadsheet shows them, the header being row 1.
     """
     path = Path(path)
     header, lines = _read(path)
-    problems = [f"row 1, column {name}: missing" for name in REQUIRED if name not in header]
-    problems += [
+    _refuse(path, _header_problems(header))
+    folder, problems = path.resolve().parent, list[str]()
+    rows = [_csv_row(number, header, cells, folder, problems) for number, cells in lines]
+    return _table(rows, problems, path, dataset)
+
+
+def _header_problems(header: list[str]) -> list[str]:
+    missing = [f"row 1, column {name}: missing" for name in REQUIRED if name not in header]
+    unknown = [
         f"row 1, column {name or '(no name)'}: unknown, the columns are {','.join(REQUIRED)}[,{','.join(OPTIONAL)}]"
         for name in header
         if name not in REQUIRED + OPTIONAL
     ]
-    problems += [f"row 1, column {name}: stands twice" for name in sorted({n for n in header if header.count(n) > 1})]
-    _refuse(path, problems)
-    rows = []
-    for number, cells in lines:
-        if len(cells) != len(header):
-            problems.append(f"row {number}: {len(cells)} cells, the header has {len(header)}")
-            continue
-        cell = dict(zip(header, (text.strip() for text in cells), strict=True))
-        problems += [f"row {number}, column {name}: empty" for name in header if not cell[name]]
-        file = (path.resolve().parent / cell["path"]).resolve()
-        if cell["path"] and not file.is_file():
-            problems.append(f"row {number}, column path: {cell['path']}: no such file")
-        text = cell.get("magnification", "0")
-        if text and not re.fullmatch(r"[0-9]{1,6}", text):
-            problems.append(f"row {number}, column magnification: {text!r} is not a whole number")
-            continue
-        rows.append(cell | {"number": number, "path": str(file), "magnification": int(text or 0), "dataset": dataset})
-    problems += _contradictions(rows)
-    _refuse(path, problems)
-    return _table(rows, path)
+    twice = sorted({name for name in header if header.count(name) > 1})
+    return [*missing, *unknown, *(f"row 1, column {name}: occurs twice" for name in twice)]
+
+
+def _csv_row(number: int, header: list[str], cells: list[str], folder: Path, problems: list[str]) -> Row | None:
+    """One row of a CSV file in `folder`; None where it cannot be read at all. Adds to `problems`."""
+    if len(cells) != len(header):
+        problems.append(f"row {number}: {len(cells)} cells, the header has {len(header)}")
+        return None
+    cell = dict(zip(header, (text.strip() for text in cells), strict=True))
+    problems += [f"row {number}, column {name}: empty" for name in header if not cell[name]]
+    file = (folder / cell["path"]).resolve()
+    if cell["path"] and not file.is_file():
+        problems.append(f"row {number}, column path: {cell['path']}: no such file")
+    text = cell.get("magnification", "0")
+    if text and not WHOLE_NUMBER.fullmatch(text):
+        problems.append(f"row {number}, column magnification: {text!r} is not a whole number")
+        return None
+    return {**cell, "number": number, "path": str(file), "magnification": int(text or 0)}
 
 
 def write_csv(table: pd.DataFrame, path: str | Path) -> Path:
@@ -85,14 +96,13 @@ def write_csv(table: pd.DataFrame, path: str | Path) -> Path:
 
 
 def load_folders(root: str | Path, pattern: str, *, dataset: str = "own") -> pd.DataFrame:
-    r"""The image table of a folder that holds one folder a class.
+    r"""The image table of a folder that holds one folder per class.
 
     Args:
-        root: its folders are the labels; every file below them is an image. Names that begin with a dot are passed
-            over.
+        root: its folders are the labels; every file below them is an image. Names that begin with a dot are ignored.
         pattern: regular expression that a file's path below its class folder must match as a whole, with a group
-            named `patient` and, if wished, `magnification` and `group`. Folders are set apart by ``/``:
-            ``r"(?P<patient>P\d+)_\d+\.png"``, or ``r"(?P<patient>[^/]+)/.+\.tif"`` for a folder a patient.
+            named `patient` and optionally `magnification` and `group`. Folders are separated by ``/``:
+            ``r"(?P<patient>P\d+)_\d+\.png"``, or ``r"(?P<patient>[^/]+)/.+\.tif"`` for a folder per patient.
         dataset: name of the data set in the table.
 
     Raises:
@@ -101,38 +111,44 @@ def load_folders(root: str | Path, pattern: str, *, dataset: str = "own") -> pd.
     root = Path(root).resolve()
     if not root.is_dir():
         raise HistotransferError(f"{root}: no such folder; give the one that holds a folder for each class")
+    grammar = _compiled(pattern)
+    files = [path.relative_to(root) for path in sorted(root.rglob("*")) if not path.is_dir()]
+    shown = [file for file in files if not any(part.startswith(".") for part in file.parts)]
+    problems: list[str] = []
+    rows = [_file_row(file, root, grammar, problems) for file in shown]
+    return _table(rows, problems, root, dataset)
+
+
+def _compiled(pattern: str) -> re.Pattern[str]:
     try:
-        name = re.compile(pattern)
+        grammar = re.compile(pattern)
     except re.error as error:
         raise HistotransferError(f"pattern {pattern!r}: not a regular expression ({error})") from error
-    known = {"patient", *OPTIONAL}
-    if "patient" not in name.groupindex or not known >= set(name.groupindex):
+    if "patient" not in grammar.groupindex or not {"patient", *OPTIONAL} >= set(grammar.groupindex):
         raise HistotransferError(f"pattern {pattern!r}: needs a group (?P<patient>...); others may be {OPTIONAL}")
-    rows, problems = [], []
-    for path in sorted(root.rglob("*")):
-        place = path.relative_to(root)
-        if path.is_dir() or any(part.startswith(".") for part in place.parts):
-            continue
-        if len(place.parts) == 1:
-            problems.append(f"{place}: stands in no class folder")
-            continue
-        match = name.fullmatch(place.relative_to(place.parts[0]).as_posix())
-        if not match or not all(match.groupdict().values()):
-            problems.append(f"{place}: does not fit the pattern {pattern!r}")
-            continue
-        fields = match.groupdict()
-        if not re.fullmatch(r"[0-9]{1,6}", fields.get("magnification", "0")):
-            problems.append(f"{place}: magnification {fields['magnification']!r} is not a whole number")
-            continue
-        fields["magnification"] = int(fields.get("magnification", 0))
-        rows.append(fields | {"number": place, "path": str(path), "label": place.parts[0], "dataset": dataset})
-    problems += _contradictions(rows)
-    _refuse(root, problems)
-    return _table(rows, root)
+    return grammar
+
+
+def _file_row(file: Path, root: Path, grammar: re.Pattern[str], problems: list[str]) -> Row | None:
+    """One file, given relative to `root`; None where it does not fit. Adds to `problems`."""
+    label = file.parts[0]
+    if len(file.parts) == 1:
+        problems.append(f"{file}: is in no class folder")
+        return None
+    match = grammar.fullmatch(file.relative_to(label).as_posix())
+    if not match or not all(match.groupdict().values()):
+        problems.append(f"{file}: does not fit the pattern {grammar.pattern!r}")
+        return None
+    fields = match.groupdict()
+    text = fields.get("magnification", "0")
+    if not WHOLE_NUMBER.fullmatch(text):
+        problems.append(f"{file}: magnification {text!r} is not a whole number")
+        return None
+    return {**fields, "number": file, "path": str(root / file), "magnification": int(text), "label": label}
 
 
 def _read(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """The header and the numbered rows of a CSV file; blank rows are passed over."""
+    """The header and the numbered rows of a CSV file; blank rows are ignored."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = list(enumerate(csv.reader(file, strict=True), start=1))
@@ -145,7 +161,14 @@ def _read(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     return [name.strip() for name in rows[0][1]], [(number, cells) for number, cells in rows[1:] if any(cells)]
 
 
-def _contradictions(rows: list[dict]) -> Iterable[str]:
+def _table(rows: Iterable[Row | None], problems: list[str], where: Path, dataset: str) -> pd.DataFrame:
+    """The image table of the rows that could be read, if there are no problems and the rows do not contradict."""
+    readable = [row for row in rows if row is not None]
+    _refuse(where, [*problems, *_contradictions(readable)])
+    return image_table([{**row, "dataset": dataset} for row in readable], where=where)
+
+
+def _contradictions(rows: list[Row]) -> Iterable[str]:
     """A file in two rows; a patient in two groups, whom no split by group would keep together."""
     seen: dict[str, object] = {}
     groups: dict[str, str] = {}
@@ -155,14 +178,10 @@ def _contradictions(rows: list[dict]) -> Iterable[str]:
             yield f"{where}path: the same file as row {seen[row['path']]}"
         group = row.get("group", "")
         if group and row["patient"] and groups.setdefault(row["patient"], group) != group:
-            yield f"{where}group: patient {row['patient']} stands in {groups[row['patient']]} and {group}"
+            yield f"{where}group: patient {row['patient']} is in {groups[row['patient']]} and {group}"
 
 
 def _refuse(where: Path, problems: list[str]) -> None:
     if problems:
         more = f"; and {len(problems) - NAMED} more" if len(problems) > NAMED else ""
         raise HistotransferError(f"{where}: {'; '.join(problems[:NAMED])}{more}")
-
-
-def _table(rows: list[dict], where: Path) -> pd.DataFrame:
-    return image_table([{k: v for k, v in row.items() if k != "number"} for row in rows], where=where)

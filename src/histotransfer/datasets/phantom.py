@@ -1,7 +1,7 @@
-"""Phantom data sets: synthetic H&E with a known truth, under the exact names and folders of BreakHis and LC25000.
+"""Phantom data sets: synthetic H&E with a known truth, in the exact file names and folders of BreakHis and LC25000.
 
 The loaders of the real data sets read them unchanged, so every step of the book can be run, tested and taught without
-a single real image. Each patient has stains, brightness and texture of its own, which is what a split by image leaks;
+a single real image. Each patient has individual stains, brightness and texture, which a split by image leaks;
 benign and malignant overlap in nuclear density, size, pleomorphism and in architecture, so that the task is neither
 trivial nor hopeless. Everything is a function of the seed, byte for byte.
 """
@@ -38,7 +38,7 @@ SLIDES = {2: ("AB", "CD"), 9: ("AB", "CD"), 14: ("", "B"), 20: ("C", "D")}  # pa
 
 @dataclass(frozen=True)
 class Phantom:
-    """An image and everything that is true of it.
+    """An image and its ground truth.
 
     Attributes:
         image: ``(H, W, 3)`` uint8 RGB.
@@ -76,10 +76,10 @@ def breast_image(
         patient: 0 to 23; the first twelve are benign.
         magnification: 40, 100, 200 or 400.
         index: number of the field.
-        size: pixels a side.
+        size: pixels per side.
         seed: of the whole data set.
-        stained_as: a patient whose stain vectors, staining strength and brightness the same tissue gets, which is what
-            a perfect normalisation to that patient would make of it; None: the patient's own.
+        stained_as: give the tissue the stain vectors, staining strength and brightness of this patient, as a perfect
+            normalisation to that patient would; None: those of `patient`.
 
     Raises:
         ValueError: an unknown patient or magnification.
@@ -111,14 +111,14 @@ def _atypia(patient: int, seed: int) -> float:
     return low + (high - low) * order[rank] / (count - 1)
 
 
-@lru_cache(maxsize=1)  # the copies of an original are made one after the other
+@lru_cache(maxsize=1)  # the copies of an original are simulated one after the other
 def lung_image(label: str, original: int, *, size: int = 128, seed: int = 0) -> Phantom:
     """One original of the lung set.
 
     Args:
         label: lung_aca, lung_n or lung_scc.
         original: number of the original within its class.
-        size: pixels a side.
+        size: pixels per side.
         seed: of the whole data set.
     """
     draw = np.random.default_rng([seed, 3, lc25000.LABELS.index(label), original])
@@ -128,7 +128,7 @@ def lung_image(label: str, original: int, *, size: int = 128, seed: int = 0) -> 
 
 
 def lung_copy(label: str, original: int, copy: int, *, size: int = 128, seed: int = 0) -> Phantom:
-    """A near-duplicate of an original: turned by up to 25 degrees and flipped, as LC25000 was made.
+    """A near-duplicate of an original: turned by up to 25 degrees and flipped, like those of LC25000.
 
     The concentrations are turned and the image is rendered from them, so that a copy's truth is exact too.
     """
@@ -166,8 +166,8 @@ def write_phantom(
     """Write both phantom data sets and the duplicate groups, whole or not at all.
 
     Args:
-        root: the folder to make. One that was written with the same arguments is used as it is.
-        size: pixels a side; fields are square.
+        root: the folder to create. One that was written with the same arguments is used unchanged.
+        size: pixels per side; fields are square.
         images_per_magnification: of each of the 24 breast patients.
         lung_originals: of each of the three classes.
         lung_copies: of each original.
@@ -201,9 +201,11 @@ def _check_same(root: Path, settings: Settings) -> None:
         raise HistotransferError(f"{root}: holds phantom data of other settings; delete it or name another folder")
     images = len(SUBTYPES) * len(breakhis.MAGNIFICATIONS) * settings.images_per_magnification
     images += len(lc25000.LABELS) * settings.lung_originals * settings.lung_copies
-    found = sum(path.suffix in (".png", ".jpeg") for path in root.rglob("*"))
-    if found != images:
-        raise HistotransferError(f"{root}: holds {found} phantom images, not {images}; delete it to have it made again")
+    present = sum(path.suffix in (".png", ".jpeg") for path in root.rglob("*"))
+    if present != images:
+        raise HistotransferError(
+            f"{root}: holds {present} phantom images, not {images}; delete it to have it simulated again"
+        )
 
 
 def read_settings(root: Path) -> Settings:
@@ -221,7 +223,7 @@ def read_settings(root: Path) -> Settings:
 
 
 def truth(path: str | Path) -> Phantom:
-    """The truth of an image file written by `write_phantom`, made again from its name and the manifest.
+    """The truth of an image file written by `write_phantom`, simulated again from its name and the manifest.
 
     Raises:
         HistotransferError: not such a file.

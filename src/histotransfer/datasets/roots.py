@@ -1,4 +1,4 @@
-"""Where a run's images come from: a folder the user gives, or phantom tissue made on the spot."""
+"""Where a run's images come from: a folder the user gives, or phantom tissue simulated on the spot."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ def resolve_root(profile: ProfileName, data_root: str | Path = "", *, seed: int 
     """The folder with the data sets of a run.
 
     Args:
-        profile: with `phantom` and no folder, phantom data are written into the cache (once) and used.
+        profile: with `phantom` and no folder, phantom data are simulated into the cache (once) and used.
         data_root: the user's folder, or empty.
         seed: of the phantom data.
 

@@ -1,5 +1,6 @@
-"""What is in a folder: counts of images, patients and groups."""
+"""What a folder holds: counts of images, patients and groups."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pandas as pd
 from histotransfer.datasets import breakhis, lc25000, ucsb
 from histotransfer.errors import HistotransferError
 
-LOADERS = {
+LOADERS: dict[str, tuple[Path, Callable[[str | Path], pd.DataFrame]]] = {
     "BreakHis": (breakhis.TREE, breakhis.load),
     "LC25000 (lung)": (lc25000.TREE, lc25000.load),
     "LC25000 (colon)": (lc25000.COLON_TREE, partial(lc25000.load, labels=lc25000.COLON_LABELS)),
@@ -20,7 +21,7 @@ def load_present(root: str | Path) -> dict[str, pd.DataFrame]:
     """The image tables of the data sets that a folder holds, by name.
 
     Raises:
-        HistotransferError: none is there, or one breaks its layout.
+        HistotransferError: the folder holds none of them, or one breaks its layout.
     """
     tables = {name: load(root) for name, (tree, load) in LOADERS.items() if (Path(root) / tree).is_dir()}
     if not tables:
@@ -30,7 +31,7 @@ def load_present(root: str | Path) -> dict[str, pd.DataFrame]:
 
 
 def count_images(table: pd.DataFrame, by: str = "label") -> pd.DataFrame:
-    """Images of each class at each magnification (and in all), with the numbers of patients and groups.
+    """Number of images of each class at each magnification and in total, with the numbers of patients and groups.
 
     Args:
         table: an image table.
@@ -43,9 +44,7 @@ def count_images(table: pd.DataFrame, by: str = "label") -> pd.DataFrame:
         counts["all"] = counts.sum(axis=1)
     counts = counts.join(units)
     total = counts.sum()
-    total[["patients", "groups"]] = (
-        table["patient"].nunique(),
-        table["group"].nunique(),
-    )  # some stand in two rows
+    # Not the sums: a patient may be in two rows.
+    total[["patients", "groups"]] = table["patient"].nunique(), table["group"].nunique()
     counts.loc["all"] = total
     return counts.rename_axis(columns=None)

@@ -1,4 +1,4 @@
-"""The image table: the one shape in which every data set travels through the project.
+"""The image table: the one form that every data set has throughout the project.
 
 Loaders make it, splits fill its `split` column, metrics group by its other columns.
 """
@@ -41,7 +41,7 @@ def image_table(rows: list[dict], *, where: str | Path) -> pd.DataFrame:
         where: the folder or file the rows came from, named in errors.
 
     Returns:
-        A frame with exactly `COLUMNS`, one row an image, sorted by path so that no file system's order leaks in.
+        A frame with exactly `COLUMNS`, one row per image, sorted by path: no file system's order leaks in.
 
     Raises:
         HistotransferError: no rows, or a row that breaks the schema.

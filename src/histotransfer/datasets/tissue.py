@@ -6,7 +6,7 @@ into two concentration maps, hematoxylin and eosin. Light then obeys Beer-Lamber
     I = I0 * exp(-(c_hematoxylin * s_hematoxylin + c_eosin * s_eosin))
 
 Base stain vectors: QuPath's defaults for H&E (Bankhead et al. 2017), after Ruifrok and Johnston 2001. Everything else
-is invented for teaching: it looks like tissue at a squint, and is no model of any disease.
+is invented for teaching: it only resembles tissue, and is no model of any disease.
 """
 
 from collections.abc import Iterator
@@ -16,8 +16,8 @@ import cv2
 import numpy as np
 
 BASE_STAINS = np.array([[0.651, 0.701, 0.290], [0.216, 0.801, 0.558]])
-# Micrometres a pixel. Between 40x and 400x a real field shrinks tenfold; here fivefold, so that a small picture at 400x
-# still holds some nuclei and one at 40x still resolves them.
+# Micrometres per pixel. Between 40x and 400x a real field shrinks tenfold; here fivefold, so that a small picture at
+# 400x still holds some nuclei and one at 40x still resolves them.
 MICROMETRES = {40: 2.0, 100: 1.1, 200: 0.65, 400: 0.4}
 # Shares that carry one stain alone: of the stroma, by design (without any pure pixel no method could find the stains),
 # and of all tissue at most.
@@ -37,7 +37,7 @@ class Architecture:
         aspect: length over width.
         irregularity: relative amplitude of a unit's outline.
         wall: thickness of the epithelium.
-        stromal_cells: nuclei of the stroma in 1000 square micrometres.
+        stromal_cells: nuclei of the stroma per 1000 square micrometres.
         fat: share of the field in fat cells.
     """
 
@@ -71,7 +71,7 @@ LUNG = {
 
 @dataclass(frozen=True)
 class Appearance:
-    """What a patient's slides have in common, whatever they show.
+    """What all slides of a patient have in common.
 
     Attributes:
         stain_matrix: ``(2, 3)`` unit vectors.
@@ -121,10 +121,10 @@ def tissue(
     """Lay out one field.
 
     Args:
-        architecture: what is built.
-        look: whose it is.
-        scale: micrometres a pixel.
-        size: pixels a side.
+        architecture: of the lesion.
+        look: of the patient.
+        scale: micrometres per pixel.
+        size: pixels per side.
         generator: all randomness.
 
     Returns:
@@ -157,7 +157,8 @@ def tissue(
     stromal = _inside(stroma, 1000**0.5 / architecture.stromal_cells**0.5, field)
     stromal_map, _ = _nuclei(stromal, 5.0, 0.15, 2.6, field, look)
     nuclear = np.maximum(lesion_map, stromal_map)
-    pure = field.noise(9) > 0.9  # some nuclei hold hardly any eosin, so that its vector can be told from the mixture
+    # Some nuclei hold hardly any eosin: without pure pixels no method could find the hematoxylin vector.
+    pure = field.noise(9) > 0.9
     eosin = np.where(nuclear > 0.2, eosin * np.where(pure, 0.05, 0.6), eosin)
     hematoxylin = np.maximum(hematoxylin, nuclear)
 
@@ -224,15 +225,15 @@ def _depth(unit: Architecture, field: _Field) -> np.ndarray:
     for x, y in field.aimed_centres(unit):
         turn, radius = draw.uniform(0, np.pi), unit.radius * np.exp(draw.normal(0, 0.15))
         amplitudes, phases = draw.normal(0, unit.irregularity, 4), draw.uniform(0, 2 * np.pi, 4)
-        reach = radius * unit.aspect**0.5 * (1 + np.abs(amplitudes).sum())  # beyond it the unit has no say
+        reach = radius * unit.aspect**0.5 * (1 + np.abs(amplitudes).sum())  # beyond it the unit has no effect
         rows, columns = (_near(centre, reach, field) for centre in (y, x))
         if not (near := depth[rows, columns]).size:
             continue
         dx, dy = field.x[rows, columns] - np.float32(x), field.y[rows, columns] - np.float32(y)
-        cosine, sine, stretch = np.float32([np.cos(turn), np.sin(turn), unit.aspect**0.5])
+        cosine, sine, stretch = np.array([np.cos(turn), np.sin(turn), unit.aspect**0.5], np.float32)
         along, across = (dx * cosine + dy * sine) / stretch, (dy * cosine - dx * sine) * stretch
         distance, angle = np.hypot(along, across), np.arctan2(across, along)
-        waves = zip(range(2, 6), np.float32(amplitudes), np.float32(phases), strict=True)
+        waves = zip(range(2, 6), amplitudes.astype(np.float32), phases.astype(np.float32), strict=True)
         outline = sum(amplitude * np.cos(k * angle + phase) for k, amplitude, phase in waves)
         np.maximum(near, np.float32(radius) * (1 + outline) - distance, out=near)
     return depth
@@ -268,7 +269,7 @@ def _fibres(field: _Field, stretch: float) -> np.ndarray:
     turn, bend = field.generator.uniform(0, np.pi), 10 * field.noise(60) + field.size / 2
     along = (field.x * np.cos(turn) + field.y * np.sin(turn)) / field.scale + bend
     across = (field.y * np.cos(turn) - field.x * np.sin(turn)) / field.scale + bend
-    places = np.float32(along), np.float32(across)
+    places = along.astype(np.float32), across.astype(np.float32)
     mapped = cv2.remap(texture, *places, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
     return np.maximum(0.62 + 0.20 * mapped + 0.12 * field.noise(50), 0.08)
 

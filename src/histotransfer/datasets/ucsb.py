@@ -3,7 +3,7 @@
 Layout: all images in one folder, ``UCSB_breast/ytma<slide>_<date>_<benign|malignant><n>_ccd.tif`` (or .png), 896x768.
 The external set: nothing is trained on it. `ytma<slide>` names the tissue-microarray slide, of which there are five
 (34 of the images are of ytma49); patients are not published. So `patient` and `group` are the slide, and an interval
-speaks for these slides, not for a population. The magnification is not stated in the table (0).
+holds for these slides, not for a population. The magnification is not stated in the table (0).
 """
 
 import re

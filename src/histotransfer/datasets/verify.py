@@ -1,9 +1,9 @@
-"""Is a folder what it claims to be? Every file is looked at, every fault named in one line.
+"""Is a folder what it claims to be? Every file is checked, and every fault is named in one line.
 
-The loaders stop at the first fault; here all are collected: files that cannot be read, have a wrong name, stand in a
+The loaders stop at the first fault; here all are collected: files that cannot be read, have a wrong name, are in a
 wrong place, are copies of another, differ in size, or do not belong there. What is there is counted against what was
-published (`PUBLISHED` below, from Spanhol et al. 2016, Borkowski et al. 2019 and Gelasca et al. 2008). A part of a
-data set is no fault, only a note.
+published (`LAYOUTS` below, from Spanhol et al. 2016, Borkowski et al. 2019 and Gelasca et al. 2008). A part of a data
+set is no fault, only a note.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ import os
 import re
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -35,7 +35,7 @@ BREAKHIS = {
     "papillary_carcinoma": (145, 142, 135, 138),
 }
 BREAKHIS_SLIDES = dict(zip(BREAKHIS, (4, 10, 3, 7, 38, 5, 9, 6), strict=True))
-# A slide id published under two subtypes, with 121 names in common: copies between the two are the publication's own.
+# A slide id published under two subtypes, with 121 names in common: copies between the two were published so.
 BREAKHIS_TWICE = "14-13412"
 LC25000_SIZE = 5000
 UCSB = {"benign": 32, "malignant": 26}
@@ -45,10 +45,12 @@ ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xae\x42\x60\x82"}
 TAIL = 1024  # bytes in which the end must lie; some writers add to it
 NAMED = 20  # missing files that are named; more are counted
 
+Faults = defaultdict[str, list[str]]  # file to what is wrong with it
+
 
 @dataclass(frozen=True)
 class Place:
-    """What a file name says: where the file belongs, what it counts for and whose it is."""
+    """What a file name tells: where the file belongs, which class and magnification it shows, and of which slide."""
 
     path: PurePosixPath
     label: str
@@ -64,7 +66,7 @@ class Layout:
         name: as people call it.
         tree: its folder below the root.
         place: reads a path by the data set's grammar; raises HistotransferError.
-        formats: what Pillow calls the format that each extension stands for.
+        formats: extension to Pillow's name of the format.
         sizes: published ``(width, height)``.
         counts: images of each label at each magnification.
         slides: slide ids of each label, where they are published.
@@ -130,16 +132,16 @@ LAYOUTS = (
 
 
 @dataclass(frozen=True)
-class Found:
-    """What was found of one data set.
+class DataSetReport:
+    """What `verify` found of one data set.
 
     Attributes:
         name: of the data set.
-        images: how many files are images in their right place, with a right name.
-        published: how many there are in all.
+        images: how many files are images with a correct name in the correct place.
+        published: how many were published.
         table: text, present and published images by class and magnification.
-        missing: published files that are not there, where a list of names is at hand.
-        problems: one line a file.
+        missing: published files that are not there, where a list of the published names is available.
+        problems: one line per file.
         notes: one line each.
     """
 
@@ -158,34 +160,34 @@ class Report:
 
     Attributes:
         root: the folder.
-        found: one entry a data set.
+        datasets: one entry per data set.
         notes: about the folder as a whole.
     """
 
     root: Path
-    found: tuple[Found, ...]
+    datasets: tuple[DataSetReport, ...]
     notes: tuple[str, ...]
 
     @property
     def problems(self) -> tuple[str, ...]:
         """All faults, one line each, the file first."""
-        return tuple(line for part in self.found for line in part.problems)
+        return tuple(line for dataset in self.datasets for line in dataset.problems)
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is wrong; a part of a data set is not wrong."""
+        """Whether there are no problems; an incomplete data set is none."""
         return not self.problems
 
     def __str__(self) -> str:
         lines = []
-        for part in self.found:
-            whole = "complete" if part.images == part.published else "a subset"
-            lines += [f"{part.name}: {part.images:,} of {part.published:,} images ({whole})", part.table]
-            lines += [f"  note: {note}" for note in part.notes]
-            lines += [f"  problem: {problem}" for problem in part.problems]
+        for dataset in self.datasets:
+            whole = "complete" if dataset.images == dataset.published else "a subset"
+            lines += [f"{dataset.name}: {dataset.images:,} of {dataset.published:,} images ({whole})", dataset.table]
+            lines += [f"  note: {note}" for note in dataset.notes]
+            lines += [f"  problem: {problem}" for problem in dataset.problems]
             lines.append("")
         lines += [f"note: {note}" for note in self.notes]
-        subsets = [part.name for part in self.found if part.images < part.published]
+        subsets = [dataset.name for dataset in self.datasets if dataset.images < dataset.published]
         clean = f"nothing is wrong{'; subsets of ' + ', '.join(subsets) if subsets else ''}"
         problems = len(self.problems)
         lines.append(clean if self.ok else f"{problems} problem{'s' if problems > 1 else ''}")
@@ -193,7 +195,7 @@ class Report:
 
 
 def verify(root: str | Path, *, workers: int | None = None, progress: bool = False) -> Report:
-    """Look at every file of the data sets in a folder.
+    """Check every file of the data sets in a folder.
 
     Args:
         root: folder that holds `BreaKHis_v1`, `lung_colon_image_set` or `UCSB_breast`.
@@ -208,15 +210,15 @@ def verify(root: str | Path, *, workers: int | None = None, progress: bool = Fal
     if not present:
         trees = ", ".join(str(layout.tree) for layout in LAYOUTS)
         raise HistotransferError(f"{root}: holds none of {trees}; give the folder in which they lie")
-    found = tuple(_verify_one(root, layout, workers, progress) for layout in present)
+    datasets = tuple(_verify_one(root, layout, workers, progress) for layout in present)
     looked = {layout.tree.name for layout in present} | {FOLDS.name, lc25000.GROUPS.name}
     others = sorted(path.name for path in root.iterdir() if path.name not in looked and path.is_dir())
-    return Report(root, found, (f"not looked at: {', '.join(others)}",) if others else ())
+    return Report(root, datasets, (f"not looked at: {', '.join(others)}",) if others else ())
 
 
 @dataclass(frozen=True)
 class _Look:
-    """One file as it was found; hashes are empty where it could not be read."""
+    """One file's content; hashes are empty where it could not be read."""
 
     file: str
     bytes_hash: str = ""
@@ -250,36 +252,13 @@ def _look(root: Path, path: Path) -> _Look:
     return _Look(file, hashlib.sha256(content).hexdigest(), pixels_hash, kind, pixels.size, trouble)
 
 
-def _verify_one(root: Path, layout: Layout, workers: int | None, progress: bool) -> Found:
-    files = sorted(path for path in (root / layout.tree).rglob("*") if path.is_symlink() or not path.is_dir())
-    faults: dict[str, list[str]] = defaultdict(list)
-    notes, places = [], {}
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        results = pool.map(lambda path: _look(root, path), files)
-        looks = {
-            look.file: look
-            for look in tqdm(results, layout.name, len(files), unit="image", disable=not progress, leave=False)
-        }
-    for path in files:
-        look = looks[path.relative_to(root).as_posix()]
-        if not look.pixels_hash and DOCUMENTS.fullmatch(path.name):
-            notes.append(f"{look.file}: no picture, not counted")
-            del looks[look.file]
-            continue
-        wrong, place = _name_faults(layout, path, look)
-        faults[look.file] += wrong
-        if place:
-            places[look.file] = place
-        if look.trouble and look.trouble not in "".join(wrong):
-            faults[look.file].append(look.trouble)
+def _verify_one(root: Path, layout: Layout, workers: int | None, progress: bool) -> DataSetReport:
+    looks, notes = _look_at_all(root, layout, workers, progress)
+    faults, places = _check_files(root, layout, looks)
     right = {file: place for file, place in places.items() if not faults[file]}
-    for file, line, known in _copies(looks, right, layout.copies_known):
-        if known:
-            notes.append(f"{file}: {line}, as published")
-        else:
-            faults[file].append(line)
+    notes += _copies(layout, looks, right, faults)
     notes += _odd_sizes(layout, looks, faults)
-    missing = ()
+    missing: tuple[str, ...] = ()
     if layout.tree == Path(breakhis.TREE.parts[0]):
         missing = _compare_list(root, places, faults, notes)
     if layout.tree == Path(lc25000.TREE.parts[0]):
@@ -287,11 +266,35 @@ def _verify_one(root: Path, layout: Layout, workers: int | None, progress: bool)
     table, surplus = _counts(layout, right)
     problems = [f"{file}: {'; '.join(lines)}" for file, lines in sorted(faults.items()) if lines] + surplus
     published = sum(layout.counts.values())
-    return Found(layout.name, len(right), published, table, missing, tuple(problems), tuple(notes))
+    return DataSetReport(layout.name, len(right), published, table, missing, tuple(problems), tuple(notes))
+
+
+def _look_at_all(root: Path, layout: Layout, workers: int | None, progress: bool) -> tuple[dict[str, _Look], list[str]]:
+    """Every file of a data set by its path below `root`, in order; documents are left out and noted."""
+    files = sorted(path for path in (root / layout.tree).rglob("*") if path.is_symlink() or not path.is_dir())
+    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        results = pool.map(lambda path: _look(root, path), files)
+        looks = list(tqdm(results, layout.name, len(files), unit="image", disable=not progress, leave=False))
+    documents = [look.file for look in looks if not look.pixels_hash and DOCUMENTS.fullmatch(Path(look.file).name)]
+    images = {look.file: look for look in looks if look.file not in documents}
+    return images, [f"{file}: no picture, not counted" for file in documents]
+
+
+def _check_files(root: Path, layout: Layout, looks: dict[str, _Look]) -> tuple[Faults, dict[str, Place]]:
+    """What is wrong with each file by itself, and the content of each readable name."""
+    faults, places = Faults(list), {}
+    for file, look in looks.items():
+        wrong, place = _name_faults(layout, root / file, look)
+        faults[file] += wrong
+        if place:
+            places[file] = place
+        if look.trouble and look.trouble not in "".join(wrong):
+            faults[file].append(look.trouble)
+    return faults, places
 
 
 def _name_faults(layout: Layout, path: Path, look: _Look) -> tuple[list[str], Place | None]:
-    """What is wrong with a file's name, extension and place; and what its name says, where it can be read."""
+    """What is wrong with a file's name, extension and place; and the content of its name, where it can be read."""
     kinds = {kind: suffix for suffix, kind in layout.formats.items()}
     if path.suffix not in layout.formats:
         right = kinds.get(look.format, next(iter(layout.formats)))
@@ -309,27 +312,33 @@ def _name_faults(layout: Layout, path: Path, look: _Look) -> tuple[list[str], Pl
     if look.format and look.format != layout.formats[path.suffix]:
         return [f"misnamed, the extension is {path.suffix} but it holds {look.format}"], place
     if look.file != place.path.as_posix():
-        return [f"misplaced, by its name it belongs into {place.path.parent}"], place
+        return [f"misplaced, by its name it belongs in {place.path.parent}"], place
     return [], place
 
 
-def _copies(looks: dict[str, _Look], right: dict[str, Place], copies_known: bool) -> Iterator[tuple[str, str, bool]]:
-    """Every file that shows the same as another: file, line, and whether it was published so."""
+def _copies(layout: Layout, looks: dict[str, _Look], right: dict[str, Place], faults: Faults) -> list[str]:
+    """Mark every file that shows the same as another as a fault; returns notes on copies that were published so."""
+    notes: list[str] = []
     first: dict[str, _Look] = {}
     # A file with a right name is the original, one with a fault the copy.
     for look in sorted(looks.values(), key=lambda look: (look.file not in right, look.file)):
         if not look.pixels_hash:
             continue
         other = first.setdefault(look.pixels_hash, look)
-        if other is not look:
-            how = "bytes" if look.bytes_hash == other.bytes_hash else "pixels"
-            slides = {right[file].slide if file in right else "" for file in (look.file, other.file)}
-            labels = {right[file].label for file in (look.file, other.file) if file in right}
-            known = len(labels) == 1 if copies_known else slides == {BREAKHIS_TWICE} and len(labels) == 2
-            yield look.file, f"duplicate, the same {how} as {other.file}", known
+        if other is look:
+            continue
+        how = "bytes" if look.bytes_hash == other.bytes_hash else "pixels"
+        line = f"duplicate, the same {how} as {other.file}"
+        slides = {right[file].slide if file in right else "" for file in (look.file, other.file)}
+        labels = {right[file].label for file in (look.file, other.file) if file in right}
+        if len(labels) == 1 if layout.copies_known else slides == {BREAKHIS_TWICE} and len(labels) == 2:
+            notes.append(f"{look.file}: {line}, as published")
+        else:
+            faults[look.file].append(line)
+    return notes
 
 
-def _odd_sizes(layout: Layout, looks: dict[str, _Look], faults: dict[str, list[str]]) -> list[str]:
+def _odd_sizes(layout: Layout, looks: dict[str, _Look], faults: Faults) -> list[str]:
     """Name images whose size is not that of the others; when all were resized alike, that is a note."""
     sizes = Counter(look.size for look in looks.values() if look.pixels_hash)
     if not sizes:
@@ -349,7 +358,7 @@ def _times(size: tuple[int, int]) -> str:
     return f"{size[0]}x{size[1]}"
 
 
-def _compare_list(root: Path, places: dict[str, Place], faults: dict, notes: list[str]) -> tuple[str, ...]:
+def _compare_list(root: Path, places: dict[str, Place], faults: Faults, notes: list[str]) -> tuple[str, ...]:
     """Compare BreakHis names with those of the official folds, when they are beside it; returns what is missing."""
     path = root / FOLDS / "dsfold1.txt"
     if not path.is_file():
@@ -374,7 +383,7 @@ def _compare_list(root: Path, places: dict[str, Place], faults: dict, notes: lis
     return missing
 
 
-def _compare_groups(root: Path, right: dict[str, Place], faults: dict, notes: list[str]) -> None:
+def _compare_groups(root: Path, right: dict[str, Place], faults: Faults, notes: list[str]) -> None:
     """Every LC25000 image needs a duplicate group, where the lists are there."""
     for label in sorted({place.label for place in right.values()}):
         path = lc25000.GROUPS / f"{label}.csv"

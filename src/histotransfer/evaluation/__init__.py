@@ -1,1 +1,1 @@
-"""Metrics at image and patient level, baselines, intervals."""
+"""Metrics at image and patient level, their intervals, and comparisons."""

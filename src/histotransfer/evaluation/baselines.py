@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 from histotransfer.splits import group_folds, smallest_class
 
 PROBE_C = tuple(np.logspace(-5, -1, 5))
-# For a sensitivity run: does what is offered set the bar too low?
+# For a sensitivity run: would a wider choice of C make a better baseline?
 WIDE_C = (*np.logspace(-8, -6, 3), *PROBE_C, *np.logspace(0, 2, 3))
 PROBE_FOLDS = 5
 
@@ -36,17 +36,17 @@ def frozen_probe(
 ) -> GridSearchCV:
     """Logistic regression on frozen features (standardised, balanced classes).
 
-    Its C is chosen by AUROC over group-disjoint folds inside the training part; no other image is looked at.
+    Its C is chosen by AUROC over group-disjoint folds inside the training part; no other image is used.
 
     Args:
         features: ``(N, C)`` of the training part.
         labels: ``(N,)`` class indices.
         groups: ``(N,)`` patients, kept together.
         seed: shuffles the inner folds.
-        offered: the C to choose from.
+        offered: the values of C to choose from.
 
     Returns:
-        The fitted search; `probe_logits` reads it, `best_params_` the chosen C.
+        The fitted search: `probe_logits` predicts with it, and its `best_params_` holds the chosen C.
 
     Raises:
         HistotransferError: a class with fewer than two groups.

@@ -1,4 +1,4 @@
-"""Calibration: the reliability curve with intervals, and what tuning inside the training folds would change."""
+"""Calibration: the reliability curve with intervals, and the effect of tuning inside the training folds."""
 
 from collections.abc import Iterable, Sequence
 
@@ -32,7 +32,7 @@ def reliability(predictions: pd.DataFrame, *, level: float = LEVEL) -> pd.DataFr
         level: coverage aimed at.
 
     Returns:
-        One row a bin with images: `bin` (its lower border), `predicted` (mean), `observed` (share), `low`, `high` of
+        One row per bin with images: `bin` (its lower border), `predicted` (mean), `observed` (share), `low`, `high` of
         `observed` (NaN where the bin has images of one patient only), `images`, `patients` (groups).
 
     Raises:
@@ -66,9 +66,9 @@ def reliability(predictions: pd.DataFrame, *, level: float = LEVEL) -> pd.DataFr
 
 
 def best_threshold(predictions: pd.DataFrame) -> float:
-    """The probability from which on saying the positive class gives the highest balanced accuracy on these images.
+    """The threshold on the probability that gives the highest balanced accuracy on these images.
 
-    Half-way between two scores; of several as good the one nearest to 0.5.
+    It is half-way between two scores; of several equally good ones it is the one nearest to 0.5.
 
     Raises:
         HistotransferError: a class is missing.
@@ -77,42 +77,45 @@ def best_threshold(predictions: pd.DataFrame) -> float:
     score = scores(predictions)
     distinct = np.unique(score)
     candidates = np.append((distinct[1:] + distinct[:-1]) / 2, THRESHOLD)
-    false, hit, _ = roc_curve(target, score, drop_intermediate=False)  # from the highest score down, nobody first
+    # From the highest score down, starting with no image.
+    false, hit, _ = roc_curve(target, score, drop_intermediate=False)
     accuracy = ((hit + 1 - false) / 2)[::-1][np.searchsorted(distinct, candidates)]
     best = candidates[accuracy >= accuracy.max() - ROUNDING]
     return float(best[np.abs(best - THRESHOLD).argmin()])
 
 
 def best_temperature(predictions: pd.DataFrame) -> float:
-    """What logits must be divided by for the least log-loss on these images (Guo et al. 2017), within `TEMPERATURES`.
+    """The temperature by which to divide logits for the lowest log-loss on these images, within `TEMPERATURES`.
+
+    Guo et al. 2017, https://arxiv.org/abs/1706.04599.
 
     Raises:
         HistotransferError: a class is missing.
     """
     target, margin = _target(predictions), logit(scores(predictions).clip(ROUNDING, 1 - ROUNDING))
-    found = minimize_scalar(
+    optimum = minimize_scalar(
         lambda power: log_loss(target, expit(margin / np.exp(power)), labels=[False, True]),
         bounds=np.log(TEMPERATURES),
         method="bounded",
     )
-    return float(np.exp(found.x))
+    return float(np.exp(optimum.x))
 
 
 def tuned(tables: Iterable[pd.DataFrame], what: str) -> pd.DataFrame:
-    """An arm's pooled test predictions had the threshold, or the temperature, been tuned inside the training folds.
+    """An arm's pooled test predictions, had the threshold or the temperature been tuned inside the training folds.
 
     A sensitivity analysis, never the result: the study's threshold is 0.5, fixed beforehand. One run's validation part
-    has one to three benign patients, too few to tune on. So a run's test images are judged by what is best on the
-    validation images of all the arm's runs together, those of its own test patients left out. Deviation from a nested
-    cross-validation: the other runs' networks were trained on these test patients too.
+    has one to three benign patients, too few to tune on. So a run's test images are judged with the value that is best
+    on the validation images of all the arm's runs together, except those of the run's test patients. Deviation from a
+    nested cross-validation: the other runs' networks were trained on these test patients too.
 
     Args:
         tables: predictions of the arm's runs, two classes, with `validation` and `test` rows.
         what: threshold or temperature.
 
     Returns:
-        As `pooling.pool`, with a column `sensitivity` that says `what`. A threshold is a shift of the logits: of its
-        metrics only those of `TUNED` may be read.
+        As `pooling.pool`, with a column `sensitivity` that holds `what`. A threshold is applied as a shift of the
+        logits: only its metrics in `TUNED` are valid.
 
     Raises:
         HistotransferError: a run whose validation and test rows share patients, or that lacks either; as `pool`.
@@ -146,7 +149,7 @@ def sensitivity(tables: Sequence[pd.DataFrame], by: str | None = None) -> pd.Dat
     Returns:
         Columns `sensitivity` (threshold or temperature), `metric`, `value`, `low`, `high`.
     """
-    found = [
+    tables_of = [
         intervals(tuned(tables, what), by)
         .loc[list(metrics)]
         .rename_axis("metric")
@@ -154,7 +157,7 @@ def sensitivity(tables: Sequence[pd.DataFrame], by: str | None = None) -> pd.Dat
         .assign(sensitivity=what)
         for what, metrics in TUNED.items()
     ]
-    return pd.concat(found, ignore_index=True)[["sensitivity", "metric", "value", "low", "high"]]
+    return pd.concat(tables_of, ignore_index=True)[["sensitivity", "metric", "value", "low", "high"]]
 
 
 def _target(predictions: pd.DataFrame) -> np.ndarray:

@@ -1,10 +1,10 @@
 """Every metric for thousands of redraws of whole patients at once.
 
-Images of one patient are not independent, so patients are what is redrawn, left out or swapped. A cluster is a strict
-patient (`group`) within a class; a redraw is how often each cluster is in it, so most metrics are ratios of sums over
-clusters, AUROC is a bilinear form of the two classes' counts, and 10,000 redraws are a few matrix products.
+Images of one patient are not independent, so whole patients are redrawn, left out or swapped. A cluster is a strict
+patient (`group`) within a class. A redraw is given by how often it holds each cluster. So most metrics are ratios of
+sums over clusters, AUROC is a bilinear form of the two classes' counts, and 10,000 redraws are a few matrix products.
 
-These are weighted forms of what `metrics` asks of scikit-learn, and are tested against it.
+These are weighted forms of the metrics that `metrics` takes from scikit-learn, and are tested against it.
 """
 
 from collections.abc import Callable, Collection
@@ -32,7 +32,7 @@ BLOCK = 4_000_000  # numbers held at once while average precision is computed
 
 @dataclass(frozen=True)
 class Units:
-    """Images, or patients by their mean probability, as what the metrics need of each.
+    """Images (or patients, with the mean probability of their images), as the values that the metrics need.
 
     Attributes:
         cluster: ``(N,)`` index of the unit's cluster, of K.
@@ -51,22 +51,22 @@ class Units:
     score: np.ndarray
 
     def sums(self, values: np.ndarray) -> np.ndarray:
-        """``(K,)`` sums of a value of each unit over the clusters."""
+        """``(K,)`` sums over the units of each cluster, of ``(N,)`` values."""
         return np.bincount(self.cluster, weights=values, minlength=len(self.classes))
 
     @property
     def sizes(self) -> np.ndarray:
-        """``(K,)`` units of each cluster."""
+        """``(K,)`` number of units in each cluster."""
         return self.sums(np.ones(len(self.cluster)))
 
     @property
     def target(self) -> np.ndarray:
-        """``(N,)`` bool, whether of the positive class."""
+        """``(N,)`` bool, whether a unit is of the positive class."""
         return self.classes[self.cluster] == self.positive
 
     @cached_property
     def pairs_won(self) -> np.ndarray:
-        """Pairs of units that the positive one wins, ties counted half: ``(positive clusters, negative clusters)``."""
+        """Pairs of units in which the positive one scores higher, ties as half: ``(positive, negative clusters)``."""
         target, is_positive = self.target, self.classes == self.positive
         won = []
         for column in np.flatnonzero(~is_positive):
@@ -83,13 +83,13 @@ def _mean(units: Units, values: np.ndarray, counts: np.ndarray) -> np.ndarray:
     return (counts @ units.sums(values)) / (counts @ units.sizes)
 
 
-def _recall(units: Units, counts: np.ndarray, of: int) -> np.ndarray:
-    chosen = units.classes == of
+def _recall(units: Units, counts: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """Share of right units in the `chosen` clusters, ``(K,)`` bool."""
     return (counts[:, chosen] @ units.sums(units.right)[chosen]) / (counts[:, chosen] @ units.sizes[chosen])
 
 
 def _balanced_accuracy(units: Units, counts: np.ndarray) -> np.ndarray:
-    return np.mean([_recall(units, counts, of) for of in np.unique(units.classes)], axis=0)
+    return np.mean([_recall(units, counts, units.classes == one) for one in np.unique(units.classes)], axis=0)
 
 
 def _confusion(units: Units, counts: np.ndarray) -> list[np.ndarray]:
@@ -117,7 +117,7 @@ def _calibration_error(units: Units, counts: np.ndarray) -> np.ndarray:
 
 
 def ordered_pairs(units: Units, counts: np.ndarray) -> np.ndarray:
-    """``(2, D)``: (positive, negative) pairs in the right order, ties counted half, and all such pairs of a redraw."""
+    """``(2, D)``: per redraw, the (positive, negative) pairs in the right order, ties as half; and all such pairs."""
     chosen = units.classes == units.positive
     won, sizes = counts[:, chosen] @ units.pairs_won, units.sizes
     every = (counts[:, chosen] @ sizes[chosen]) * (counts[:, ~chosen] @ sizes[~chosen])
@@ -130,19 +130,19 @@ def _auroc(units: Units, counts: np.ndarray) -> np.ndarray:
 
 
 def _average_precision(units: Units, counts: np.ndarray) -> np.ndarray:
-    """Precision at each distinct score, weighted by the positives found there."""
+    """Precision at each distinct score, weighted by the positives with that score."""
     values, at = np.unique(-units.score, return_inverse=True)
-    found = [np.zeros((len(units.classes), len(values))) for _ in range(2)]  # positives, all
-    np.add.at(found[0], (units.cluster, at), units.target)
-    np.add.at(found[1], (units.cluster, at), 1)
-    with_positive = found[0].any(axis=0)
-    gained, hits = found[0][:, with_positive], found[0].cumsum(axis=1)[:, with_positive]
-    taken = found[1].cumsum(axis=1)[:, with_positive]
+    positives, everyone = (np.zeros((len(units.classes), len(values))) for _ in range(2))
+    np.add.at(positives, (units.cluster, at), units.target)
+    np.add.at(everyone, (units.cluster, at), 1)
+    with_positive = positives.any(axis=0)
+    gained, hits = positives[:, with_positive], positives.cumsum(axis=1)[:, with_positive]
+    taken = everyone.cumsum(axis=1)[:, with_positive]
     result = np.empty(len(counts))
     step = max(1, BLOCK // max(1, gained.shape[1]))
     for start in range(0, len(counts), step):
-        own = counts[start : start + step]
-        more, hit, every = own @ gained, own @ hits, own @ taken
+        block = counts[start : start + step]
+        more, hit, every = block @ gained, block @ hits, block @ taken
         precision = np.divide(hit, every, out=np.zeros_like(hit), where=every > 0)
         result[start : start + step] = (more * precision).sum(axis=1) / more.sum(axis=1)
     return result
@@ -156,8 +156,8 @@ ANY_CLASSES: dict[str, Statistic] = {
 TWO_CLASSES: dict[str, Statistic] = {
     "auroc": _auroc,
     "average_precision": _average_precision,
-    "sensitivity": lambda units, counts: _recall(units, counts, units.positive),
-    "specificity": lambda units, counts: _recall(units, counts, 1 - units.positive),
+    "sensitivity": lambda units, counts: _recall(units, counts, units.classes == units.positive),
+    "specificity": lambda units, counts: _recall(units, counts, units.classes != units.positive),
     "f1": _f1,
     "matthews_correlation": _matthews,
     "brier": lambda units, counts: _mean(units, (units.score - units.target) ** 2, counts),
@@ -166,37 +166,38 @@ TWO_CLASSES: dict[str, Statistic] = {
 
 
 @dataclass(frozen=True)
-class _Who:
-    """Who the images of one table are of, of those tables that are averaged.
+class _Table:
+    """One of the tables over which metrics are averaged: N images of P patients, in k of the K clusters.
 
     Attributes:
-        rows: ``(N,)`` its rows in the whole.
-        at: ``(k,)`` its clusters among all.
-        cluster: ``(N,)`` each image's, of k.
-        patient: ``(N,)`` each image's, of P.
-        of: ``(P,)`` each patient's cluster, of k.
-        share: ``(N,)`` 1 / images of the same patient.
+        rows: ``(N,)`` positions of its images among all rows.
+        clusters: ``(k,)`` indices of its clusters among all K.
+        cluster: ``(N,)`` position in `clusters` of each image's cluster.
+        patient: ``(N,)`` number of each image's patient, 0 to P - 1.
+        cluster_of_patient: ``(P,)`` position in `clusters` of each patient's cluster.
+        share: ``(N,)`` 1 / number of images of the same patient.
     """
 
     rows: np.ndarray
-    at: np.ndarray
+    clusters: np.ndarray
     cluster: np.ndarray
     patient: np.ndarray
-    of: np.ndarray
+    cluster_of_patient: np.ndarray
     share: np.ndarray
 
 
 class Design:
-    """Who the images of a predictions table are of: its clusters, whatever is predicted.
+    """The clusters of a predictions table; they do not depend on what is predicted.
 
     Attributes:
         groups: ``(K,)`` strict patient of each cluster.
         classes: ``(K,)`` index of its class in the order of the logits.
         cluster: ``(N,)`` cluster of each row, so that ``draw_counts(...)[:, cluster]`` are weights of images.
+        tables: the tables over which metrics are averaged.
     """
 
     def __init__(self, predictions: pd.DataFrame, by: str | None = None):
-        """Count once.
+        """Find the clusters.
 
         Args:
             predictions: rows of one part.
@@ -210,10 +211,10 @@ class Design:
         patient = predictions.groupby(["patient", "truth", "group"]).ngroup().to_numpy()
         parts = np.zeros(len(patient), dtype=int) if by is None else pd.factorize(predictions[by])[0]
         names = pd.factorize(predictions["patient"])[0]
-        self.who = [_who(np.flatnonzero(parts == part), self.cluster, patient, names) for part in np.unique(parts)]
+        self.tables = [_table(np.flatnonzero(parts == part), self.cluster, patient, names) for part in np.unique(parts)]
 
     def scored(self, chances: np.ndarray) -> "Scored":
-        """These clusters as a model scores them.
+        """These clusters with a model's predictions.
 
         Args:
             chances: ``(N, C)`` probabilities of the table's rows.
@@ -221,23 +222,23 @@ class Design:
         return Scored(self, chances)
 
     def shares(self, metric: str) -> np.ndarray:
-        """``(K,)`` share of each cluster in its class, of the images or patients that a metric counts.
+        """``(K,)`` share of each cluster in its class: of images or of patients, whichever the metric counts.
 
         Args:
             metric: its name; those of patients begin with `patient` or `recognition`.
         """
         shares = np.zeros(len(self.classes))
-        for who in self.who:
-            units = who.of if metric.startswith(PATIENT_LEVEL) else who.cluster
-            sizes, classes = np.bincount(units), self.classes[who.at]
-            shares[who.at] += sizes / np.bincount(classes, weights=sizes)[classes]
-        return shares / len(self.who)
+        for table in self.tables:
+            units = table.cluster_of_patient if metric.startswith(PATIENT_LEVEL) else table.cluster
+            sizes, classes = np.bincount(units), self.classes[table.clusters]
+            shares[table.clusters] += sizes / np.bincount(classes, weights=sizes)[classes]
+        return shares / len(self.tables)
 
 
-def _who(rows: np.ndarray, cluster: np.ndarray, patient: np.ndarray, names: np.ndarray) -> _Who:
-    at, inside = np.unique(cluster[rows], return_inverse=True)
-    _, first, own = np.unique(patient[rows], return_index=True, return_inverse=True)
-    return _Who(rows, at, inside, own, inside[first], 1 / np.bincount(names[rows])[names[rows]])
+def _table(rows: np.ndarray, cluster: np.ndarray, patient: np.ndarray, names: np.ndarray) -> _Table:
+    clusters, inside = np.unique(cluster[rows], return_inverse=True)
+    _, first, patients = np.unique(patient[rows], return_index=True, return_inverse=True)
+    return _Table(rows, clusters, inside, patients, inside[first], 1 / np.bincount(names[rows])[names[rows]])
 
 
 @dataclass(frozen=True)
@@ -253,30 +254,32 @@ PartStatistic = Callable[[_Part, np.ndarray], np.ndarray]
 
 def _statistics(two: bool) -> dict[str, PartStatistic]:
     """All the metrics, in the order of `metrics`."""
-    found: dict[str, PartStatistic] = {
-        name: lambda part, counts, one=one: one(part.images, counts)
-        for name, one in (ANY_CLASSES | (TWO_CLASSES if two else {})).items()
-    }
-    found["recognition_rate"] = lambda part, counts: (counts @ part.hits) / (counts @ part.seen)
-    found["patient_accuracy"] = lambda part, counts: ANY_CLASSES["accuracy"](part.patients, counts)
+    of_images = ANY_CLASSES | (TWO_CLASSES if two else {})
+    statistics = {name: _on_images(statistic) for name, statistic in of_images.items()}
+    statistics["recognition_rate"] = lambda part, counts: (counts @ part.hits) / (counts @ part.seen)
+    statistics["patient_accuracy"] = lambda part, counts: ANY_CLASSES["accuracy"](part.patients, counts)
     if two:
-        found["patient_auroc"] = lambda part, counts: _auroc(part.patients, counts)
-    return found
+        statistics["patient_auroc"] = lambda part, counts: _auroc(part.patients, counts)
+    return statistics
+
+
+def _on_images(statistic: Statistic) -> PartStatistic:
+    return lambda part, counts: statistic(part.images, counts)
 
 
 class Scored:
-    """Every metric of a scored design, for any redraw of its clusters."""
+    """A design with a model's predictions: every metric, for any redraw of its clusters."""
 
     def __init__(self, design: Design, chances: np.ndarray):
         self.design, self.classes, self.shares = design, design.classes, design.shares
-        self.parts = [self._part(who, chances[who.rows]) for who in design.who]
+        self.parts = [self._part(table, chances[table.rows]) for table in design.tables]
 
-    def _part(self, who: _Who, chances: np.ndarray) -> _Part:
-        images = self._units(who.cluster, self.classes[who.at], chances)
-        sums = np.stack([np.bincount(who.patient, weights=column) for column in chances.T], axis=1)
-        means = (sums / np.bincount(who.patient)[:, None]).round(DECIMALS)
-        patients = self._units(who.of, self.classes[who.at], means)
-        return _Part(images, patients, images.sums(images.right * who.share), images.sums(who.share))
+    def _part(self, table: _Table, chances: np.ndarray) -> _Part:
+        images = self._units(table.cluster, self.classes[table.clusters], chances)
+        sums = np.stack([np.bincount(table.patient, weights=column) for column in chances.T], axis=1)
+        means = (sums / np.bincount(table.patient)[:, None]).round(DECIMALS)
+        patients = self._units(table.cluster_of_patient, self.classes[table.clusters], means)
+        return _Part(images, patients, images.sums(images.right * table.share), images.sums(table.share))
 
     def _units(self, cluster: np.ndarray, classes: np.ndarray, chances: np.ndarray) -> Units:
         names, positive = self.design.names, self.design.positive
@@ -287,28 +290,28 @@ class Scored:
         return Units(cluster, classes, right, loss, at, chances[:, at or 0])
 
     def values(self, counts: np.ndarray, metrics: Collection[str] | None = None) -> dict[str, np.ndarray]:
-        """Metrics of every redraw, ``(D,)`` each; NaN where a class is missing from one.
+        """Metrics of every redraw, ``(D,)`` each; NaN where a redraw lacks a class.
 
         Args:
             counts: ``(D, K)`` how often each cluster is in each redraw.
-            metrics: which; None: all there are, for more than two classes those that these have.
+            metrics: names of metrics; None: all that are defined for this number of classes.
         """
-        counts, found = np.asarray(counts, dtype=float), _statistics(self.design.positive is not None)
+        counts, statistics = np.asarray(counts, dtype=float), _statistics(self.design.positive is not None)
         with np.errstate(invalid="ignore", divide="ignore"):
             return {
                 name: np.mean(
                     [
-                        found[name](part, counts[:, who.at])
-                        for part, who in zip(self.parts, self.design.who, strict=True)
+                        statistics[name](part, counts[:, table.clusters])
+                        for part, table in zip(self.parts, self.design.tables, strict=True)
                     ],
                     axis=0,
                 )
-                for name in (found if metrics is None else metrics)
+                for name in (statistics if metrics is None else metrics)
             }
 
 
 class Redrawable(Protocol):
-    """Clusters whose metrics can be had for any redraw, as `Scored`."""
+    """Clusters whose metrics can be computed for any redraw, such as `Scored`."""
 
     classes: np.ndarray
 
@@ -325,7 +328,7 @@ def scored(predictions: pd.DataFrame, by: str | None = None) -> Scored:
 
 
 def draw_counts(classes: np.ndarray, draws: int, seed: int) -> np.ndarray:
-    """How often each cluster is in each bootstrap draw: ``(draws, K)``, as many of each class as there are.
+    """How often each cluster is in each bootstrap draw: ``(draws, K)``; a draw has as many of each class as there are.
 
     Args:
         classes: ``(K,)`` class of each cluster.
@@ -335,7 +338,8 @@ def draw_counts(classes: np.ndarray, draws: int, seed: int) -> np.ndarray:
     generator = np.random.default_rng(seed)
     counts = np.zeros((draws, len(classes)), dtype=int)
     for value in np.unique(classes):
-        own = np.flatnonzero(classes == value)
-        picks = generator.integers(len(own), size=(draws, len(own))) + len(own) * np.arange(draws)[:, None]
-        counts[:, own] = np.bincount(picks.ravel(), minlength=picks.size).reshape(picks.shape)
+        stratum = np.flatnonzero(classes == value)
+        picks = generator.integers(len(stratum), size=(draws, len(stratum)))
+        picks += len(stratum) * np.arange(draws)[:, None]
+        counts[:, stratum] = np.bincount(picks.ravel(), minlength=picks.size).reshape(picks.shape)
     return counts

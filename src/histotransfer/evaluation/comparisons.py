@@ -18,12 +18,12 @@ LEAST = 1e-12  # differences closer than this are ties
 
 @dataclass(frozen=True)
 class PermutationTest:
-    """What a permutation test found.
+    """The result of a permutation test.
 
     Attributes:
         p: two-sided p-value.
-        permutations: how many were looked at.
-        exact: whether these are all there are.
+        permutations: how many were computed.
+        exact: whether these are all possible ones.
     """
 
     p: float
@@ -32,11 +32,11 @@ class PermutationTest:
 
 
 def permutation_test(pairs: Pairs, metric: str, by: str | None = None, *, seed: int = 0) -> PermutationTest:
-    """Whether two arms differ in a metric by more than chance swaps of whole patients between them would make them.
+    """Test whether two arms differ in a metric by more than random swaps of whole patients between them explain.
 
-    All swaps where there are at most `PERMUTATIONS` (up to 13 patients), else as many random ones; the p-value then is
+    All swaps where there are at most `PERMUTATIONS` (up to 13 patients), else that many random ones; their p-value is
     (b + 1) / (n + 1) (Phipson and Smyth 2010, https://doi.org/10.2202/1544-6115.1585). The null hypothesis is that the
-    two arms' logits of a patient could be each other's; arms whose logits differ in scale alone break it.
+    two arms' logits of a patient are exchangeable; logits that differ only in scale already violate it.
 
     Args:
         pairs: as for `intervals.differences`; a patient is swapped in all pairs at once.
@@ -57,17 +57,18 @@ def permutation_test(pairs: Pairs, metric: str, by: str | None = None, *, seed: 
     else:
         swaps = np.random.default_rng(seed).integers(0, 2, (PERMUTATIONS, len(patients)))
     swaps = np.vstack([np.zeros_like(swaps[:1]), swaps])  # the first swaps nobody
-    gaps = [_swapped(*tables[i : i + 2], metric, by, patients, swaps) for i in range(0, len(tables), 2)]
-    observed, *found = np.abs(np.mean(gaps, axis=0))
-    extreme = int(np.sum(np.array(found) >= observed - LEAST))
-    p = extreme / len(found) if exact else (extreme + 1) / (len(found) + 1)
-    return PermutationTest(p, len(found), exact)
+    arms = zip(tables[::2], tables[1::2], strict=True)
+    gaps = [_swapped(ours, theirs, metric, by, patients, swaps) for ours, theirs in arms]
+    observed, *permuted = np.abs(np.mean(gaps, axis=0))
+    extreme = int(np.sum(np.array(permuted) >= observed - LEAST))
+    p = extreme / len(permuted) if exact else (extreme + 1) / (len(permuted) + 1)
+    return PermutationTest(p, len(permuted), exact)
 
 
 def _swapped(
     ours: pd.DataFrame, theirs: pd.DataFrame, metric: str, by: str | None, patients: np.ndarray, swaps: np.ndarray
 ) -> np.ndarray:
-    """``(D,)`` differences after each of the swaps: both arms as one table, of which a swap takes either half."""
+    """``(D,)`` differences after each swap: both arms form one table, and a swap assigns its halves to the arms."""
     halves = [
         table.assign(**{name: f"{arm} " + table[name] for name in ("group", "patient")})
         for arm, table in enumerate((ours, theirs))
@@ -90,12 +91,12 @@ def resampled_interval(differences: np.ndarray, ratio: float, *, level: float = 
     """Mean difference of two arms over resamples of one data set (folds, seeds) and its corrected t interval.
 
     Resamples share training images, so the variance of their mean is ``(1 / J + ratio) s^2`` instead of ``s^2 / J``
-    (Nadeau and Bengio 2003, https://doi.org/10.1023/A:1024068626366). For quantities that belong to a run, such as
-    epochs until it converged; what belongs to images has `intervals.differences`.
+    (Nadeau and Bengio 2003, https://doi.org/10.1023/A:1024068626366). For quantities of a run, such as the
+    epochs until it converged; for metrics of images there is `intervals.differences`.
 
     Args:
-        differences: ``(J,)`` one a resample, paired.
-        ratio: evaluated over training images of a resample.
+        differences: ``(J,)`` one per resample, paired.
+        ratio: number of evaluated images of a resample over its number of training images.
         level: coverage aimed at.
 
     Returns:
@@ -113,11 +114,11 @@ NOT_TESTABLE = "not testable"
 
 
 def verdict(low: float, high: float, threshold: float | None) -> str:
-    """What a 95 % interval says of a claim, by the rule of `study/claims.toml`.
+    """The verdict that a 95 % interval gives on a claim, by the rule of `study/claims.toml`.
 
-    Supported where its lower end is at or above the threshold, contradicted where its upper end is below it, else
-    undecided; undecided too where there is no interval (NaN), and not testable where the paper states no threshold. A
-    threshold of 0 claims that there is a difference, so an interval that ends at 0 does not support it.
+    Supported where its lower end is at or above the threshold, contradicted where its upper end is below it, otherwise
+    undecided. Also undecided where there is no interval (NaN); not testable where the paper states no threshold. A
+    threshold of 0 is the claim that there is a difference, so an interval that ends at 0 does not support it.
     """
     if threshold is None:
         return NOT_TESTABLE

@@ -1,7 +1,7 @@
-"""ROC and precision-recall curves with bands that know images of one patient are not independent.
+"""ROC and precision-recall curves with bands that allow for several images per patient.
 
-Whole patients are redrawn within each class, and at every point of the horizontal axis the middle 95 % of the redrawn
-curves is the band: pointwise, a percentile bootstrap. Its coverage was not measured; that of the areas was.
+Whole patients are redrawn within each class. At every point of the horizontal axis the band is the middle 95 % of the
+redrawn curves: a pointwise percentile bootstrap. Its coverage was not measured; that of the areas' intervals was.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ def roc_band(predictions: pd.DataFrame, *, draws: int = BAND_DRAWS, seed: int = 
     """Sensitivity at each false-positive rate of `GRID`: columns `x`, `value`, `low`, `high`.
 
     Args:
-        predictions: rows of one part, two classes, both there.
+        predictions: rows of one part, with images of both of two classes.
         draws: redraws of the patients.
         seed: of the redraws.
 
@@ -34,7 +34,7 @@ def roc_band(predictions: pd.DataFrame, *, draws: int = BAND_DRAWS, seed: int = 
 
 
 def precision_recall_band(predictions: pd.DataFrame, *, draws: int = BAND_DRAWS, seed: int = 0) -> pd.DataFrame:
-    """Precision at each recall of `GRID`, by steps as average precision has it; columns and errors as `roc_band`."""
+    """Precision at each recall of `GRID`, in steps as for average precision; columns and errors as `roc_band`."""
     return _band(predictions, _precision, draws, seed)
 
 
@@ -45,9 +45,9 @@ def _sensitivity(target: np.ndarray, score: np.ndarray, weight: np.ndarray) -> n
 
 def _precision(target: np.ndarray, score: np.ndarray, weight: np.ndarray) -> np.ndarray:
     precision, recall, _ = precision_recall_curve(target, score, sample_weight=weight)
-    found = np.searchsorted(recall[::-1], GRID - 1e-9)  # the highest threshold that reaches a recall
-    found[0] = 1  # a recall of 0 is reached by no image; scikit-learn puts a precision of 1 there
-    return precision[::-1][found]
+    at = np.searchsorted(recall[::-1], GRID - 1e-9)  # the highest threshold that reaches a recall
+    at[0] = 1  # no image is needed for a recall of 0; scikit-learn puts a precision of 1 there
+    return precision[::-1][at]
 
 
 def _band(
@@ -61,6 +61,6 @@ def _band(
     classes = np.empty(len(clusters), dtype=int)
     classes[at] = target
     counts = draw_counts(classes, draws, seed)
-    drawn = np.array([curve(target, score, own[at]) for own in counts])
+    drawn = np.array([curve(target, score, draw[at]) for draw in counts])
     low, high = np.quantile(drawn, BAND, axis=0)
     return pd.DataFrame({"x": GRID, "value": curve(target, score, np.ones(len(target))), "low": low, "high": high})

@@ -1,10 +1,10 @@
-"""Where a network looks, what its gates do, and whether such maps can be believed.
+"""Where a network looks, whether its maps can be believed, and what its gates do.
 
 Papers: Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391 (Grad-CAM); Adebayo et al. 2018,
 https://arxiv.org/abs/1810.03292 (sanity checks); Hu et al. 2018, section 7 (profiles of gates).
 
-Deviations: maps keep their sign (Grad-CAM's last ReLU is left to whoever draws them), since a map without any positive
-cell has a hottest cell all the same. Adebayo et al. compare maps by several measures; here it is Spearman's rank
+Deviations: maps keep their sign (Grad-CAM's last ReLU is left to the figure), since a map without any positive cell
+still has a hottest cell. Adebayo et al. compare maps by several measures; here it is Spearman's rank
 correlation over the cells of the map.
 """
 
@@ -26,7 +26,7 @@ from histotransfer.models.se_densenet import SEDenseNet
 from histotransfer.tiles import Source
 from histotransfer.transfer.unfreezing import module_groups
 
-BATCH = 16  # what gradients need of an image at 112 pixels is 37 MB
+BATCH = 16  # gradients take 37 MB per image of 112 pixels
 ANOTHER = "another image's map"
 
 
@@ -51,8 +51,8 @@ def grad_cam(model: SEDenseNet, source: Source, targets: np.ndarray) -> np.ndarr
     *_, block = (module for name, module in model.features.named_children() if name.startswith("denseblock"))
     explainer, maps, done = LayerGradCam(model, block), [], 0
     for x in _upright(source):
-        own = torch.as_tensor(targets[done : done + len(x)])
-        maps.append(explainer.attribute(x, target=own).detach()[:, 0])
+        explained = torch.as_tensor(targets[done : done + len(x)])
+        maps.append(explainer.attribute(x, target=explained).detach()[:, 0])
         done += len(x)
     return torch.cat(maps).numpy()
 
@@ -66,9 +66,9 @@ def rank_correlation(maps: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def randomised(model: SEDenseNet, seed: int = 0) -> Iterator[tuple[str, SEDenseNet]]:
-    """A copy whose weights are drawn anew from the head down, group after group: each group's name, and the copy.
+    """A copy whose weights are drawn anew from the head down: after each group, the group's name and the copy.
 
-    What was drawn anew stays so. BatchNorm goes back to where it began, its statistics too.
+    Groups that were drawn anew stay so. BatchNorm is reset to its initial values, its statistics too.
     """
     model = copy.deepcopy(model)
     torch.manual_seed(seed)
@@ -92,7 +92,7 @@ def sanity_check(
 ) -> pd.DataFrame:
     """How much a map still resembles itself when the network's weights are drawn anew from the head down.
 
-    A map that stayed the same would show the image, not what the network learned.
+    A map that did not change would show the image, not what the network learned.
 
     Args:
         model: trained, in eval mode, on the CPU.
@@ -103,8 +103,8 @@ def sanity_check(
         seed: of the new weights.
 
     Returns:
-        One row a step (index: the group drawn anew last; head first, stem last): mean rank correlation with the trained
-        network's map as `value`, `low`, `high`, `images`, `patients`. The last row is what to compare with: the
+        One row per step (index: the group drawn anew last; head first, stem last): mean rank correlation with the
+        trained network's map as `value`, `low`, `high`, `images`, `patients`. The last row is the baseline: the
         correlation with the trained network's map of another image.
     """
     maps = grad_cam(model, source, targets)
@@ -120,16 +120,16 @@ def sanity_check(
 
 @torch.inference_mode()
 def gates(model: SEDenseNet, source: Source) -> dict[str, np.ndarray]:
-    """Every SE gate for every image: name of the module it sits in to ``(N, C)``.
+    """Every SE gate for every image: name of the gate's module to ``(N, C)``.
 
     Raises:
         HistotransferError: a network without gates.
     """
-    found: dict[str, list[Tensor]] = {}
+    recorded: dict[str, list[Tensor]] = {}
     hooks = []
     for name, module in model.features.named_modules():
         if isinstance(module, SqueezeExcite):
-            values = found.setdefault(name.removesuffix(".se"), [])
+            values = recorded.setdefault(name.removesuffix(".se"), [])
             hooks.append(
                 module.register_forward_hook(
                     lambda gate, inputs, output, values=values: values.append(gate.gates(inputs[0]))
@@ -143,7 +143,7 @@ def gates(model: SEDenseNet, source: Source) -> dict[str, np.ndarray]:
     finally:
         for hook in hooks:
             hook.remove()
-    return {name: torch.cat(values).numpy() for name, values in found.items()}
+    return {name: torch.cat(values).numpy() for name, values in recorded.items()}
 
 
 def gate_profiles(values: dict[str, np.ndarray], groups: np.ndarray, classes: np.ndarray) -> pd.DataFrame:
@@ -155,12 +155,12 @@ def gate_profiles(values: dict[str, np.ndarray], groups: np.ndarray, classes: np
         classes: ``(N,)``.
 
     Returns:
-        One row a gate, channel and class: `gate`, `channel`, `class`, `patients`, `value`, `error` (standard), `low`,
+        One row per gate, channel and class: `gate`, `channel`, `class`, `patients`, `value`, `error` (standard), `low`,
         `high`.
     """
     rows = []
-    for name, own in values.items():
-        patients = pd.DataFrame(own).groupby([classes, groups]).mean()
+    for name, gate in values.items():
+        patients = pd.DataFrame(gate).groupby([classes, groups]).mean()
         for label, means in patients.groupby(level=0):
             value, error = means.mean(), means.sem()
             reach = t.ppf((1 + LEVEL) / 2, len(means) - 1) * error
@@ -176,16 +176,16 @@ def gate_differences(profiles: pd.DataFrame, first: str, second: str) -> pd.Data
     Args:
         profiles: as `gate_profiles` returns them.
         first: a class.
-        second: another; differences are those of its gates from the first's.
+        second: another; a difference is the second's gate minus the first's.
 
     Returns:
-        One row a gate (index): `channels`, `lowest` and `highest` mean gate of any channel and class, `largest`
-        difference with `low` and `high`, `apart`: how many channels' intervals (Welch, not corrected for how many there
-        are) leave out 0; about one in twenty does by chance, but channels move together.
+        One row per gate (index): `channels`, `lowest` and `highest` mean gate of any channel and class, `largest`
+        difference with `low` and `high`, and `apart`: how many channels' intervals (Welch, not corrected for multiple
+        comparisons) exclude 0. By chance about one in twenty does, but channels are correlated.
     """
     rows = {}
-    for name, own in profiles.groupby("gate", sort=False):
-        one, other = (own[own["class"] == label].reset_index(drop=True) for label in (first, second))
+    for name, gate in profiles.groupby("gate", sort=False):
+        one, other = (gate[gate["class"] == label].reset_index(drop=True) for label in (first, second))
         gap, parts = other["value"] - one["value"], [each["error"] ** 2 for each in (one, other)]
         degrees = sum(part**2 / (each["patients"] - 1) for part, each in zip(parts, (one, other), strict=True))
         total = sum(parts)
@@ -193,8 +193,8 @@ def gate_differences(profiles: pd.DataFrame, first: str, second: str) -> pd.Data
         at = gap.abs().idxmax()
         rows[name] = {
             "channels": len(gap),
-            "lowest": own["value"].min(),
-            "highest": own["value"].max(),
+            "lowest": gate["value"].min(),
+            "highest": gate["value"].max(),
             "largest": gap[at],
             "low": gap[at] - reach[at],
             "high": gap[at] + reach[at],

@@ -1,11 +1,11 @@
 """Failure signatures of training, read from histories: overfitting, negative transfer, slow convergence (F1 to F3).
 
-A curve is a log-loss over the epochs of a history's last data set, as means of `WINDOW` epochs: one noisy epoch
-decides nothing. The thresholds were chosen on synthetic histories (`research/detectors.py`) and are judged on others.
+A curve is the log-loss over the epochs of a history's last data set, as means of `WINDOW` epochs, so that no single
+noisy epoch decides. The thresholds were chosen on simulated histories (`research/detectors.py`) and tested on others.
 
-Sources: none prescribes these rules; they put into numbers what Goodfellow et al. 2016, section 7.8 (validation error
-rises while training error falls) and Wang et al. 2019, https://arxiv.org/abs/1811.09751 (a source that makes the target
-worse than no source) say in words. Restricted means: Royston and Parmar 2013, https://doi.org/10.1186/1471-2288-13-152.
+Sources: none prescribes these rules; they quantify what Goodfellow et al. 2016, section 7.8 (validation error rises
+while training error falls) and Wang et al. 2019, https://arxiv.org/abs/1811.09751 (a source that makes the target worse
+than no source) describe. Restricted means: Royston and Parmar 2013, https://doi.org/10.1186/1471-2288-13-152.
 """
 
 from collections.abc import Iterable
@@ -16,22 +16,22 @@ import pandas as pd
 
 from histotransfer.errors import HistotransferError
 
-WINDOW = 3  # epochs of a mean, as claim C5 says
+WINDOW = 3  # epochs per mean, as in claim C5
 RISE = 0.1  # nats of validation log-loss above its lowest: overfitting
 HARM = 0.05  # nats of validation log-loss above the arm without transfer: negative transfer
 LASTING = 3  # means at the end of training that must all show it
-DELAY = 1.75  # times the epochs of the arm it is compared with: slow convergence
-WAY = 0.75  # of the way down: at the very bottom noise decides when a level is passed
+DELAY = 1.75  # times the epochs of the reference: slow convergence
+WAY = 0.75  # of the way down: at the bottom, noise decides when a level is passed
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What a detector says of a run.
+    """The result of a detector on a run.
 
     Attributes:
-        found: whether the signature is there.
-        amount: how much of it: nats, or times as many epochs.
-        epoch: where it begins, counted from 1 over all stages of the data set; None where nothing was found.
+        found: whether the run shows the signature.
+        amount: how strongly: nats, or a ratio of epochs.
+        epoch: where it begins, counted from 1 over all stages of the data set; None where it was not found.
     """
 
     found: bool
@@ -47,14 +47,13 @@ def curve(history: pd.DataFrame, part: str = "validation") -> pd.Series:
         part: train or validation.
 
     Raises:
-        HistotransferError: columns that are missing, fewer than `WINDOW` epochs, a loss that is not finite.
+        HistotransferError: missing columns, fewer than `WINDOW` epochs, a loss that is not finite.
     """
     column = f"{part}_log_loss"
     if missing := {"dataset", column} - set(history):
         raise HistotransferError(f"history: no column {', '.join(sorted(missing))}; give a run's history.csv")
-    losses = history.loc[history["dataset"].eq(history["dataset"].iloc[-1]) if len(history) else [], column].to_numpy(
-        float
-    )
+    datasets = history["dataset"]
+    losses = history.loc[datasets.eq(datasets.iloc[-1]) if len(history) else [], column].to_numpy(float)
     if len(losses) < WINDOW:
         raise HistotransferError(f"history: {len(losses)} epochs on the last data set; at least {WINDOW} are needed")
     if not np.isfinite(losses).all():
@@ -64,20 +63,21 @@ def curve(history: pd.DataFrame, part: str = "validation") -> pd.Series:
 
 
 def overfitting(history: pd.DataFrame, rise: float = RISE) -> Finding:
-    """F1: at the end validation log-loss lies `rise` above its lowest, and training log-loss has not risen with it.
+    """F1: at the end validation log-loss is `rise` above its lowest value, and training log-loss has not risen with it.
 
     Args:
         history: of one run.
-        rise: nats. Of a rise of validation, training may show less than half: else training itself went astray.
+        rise: nats. Training log-loss must rise by less than half as much as validation log-loss; else training itself
+            has failed.
 
     Returns:
-        The epoch is that of the lowest validation log-loss: where to have stopped.
+        The epoch is that of the lowest validation log-loss, at which training should have stopped.
     """
     validation, train = curve(history), curve(history, "train")
     lowest = validation.idxmin()
     amount = validation.iloc[-1] - validation[lowest]
-    found = amount > rise and train.iloc[-1] - train[lowest] < amount / 2
-    return Finding(bool(found), float(amount), int(lowest) if found else None)
+    overfits = amount > rise and train.iloc[-1] - train[lowest] < amount / 2
+    return Finding(bool(overfits), float(amount), int(lowest) if overfits else None)
 
 
 def negative_transfer(transfer: pd.DataFrame, control: pd.DataFrame, harm: float = HARM) -> Finding:
@@ -85,7 +85,7 @@ def negative_transfer(transfer: pd.DataFrame, control: pd.DataFrame, harm: float
 
     Args:
         transfer: history of the arm with transfer.
-        control: of the arm without: the same target, epochs, seed.
+        control: history of the arm without it: the same target, epochs, seed.
         harm: nats, in each of the last `LASTING` means.
 
     Returns:
@@ -104,7 +104,7 @@ def negative_transfer(transfer: pd.DataFrame, control: pd.DataFrame, harm: float
 
 
 def epochs_to(history: pd.DataFrame, level: float) -> tuple[int, bool]:
-    """Epochs until the validation log-loss first passes `level`, and whether it did; else all epochs (censored)."""
+    """Epochs until validation log-loss first falls to `level`, and whether it does; else all epochs (censored)."""
     validation = curve(history)
     below = validation.index[validation <= level]
     return (int(below[0]), True) if len(below) else (int(validation.index[-1]), False)
@@ -114,11 +114,11 @@ def convergence_level(histories: Iterable[pd.DataFrame], share: float = WAY) -> 
     """The validation log-loss (nats) that is `share` of the way from the first mean to the lowest; median over runs.
 
     Args:
-        histories: of the runs that a level is set from; not of those that are judged by it.
+        histories: of the runs from which the level is set, not of those that are judged by it.
         share: 0 to 1.
     """
     curves = [curve(history) for history in histories]
-    return float(np.median([own.iloc[0] - share * (own.iloc[0] - own.min()) for own in curves]))
+    return float(np.median([losses.iloc[0] - share * (losses.iloc[0] - losses.min()) for losses in curves]))
 
 
 def slow_convergence(history: pd.DataFrame, reference: pd.DataFrame, level: float, delay: float = DELAY) -> Finding:
@@ -126,17 +126,17 @@ def slow_convergence(history: pd.DataFrame, reference: pd.DataFrame, level: floa
 
     Args:
         history: of the run.
-        reference: of the run it is compared with, such as one that began from pre-trained weights.
+        reference: of the run to compare with, such as one that began from pre-trained weights.
         level: nats; set from other runs than these.
-        delay: times.
+        delay: ratio of epochs.
 
     Returns:
-        The amount is the ratio, a lower bound where the run never passes the level. Where the reference does not pass
-        it either, nothing can be said and nothing is found.
+        The amount is the ratio, a lower bound where the run never passes the level. Where the reference does not
+        pass it either, the signature is not found.
     """
-    (own, _), (other, passed) = epochs_to(history, level), epochs_to(reference, level)
-    found = passed and own / other >= delay
-    return Finding(found, own / other, own if found else None)
+    (epochs, _), (usual, passed) = epochs_to(history, level), epochs_to(reference, level)
+    slow = passed and epochs / usual >= delay
+    return Finding(slow, epochs / usual, epochs if slow else None)
 
 
 def convergence(histories: Iterable[pd.DataFrame], level: float, horizon: int) -> pd.DataFrame:
@@ -145,7 +145,7 @@ def convergence(histories: Iterable[pd.DataFrame], level: float, horizon: int) -
     Args:
         histories: of the runs of one arm.
         level: of validation log-loss, nats.
-        horizon: the epochs that every run has at least.
+        horizon: number of epochs that every run must have.
 
     Returns:
         Columns `epochs` and `passed`; a run that does not pass within the horizon is censored there.

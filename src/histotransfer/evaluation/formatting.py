@@ -7,10 +7,10 @@ LEAST_END = 5e-5  # what is smaller is shown as 0
 
 
 def number(value: float, low: float, high: float, coverage: float = np.nan) -> str:
-    """`0.84 [0.77, 0.90] 93 %`; without brackets where there is no interval, a dash where there is no value.
+    """A value with its interval: `0.84 [0.77, 0.90] 93 %`; without brackets where there is none, a dash for no value.
 
-    Two decimals, but an end that these would make 0 keeps its first digit that is not: on which side of 0 an interval
-    ends is what a verdict goes by. The value does so too where the interval leaves out 0.
+    Two decimals; but a limit that would be rounded to 0 keeps its first non-zero digit, since a verdict depends on
+    which side of 0 it is. So does the value where the interval excludes 0.
     """
     if pd.isna(value):
         return "–"

@@ -1,21 +1,21 @@
-"""Intervals that know images of one patient are not independent.
+"""Intervals of metrics that allow for several images per patient.
 
-One arm. The variance of a metric is that of leaving out one patient at a time, within each class (jackknife); its
-degrees of freedom are those of Satterthwaite over the classes, each with as many as Kish's effective number of
-patients less one. A metric from 0 to 1 then has Clopper and Pearson's interval of a proportion, at the effective number
-of images that this variance stands for (Korn and Graubard 1998, Survey Methodology 24, 193); where every patient is all
-right or all wrong, at as many trials as the smaller class effectively has patients. Log-loss has a t interval of its
-logarithm. Nothing is drawn.
+One arm. The variance of a metric is the jackknife's, leaving out one patient at a time within each class. Its degrees
+of freedom are Satterthwaite's over the classes, where a class has Kish's effective number of patients less one. A
+metric from 0 to 1 then has Clopper and Pearson's interval of a proportion, with the effective number of images that
+this variance implies (Korn and Graubard 1998, Survey Methodology 24, 193). Where the metric is 0 or 1 and so has no
+variance, the number of trials is the effective number of patients in the smaller class. Log-loss has a t interval of
+its logarithm. Nothing is drawn at random.
 
-Two arms. The paired bootstrap: both arms see the same redraws of whole patients within each class, and the interval is
-the middle of the differences, as much more of it as so few degrees of freedom ask for (the expanded percentile
-interval, Hesterberg 2015, https://doi.org/10.1080/00031305.2015.1089789, with the degrees of freedom above).
+Two arms. The paired bootstrap: both arms see the same redraws of whole patients within each class. The interval is the
+middle part of the redrawn differences, widened to allow for few degrees of freedom (the expanded percentile interval,
+Hesterberg 2015, https://doi.org/10.1080/00031305.2015.1089789, with the degrees of freedom above).
 
-`study.coverage` measures how often these hold the truth, beside the plain percentile bootstrap and others;
-`results/coverage` is what it found.
+`research/coverage.py` measures how often these intervals hold the truth, beside the plain percentile bootstrap and
+others; its results are in `results/coverage`.
 
-Deviations from Korn and Graubard: used for AUROC, average precision and the like too, which are no proportions
-(Matthews correlation as ``(1 + r) / 2``), and their ratio of t quantiles has the normal one on top.
+Deviations from Korn and Graubard: also used for AUROC, average precision and the like, which are no proportions
+(Matthews correlation as ``(1 + r) / 2``); and the numerator of their ratio of t quantiles is the normal quantile.
 """
 
 from collections.abc import Collection, Sequence
@@ -25,13 +25,13 @@ import pandas as pd
 from scipy.special import betaincinv, ndtr, ndtri, stdtrit  # the quantiles of scipy.stats without its overhead
 
 from histotransfer.evaluation.clusters import Redrawable, draw_counts, scored
-from histotransfer.evaluation.metrics import Metrics, averaged, image_metrics, patient_metrics
+from histotransfer.evaluation.metrics import Metrics, averaged, image_metrics, mean_if_defined, patient_metrics
 from histotransfer.evaluation.pooling import aligned
 
 DRAWS = 10_000
 LEVEL = 0.95
 POWER = 0.8
-MIN_GROUPS = 2  # of each class that is there: leaving out the only one shows no spread
+MIN_GROUPS = 2  # of each class present: leaving out the only one shows no spread
 NONE = 1e-9  # a standard error below it is rounding
 UNDEFINED = 0.05  # the largest share of redraws without a value that an interval may leave out
 
@@ -47,9 +47,9 @@ def intervals(predictions: pd.DataFrame, by: str | None = None, *, level: float 
         level: coverage aimed at.
 
     Returns:
-        One row a metric (index): `value`, `low`, `high`. NaN where it is not defined, as for a missing class. A value
-        but no interval where a class has one group only, where the metric is not defined without some patient, and
-        where patients do not differ though the value is neither 0 nor 1 (a constant prediction).
+        One row per metric (index): `value`, `low`, `high`. NaN where the metric is not defined, as for a missing class.
+        A value without an interval where a class has only one group, where the metric is not defined without some
+        patient, and where patients do not differ although the value is neither 0 nor 1 (a constant prediction).
 
     Raises:
         HistotransferError: no image, or a logit that is not finite.
@@ -70,19 +70,19 @@ def differences(
     """Metrics of one arm minus those of another on the same images, with intervals: paired by patient.
 
     Args:
-        pairs: predictions of both arms, one row an image, in any order; of several pairs (all else equal within each)
-            the mean of their differences.
+        pairs: predictions of both arms, one row per image, in any order; of several pairs (all else equal within each)
+            the mean of their differences is taken.
         by: as in `intervals`.
-        metrics: which; None: all of them, which takes many times as long as the two or three that are shown.
+        metrics: names of metrics; None: all, which takes many times as long as two or three.
         draws: bootstrap draws.
         level: coverage aimed at.
-        power: of `smallest`.
+        power: for `smallest`.
         seed: of the draws.
 
     Returns:
-        One row a metric: `value`, `low`, `high` as in `intervals` (no interval where no patient tells the arms apart,
-        and where more than `UNDEFINED` of the redraws have no value; fewer are left out), and `smallest`: the smallest
-        true difference that this design would have shown, its interval without 0, with that power:
+        One row per metric: `value`, `low`, `high` as in `intervals` (no interval where the arms do not differ on any
+        patient, or where more than `UNDEFINED` of the redraws have no value; fewer are left out), and `smallest`: the
+        smallest true difference for which the interval of this design excludes 0 with that power,
         (t(1 - (1 - level) / 2) + t(power)) standard errors (Bloom 1995, Evaluation Review 19, 547).
 
     Raises:
@@ -101,10 +101,10 @@ def differences(
 def smallest_distance(
     predictions: pd.DataFrame, metric: str, by: str | None = None, *, level: float = LEVEL, power: float = POWER
 ) -> float:
-    """The smallest true distance of a metric from a fixed value that this design would have shown, with that power.
+    """The smallest true distance of a metric from a fixed value that this design would detect with that power.
 
-    As `smallest` of `differences`, with the standard error of `intervals`; NaN where that is 0 or a class has
-    one group only.
+    As `smallest` of `differences`, with the standard error of `intervals`; NaN where that error is 0 or a class
+    has only one group.
     """
     arm = scored(predictions, by)
     if not enough(arm.classes):
@@ -115,12 +115,15 @@ def smallest_distance(
 
 
 def mean_gaps(pairs: Sequence[tuple[Metrics, Metrics]]) -> Metrics:
-    """The mean over pairs of first minus second, None where one is."""
-    found = {}
-    for metric in pairs[0][0]:
-        values = [(one[metric], other[metric]) for one, other in pairs]
-        found[metric] = None if None in sum(values, ()) else float(np.mean([one - other for one, other in values]))
-    return found
+    """First minus second value of each metric, averaged over the pairs; None where any of these values is None."""
+    return {
+        metric: mean_if_defined([_difference(one[metric], other[metric]) for one, other in pairs])
+        for metric in pairs[0][0]
+    }
+
+
+def _difference(one: float | None, other: float | None) -> float | None:
+    return None if one is None or other is None else one - other
 
 
 def all_metrics(predictions: pd.DataFrame, by: str | None = None, wanted: Collection[str] | None = None) -> Metrics:
@@ -129,7 +132,7 @@ def all_metrics(predictions: pd.DataFrame, by: str | None = None, wanted: Collec
 
 
 def limits_of(values: Metrics, arm: Redrawable, level: float = LEVEL) -> pd.DataFrame:
-    """`intervals`, of metrics that are computed and clusters that are scored."""
+    """As `intervals`, from metrics already computed and their clusters."""
     left, rows = arm.values(leave_one_out(arm.classes)), {}
     for metric, value in values.items():
         low = high = np.nan
@@ -150,7 +153,7 @@ def limits_of_gaps(
     power: float = POWER,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """`differences`, of metrics that are computed and clusters that are scored."""
+    """As `differences`, from differences already computed and the clusters of both arms of each pair."""
     arm, known = pairs[0][0], [metric for metric, gap in gaps.items() if gap is not None]
     left, drawn = (
         mean_redrawn(pairs, counts, known)
@@ -172,9 +175,9 @@ def limits_of_gaps(
 def mean_redrawn(
     pairs: Sequence[tuple[Redrawable, Redrawable]], counts: np.ndarray, metrics: Sequence[str]
 ) -> dict[str, np.ndarray]:
-    """``(D,)`` differences of each metric in each redraw, the mean over pairs."""
-    found = [(one.values(counts, metrics), other.values(counts, metrics)) for one, other in pairs]
-    return {metric: np.mean([one[metric] - other[metric] for one, other in found], axis=0) for metric in metrics}
+    """``(D,)`` differences of each metric in each redraw, averaged over the pairs."""
+    redrawn = [(one.values(counts, metrics), other.values(counts, metrics)) for one, other in pairs]
+    return {metric: np.mean([one[metric] - other[metric] for one, other in redrawn], axis=0) for metric in metrics}
 
 
 def jackknife(left: np.ndarray, shares: np.ndarray, classes: np.ndarray) -> tuple[float, float]:
@@ -182,12 +185,12 @@ def jackknife(left: np.ndarray, shares: np.ndarray, classes: np.ndarray) -> tupl
 
     Args:
         left: ``(K,)`` the metric without each cluster in turn.
-        shares: ``(K,)`` of each cluster in its class, to a factor a class; a class without any has no say.
+        shares: ``(K,)`` of each cluster in its class, up to a factor per class; a class without shares is ignored.
         classes: ``(K,)`` within which clusters are left out.
     """
     strata = [classes == value for value in np.unique(classes[shares > 0])]
-    variances = np.array([(own.sum() - 1) * left[own].var() for own in strata])
-    freedoms = np.array([max(effective(shares[own]) - 1, 1) for own in strata])
+    variances = np.array([(inside.sum() - 1) * left[inside].var() for inside in strata])
+    freedoms = np.array([max(effective(shares[inside]) - 1, 1) for inside in strata])
     total = variances.sum()
     freedom = total**2 / (variances**2 / freedoms).sum() if total > NONE**2 else freedoms.min()
     return np.sqrt(total), freedom
@@ -202,8 +205,8 @@ def limits(
         metric: its name.
         value: of the metric.
         error: its standard error.
-        freedom: degrees of freedom of that.
-        patients: trials to assume where the error is 0.
+        freedom: degrees of freedom of the error.
+        patients: number of trials to assume where the error is 0.
         level: coverage aimed at.
     """
     tail, quantile = (1 - level) / 2, stdtrit(freedom, (1 + level) / 2)
@@ -226,20 +229,20 @@ def limits(
 
 
 def leave_one_out(classes: np.ndarray) -> np.ndarray:
-    """``(K, K)`` counts of K clusters: without each in turn."""
+    """``(K, K)`` counts of K clusters: row i leaves out cluster i."""
     return 1 - np.eye(len(classes))
 
 
 def effective(shares: np.ndarray) -> float:
-    """Kish's effective number of clusters: as many as they are where their shares are equal, fewer where not."""
+    """Kish's effective number of clusters: their number where their shares are equal, else fewer."""
     return shares.sum() ** 2 / (shares**2).sum()
 
 
 def fewest(shares: np.ndarray, classes: np.ndarray) -> float:
-    """Effective number of clusters of the class that has the fewest."""
+    """The smallest effective number of clusters of any class."""
     return min(effective(shares[classes == value]) for value in np.unique(classes))
 
 
 def enough(classes: np.ndarray) -> bool:
-    """Whether every class that is there has the clusters that an interval needs."""
+    """Whether every class present has enough clusters for an interval."""
     return np.unique(classes, return_counts=True)[1].min() >= MIN_GROUPS

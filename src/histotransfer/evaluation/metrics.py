@@ -1,13 +1,13 @@
 """Metrics of a predictions table, at image and at patient level, per magnification.
 
-scikit-learn computes; here it is only decided what is asked of it. A value that is not defined (AUROC where one class
-is missing) is None, never 0 or 0.5.
+scikit-learn computes them; this module decides which ones and from what. A value that is not defined (AUROC where one
+class is missing) is None, never 0 or 0.5.
 
 Two classes have every metric; more have accuracy, balanced accuracy, log-loss, recognition rate and patient accuracy.
 """
 
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cache
 
 import numpy as np
@@ -31,7 +31,7 @@ THRESHOLD = 0.5  # fixed beforehand: anything tuned on one to three benign valid
 ALL, MEAN = "all", "mean"
 MEAN_OVER = (40, 100, 200)  # 400x is for testing only
 BINS = 10
-PATIENT = "patient_"  # begins the name of a metric of patients
+PATIENT = "patient_"  # prefix of metrics of patients
 DECIMALS = 12  # of patients' mean probabilities
 SPOKEN = {"auroc": "AUROC", "f1": "F1", "brier": "Brier score", "log loss": "log-loss", "matthews": "Matthews"}
 
@@ -39,7 +39,7 @@ Metrics = dict[str, float | None]
 
 
 def metric_name(metric: str) -> str:
-    """What readers call a metric: `auroc_within_folds` is "AUROC within folds"."""
+    """A metric's name for readers: `auroc_within_folds` is "AUROC within folds"."""
     name = metric.replace("_", " ")
     for written, spoken in SPOKEN.items():
         name = re.sub(rf"\b{written}\b", spoken, name)
@@ -52,7 +52,7 @@ def class_names(predictions: pd.DataFrame) -> list[str]:
 
 
 def positive_class(predictions: pd.DataFrame) -> str | None:
-    """The class that sensitivity is about: `malignant`, or the second of any other two; None where there are more."""
+    """The positive class: `malignant`, or the second of any other two classes; None for more than two."""
     names = class_names(predictions)
     if len(names) != 2:
         return None
@@ -60,15 +60,21 @@ def positive_class(predictions: pd.DataFrame) -> str | None:
 
 
 def scores(predictions: pd.DataFrame) -> np.ndarray:
-    """``(N,)`` probability of the positive class; for two classes only."""
-    return probabilities(predictions)[:, class_names(predictions).index(positive_class(predictions))]
+    """``(N,)`` probability of the positive class.
+
+    Raises:
+        ValueError: not two classes.
+    """
+    if (positive := positive_class(predictions)) is None:
+        raise ValueError(f"scores: two classes are needed, not {class_names(predictions)}")
+    return probabilities(predictions)[:, class_names(predictions).index(positive)]
 
 
 def probabilities(predictions: pd.DataFrame) -> np.ndarray:
     """``(N, classes)`` probabilities, the softmax of the `logit_*` columns.
 
     Raises:
-        HistotransferError: no image; or a logit is not a number, and the first such image is named.
+        HistotransferError: no image; or a logit that is not finite (the first such image is named).
     """
     if predictions.empty:
         raise HistotransferError("metrics: no images; is the magnification or the part there?")
@@ -81,7 +87,7 @@ def probabilities(predictions: pd.DataFrame) -> np.ndarray:
 
 
 def most_probable(chances: np.ndarray, names: list[str], positive: str | None) -> np.ndarray:
-    """``(N,)`` index of the predicted class: of two the positive one from `THRESHOLD` on, else the most probable.
+    """``(N,)`` index of the predicted class: of two the positive one from `THRESHOLD` up, of more the most probable.
 
     Args:
         chances: ``(N, C)`` probabilities.
@@ -95,20 +101,20 @@ def most_probable(chances: np.ndarray, names: list[str], positive: str | None) -
 
 
 def predicted(predictions: pd.DataFrame) -> np.ndarray:
-    """``(N,)`` name of the class predicted of each row, as `most_probable`."""
+    """``(N,)`` name of the class predicted for each row, as `most_probable`."""
     names = class_names(predictions)
     return np.array(names)[most_probable(probabilities(predictions), names, positive_class(predictions))]
 
 
 def image_metrics(predictions: pd.DataFrame, wanted: Collection[str] | None = None) -> Metrics:
-    """Accuracy, balanced accuracy and log-loss (nats); of two classes all the metrics that the field reports.
+    """Accuracy, balanced accuracy and log-loss (nats); for two classes all the metrics that the field reports.
 
     Sensitivity is the recall of the positive class, specificity that of the other. Sensitivity, specificity and F1 need
     their own class; balanced accuracy, AUROC, average precision and Matthews correlation need every class.
 
     Args:
-        predictions: one row an image.
-        wanted: leave out what is not among these; None: all of them.
+        predictions: one row per image.
+        wanted: names of metrics; None: all.
 
     Raises:
         HistotransferError: no image, or a logit that is not finite.
@@ -144,32 +150,32 @@ def image_metrics(predictions: pd.DataFrame, wanted: Collection[str] | None = No
 
 
 def patient_metrics(predictions: pd.DataFrame, wanted: Collection[str] | None = None) -> Metrics:
-    """Recognition rate; accuracy and, of two classes, AUROC of the patients, each by the mean of its probabilities.
+    """Recognition rate; accuracy and, for two classes, AUROC of patients, each by the mean probability of its images.
 
     Recognition rate: the share of images that are right, per slide id as published, averaged over these (Spanhol et al.
-    2016, equations 1 and 2, call it a patient). A patient with images of two classes stands once in each for the
-    other two.
+    2016, equations 1 and 2, call it a patient). For the other two a patient with images of two classes
+    counts once in each class.
 
     Args:
-        predictions: one row an image.
+        predictions: one row per image.
         wanted: as for `image_metrics`.
 
     Raises:
         HistotransferError: as `image_metrics`.
     """
     right = pd.Series(predicted(predictions) == predictions["truth"].to_numpy(), index=predictions.index)
-    found = {"recognition_rate": float(right.groupby(predictions["patient"]).mean().mean())}
+    metrics: Metrics = {"recognition_rate": float(right.groupby(predictions["patient"]).mean().mean())}
     of_patients = [metric for metric in ("accuracy", "auroc") if wanted is None or f"{PATIENT}{metric}" in wanted]
     if of_patients:
         whole = image_metrics(patient_table(predictions), of_patients)
-        found |= {f"{PATIENT}{metric}": value for metric, value in whole.items()}
-    return {metric: value for metric, value in found.items() if wanted is None or metric in wanted}
+        metrics |= {f"{PATIENT}{metric}": value for metric, value in whole.items()}
+    return {metric: value for metric, value in metrics.items() if wanted is None or metric in wanted}
 
 
 def patient_table(predictions: pd.DataFrame) -> pd.DataFrame:
-    """One row a patient (and class): the logarithm of the mean of its images' probabilities as `logit_*`.
+    """One row per patient (and class): the logarithm of the mean of its images' probabilities as `logit_*`.
 
-    Means are rounded to `DECIMALS`: those of equal probabilities are ties, whatever the last bits of their sums.
+    Means are rounded to `DECIMALS`, so that equal probabilities are ties whatever the last bits of their sums.
     """
     names = [f"logit_{name}" for name in class_names(predictions)]
     values = predictions[["patient", "group", "truth"]].assign(
@@ -208,9 +214,9 @@ def by_magnification(predictions: pd.DataFrame) -> Iterator[tuple[str, pd.DataFr
 
 
 def scopes(predictions: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, str | None]]:
-    """What is reported: name, rows, and the column over whose values a metric is averaged (None: over none).
+    """The scopes that are reported: name, rows, and the column over whose values a metric is averaged (None: none).
 
-    Each magnification, the unweighted mean over 40x, 100x and 200x ("mean", where all three are there), all rows.
+    Each magnification, the unweighted mean over 40x, 100x and 200x ("mean", where all three are present), all rows.
     """
     *single, whole = by_magnification(predictions)
     for name, rows in single:
@@ -228,15 +234,20 @@ def parts_of(predictions: pd.DataFrame, by: str | None) -> list[pd.DataFrame]:
 
 def averaged(compute: Callable[[pd.DataFrame], Metrics], predictions: pd.DataFrame, by: str | None = None) -> Metrics:
     """Metrics of each of `parts_of`, and their unweighted mean; None where one of them is not defined."""
-    found = [compute(rows) for rows in parts_of(predictions, by)]
-    values = {metric: [metrics[metric] for metrics in found] for metric in found[0]}
-    return {metric: None if None in own else float(np.mean(own)) for metric, own in values.items()}
+    tables = [compute(rows) for rows in parts_of(predictions, by)]
+    return {metric: mean_if_defined([metrics[metric] for metrics in tables]) for metric in tables[0]}
+
+
+def mean_if_defined(values: Sequence[float | None]) -> float | None:
+    """The mean; None where a value is None."""
+    defined = [value for value in values if value is not None]
+    return float(np.mean(defined)) if len(defined) == len(values) else None
 
 
 def evaluate(predictions: pd.DataFrame) -> dict[str, dict[str, dict[str, Metrics]]]:
     """Every metric of a predictions table: ``{part: {level: {scope: {metric: value}}}}``, scopes as in `scopes`.
 
-    Besides the metrics each cell holds the numbers of `images` and `patients` behind it.
+    Besides the metrics, each scope holds the numbers of its `images` and `patients`.
     """
     result: dict = {}
     for part, rows in predictions.groupby("part"):

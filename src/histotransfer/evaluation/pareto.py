@@ -4,7 +4,15 @@ import numpy as np
 
 
 def pareto_front(cost: np.ndarray, value: np.ndarray) -> np.ndarray:
-    """Which of N points no other beats, being as cheap and as good, and one of the two strictly: ``(N,)`` bool."""
+    """Which of N points no other point beats by being as cheap and as good, and better in one of the two.
+
+    Args:
+        cost: ``(N,)``, less is better.
+        value: ``(N,)``, more is better.
+
+    Returns:
+        ``(N,)`` bool.
+    """
     cheaper, better = cost[None] <= cost[:, None], value[None] >= value[:, None]
     strictly = (cost[None] < cost[:, None]) | (value[None] > value[:, None])
-    return ~(cheaper & better & strictly).any(axis=1)
+    return (cheaper & better & strictly).sum(axis=1) == 0

@@ -1,7 +1,7 @@
-"""The pointing game: does a map's hottest cell lie where the diagnosis is?
+"""The pointing game: is a map's hottest cell in the diagnostic region?
 
-Paper: Zhang et al. 2018, https://arxiv.org/abs/1608.00507. Deviation: a hit is the middle of the hottest cell inside
-the region, without the paper's tolerance of 15 pixels: a cell is larger than that.
+Paper: Zhang et al. 2018, https://arxiv.org/abs/1608.00507. Deviation: a hit means that the middle of the hottest cell
+is in the region, without the paper's tolerance of 15 pixels: a cell is larger than that.
 """
 
 import numpy as np
@@ -32,8 +32,9 @@ def pointing_game(
         seed: of the random points.
 
     Returns:
-        One row a way to point, and one a difference: `value`, `low`, `high`, `images`, `patients`. At random stands
-        twice: exactly, as the share of the image that the region covers, and by `DRAWS` random pixels an image.
+        One row per way to point, and one per difference: `value`, `low`, `high`, `images`, `patients`. Pointing at
+        random is there twice: exactly, as the share of the image that the region covers, and by `DRAWS` random pixels
+        per image.
 
     Raises:
         HistotransferError: every mask is empty.

@@ -1,10 +1,10 @@
 """AUROC over pairs of images of the same fold.
 
-Out of fold, each fold's images are scored by a network of its own. Pooling compares scores of different networks: where
-folds differ in how high all their scores lie, a pair of images from two folds says less about the networks than about
-the folds. Here a pair counts only if one network scored both, as in the average of folds' AUROC, but weighted by pairs,
-so that a fold where a class is missing at some magnification has no say instead of none having an answer (Airola et al.
-2011, https://doi.org/10.1016/j.csda.2010.11.018, compare both ways of cross-validating AUROC).
+Out of fold, each fold's images are scored by a different network. Pooling compares scores of different networks: where
+the general level of the scores differs between folds, a pair of images from two folds tells more about the folds than
+about the networks. Here a pair counts only if one network scored both images. This is the average of the folds' AUROC,
+weighted by pairs: a fold where a class is missing at some magnification has weight 0 and does not make the average
+undefined (Airola et al. 2011, https://doi.org/10.1016/j.csda.2010.11.018, compare both ways).
 """
 
 from collections.abc import Collection
@@ -23,15 +23,15 @@ class WithinFolds:
 
     Attributes:
         classes: ``(K,)`` class of each cluster, as `Design` finds them.
-        value: both metrics of the patients as they are; None where not defined.
+        value: both metrics without any redraw; None where not defined.
     """
 
     def __init__(self, predictions: pd.DataFrame, by: str | None = None):
-        """Count once.
+        """Find the clusters of every fold and seed.
 
         Args:
-            predictions: test rows of all runs of an arm, two classes, with `fold` and `seed`: one row an image and
-                seed. A value of every seed is computed, and the mean of these.
+            predictions: test rows of all runs of an arm, two classes, with `fold` and `seed`: one row per image and
+                seed. The metric is computed for every seed and averaged.
             by: a column over whose values the metric is averaged, as in `metrics.scopes`; None: over none.
 
         Raises:
@@ -41,37 +41,38 @@ class WithinFolds:
         cell = predictions.groupby([*averaged, "fold"]).ngroup().rename("cell")
         arm = Design(predictions.assign(cell=cell), "cell").scored(probabilities(predictions))
         self.classes = arm.classes
-        self._of = predictions.groupby(averaged).ngroup().to_numpy()[[who.rows[0] for who in arm.design.who]]
+        self._of = predictions.groupby(averaged).ngroup().to_numpy()[[table.rows[0] for table in arm.design.tables]]
+        parts = [(table.clusters, part) for table, part in zip(arm.design.tables, arm.parts, strict=True)]
         self._parts = {
-            AUROC: [(who.at, part.images) for who, part in zip(arm.design.who, arm.parts, strict=True)],
-            PATIENT_AUROC: [(who.at, part.patients) for who, part in zip(arm.design.who, arm.parts, strict=True)],
+            AUROC: [(clusters, part.images) for clusters, part in parts],
+            PATIENT_AUROC: [(clusters, part.patients) for clusters, part in parts],
         }
-        found = self.values(np.ones((1, len(self.classes))))
-        self.value: Metrics = {name: None if np.isnan(own[0]) else float(own[0]) for name, own in found.items()}
+        values = self.values(np.ones((1, len(self.classes))))
+        self.value: Metrics = {name: None if np.isnan(value) else float(value) for name, (value,) in values.items()}
 
     def values(self, counts: np.ndarray, metrics: Collection[str] | None = None) -> dict[str, np.ndarray]:
-        """``(D,)`` AUROC of images and of patients (each by the mean of its probabilities) in every redraw.
+        """``(D,)`` AUROC of images and of patients (each by the mean probability of its images) in every redraw.
 
         NaN where no fold of a seed holds both classes.
 
         Args:
             counts: ``(D, K)`` how often each cluster is in each redraw.
-            metrics: which; None: both.
+            metrics: names of metrics; None: both.
         """
         counts = np.asarray(counts, dtype=float)
         return {metric: self._auroc(self._parts[metric], counts) for metric in metrics or self._parts}
 
     def shares(self, metric: str) -> np.ndarray:
-        """``(K,)`` share of each cluster in its class, of the pairs that count, the mean over what is averaged."""
-        found = np.zeros((self._of.max() + 1, len(self.classes)))
+        """``(K,)`` share of each cluster in its class: of the pairs that count, averaged as the metric is."""
+        pairs = np.zeros((self._of.max() + 1, len(self.classes)))
         for of, (at, units) in zip(self._of, self._parts[metric], strict=True):
             positive, sizes = units.classes == units.positive, units.sizes
-            found[of, at] += sizes * np.where(positive, sizes[~positive].sum(), sizes[positive].sum())
-        every = np.stack([found[:, self.classes == own].sum(axis=1) for own in self.classes], axis=1)
-        return np.divide(found, every, out=np.zeros_like(found), where=every > 0).mean(axis=0)
+            pairs[of, at] += sizes * np.where(positive, sizes[~positive].sum(), sizes[positive].sum())
+        every = np.stack([pairs[:, self.classes == one].sum(axis=1) for one in self.classes], axis=1)
+        return np.divide(pairs, every, out=np.zeros_like(pairs), where=every > 0).mean(axis=0)
 
     def _auroc(self, parts: list[tuple[np.ndarray, Units]], counts: np.ndarray) -> np.ndarray:
         pairs = np.stack([ordered_pairs(units, counts[:, at]) for at, units in parts])
         with np.errstate(invalid="ignore", divide="ignore"):
-            won, every = np.moveaxis([pairs[self._of == of].sum(axis=0) for of in np.unique(self._of)], 1, 0)
+            won, every = np.stack([pairs[self._of == of].sum(axis=0) for of in np.unique(self._of)], axis=1)
             return (won / every).mean(axis=0)

@@ -1,7 +1,7 @@
 """Every plot of the book, in one style: colour-blind safe, axes with units, readable on light and dark pages.
 
-Each function returns a matplotlib figure. Where it draws numbers, it describes them too: the description is the
-picture's alt text, in a notebook and on the page.
+Each function returns a matplotlib figure. Where it draws numbers, it also describes them in words: the picture's alt
+text, in a notebook and on the page.
 """
 
 from histotransfer.figures.comparisons import forest, means_with_intervals, pareto

@@ -3,6 +3,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -24,11 +25,11 @@ def forest(
     """One metric of every run at every magnification, with intervals.
 
     Args:
-        table: as `study.tables.with_intervals` makes it, or `gap`: then with a line where there is no difference.
+        table: as `report.tables.with_intervals` returns it, or `report.tables.gap`: then a line marks no difference.
         metric: accuracy, auroc, ...
-        claim: what somebody says the metric is: a dashed line.
-        larger_class: accuracy of always answering with it, by magnification: short grey lines.
-        unit: what the intervals leave out or draw together, as readers call it, in the plural.
+        claim: a claimed value of the metric, drawn as a dashed line.
+        larger_class: accuracy of always predicting the larger class, by magnification: short grey lines.
+        unit: what the intervals leave out or draw as a whole, as readers call it, in the plural.
     """
     rows = table[table["metric"] == metric]
     magnifications, runs = list(dict.fromkeys(rows["magnification"])), list(dict.fromkeys(rows["run"]))
@@ -38,10 +39,10 @@ def forest(
     half = min(0.3, 0.15 * (len(runs) - 1))
     spread = np.linspace(-half, half, len(runs))
     for offset, (run, colour) in zip(spread, run_colours(runs).items(), strict=True):
-        own = rows[rows["run"] == run]
-        y = np.array([magnifications.index(m) for m in own["magnification"]]) + offset
-        axis.hlines(y, own["low"], own["high"], color=colour, lw=2)
-        axis.plot(own["value"], y, "o", color=colour, label=run)
+        of_run = rows[rows["run"] == run]
+        y = np.array([magnifications.index(m) for m in of_run["magnification"]]) + offset
+        axis.hlines(y, of_run["low"], of_run["high"], color=colour, lw=2)
+        axis.plot(of_run["value"], y, "o", color=colour, label=run)
     about = rows.drop_duplicates("magnification")
     names = [f"{m}x" if m.isdigit() else m for m in magnifications]
     labels = [
@@ -58,30 +59,30 @@ def forest(
     axis.set_xlabel(f"{name} with 95 % interval, clustered by {unit.removesuffix('s')}")
     axis.set_ylabel("magnification")
     axis.set_ylim(len(magnifications) - 0.5, -0.5)
-    said = (
-        f"{m}, " + ", ".join(f"{r.run} {number(r.value, r.low, r.high)}" for r in own.itertuples())
-        for m, (_, own) in zip(names, rows.groupby("magnification", sort=False), strict=True)
+    values = (
+        f"{m}, " + ", ".join(f"{r.run} {number(r.value, r.low, r.high)}" for r in runs_at.itertuples())
+        for m, (_, runs_at) in zip(names, rows.groupby("magnification", sort=False), strict=True)
     )
-    told = "" if claim is None else f" The dashed line of the claim stands at {claim:g}."
+    lines = "" if claim is None else f" The dashed line of the claim stands at {claim:g}."
     if claim is not None:
         axis.axvline(claim, color="0.3", ls="--", lw=1, label=f"claimed: {claim:g}")
     if larger_class is not None:
         y = [magnifications.index(m) for m in larger_class.index]
         axis.plot(larger_class, y, ls="", marker="|", ms=16, mew=2, color="0.5", zorder=0, label="larger class")
         shares = ", ".join(f"{names[at]} {share:.2f}" for at, share in zip(y, larger_class, strict=True))
-        told += f" Always answering with the larger class: {shares}."
-    described(figure, f"{name} with 95 % intervals. {'; '.join(said)}.{told}")
+        lines += f" Always answering with the larger class: {shares}."
+    described(figure, f"{name} with 95 % intervals. {'; '.join(values)}.{lines}")
     legend_above(figure, columns=3)
     return figure
 
 
 def means_with_intervals(table: pd.DataFrame, label: str, nothing: float = 0) -> Figure:
-    """A value a row with its interval, such as one metric of several arms or their differences.
+    """One value with its interval per row, such as one metric of several arms or their differences.
 
     Args:
         table: indexed by name: `value`, `low`, `high`, `images`, `patients`.
         label: of the axis, with its unit.
-        nothing: the value of no difference, or of guessing, where a line stands.
+        nothing: the value of no difference, or of guessing, marked by a line.
     """
     counts = [f"{row.images} images, {row.patients} patients" for row in table.itertuples()]
     alike = len(set(counts)) == 1
@@ -98,20 +99,20 @@ def means_with_intervals(table: pd.DataFrame, label: str, nothing: float = 0) ->
     if table[["value", "low"]].min(axis=None) >= 0 and table[["value", "high"]].max(axis=None) <= 1:
         axis.set_xlim(right=1.02)
     values = [number(row.value, row.low, row.high) for row in table.itertuples()]
-    for place, text in zip(y, values, strict=True):
+    for place, text in enumerate(values):
         axis.text(1.02, place, text, transform=axis.get_yaxis_transform(), va="center", fontsize=SMALL)
     about = f"{counts[0]}; 95 % intervals by patient" if alike else "95 % intervals by patient"
     axis.set_xlabel(f"{label}\n{about}")
     axis.set_ylim(len(table) - 0.5, -0.5)
-    said = "; ".join(f"{name} {value} ({n})" for name, value, n in zip(table.index, values, counts, strict=True))
-    return described(figure, f"{label} with 95 % intervals. {said}.")
+    sentences = "; ".join(f"{name} {value} ({n})" for name, value, n in zip(table.index, values, counts, strict=True))
+    return described(figure, f"{label} with 95 % intervals. {sentences}.")
 
 
 def pareto(table: pd.DataFrame, cost: str) -> Figure:
-    """AUROC against what a net costs, with intervals; what no other net beats at both is joined by a line.
+    """AUROC against the cost of nets, with intervals; a line joins the nets that no other beats at both.
 
     Args:
-        table: as `study.complexity.complexity_table` makes it.
+        table: as `report.complexity.complexity_table` returns it.
         cost: its column: GFLOPs, MB, ms or parameters; drawn on a logarithmic axis.
     """
     rows = table.dropna(subset=[cost, "auroc"]).sort_values(cost, ignore_index=True)
@@ -120,10 +121,14 @@ def pareto(table: pd.DataFrame, cost: str) -> Figure:
     axis.plot(front[cost], front["auroc"], color="0.6", lw=1.5, zorder=0)
     markers = dict(zip(sorted(rows["net"].unique()), "osD^vP*X<>", strict=False))
     colours = dict(zip(sorted(rows["size"].unique()), PALETTE.values(), strict=False))
-    for (net, size), own in rows.groupby(["net", "size"]):
-        errors = np.abs(own[["low", "high"]].to_numpy().T - own["auroc"].to_numpy())
-        axis.errorbar(own[cost], own["auroc"], errors, fmt=markers[net], color=colours[size], ms=6, lw=1, alpha=0.85)
-    handles = [Line2D([], [], marker=marker, color="0.3", ls="", label=net) for net, marker in markers.items()]
+    for (net, size), points in rows.groupby(["net", "size"]):
+        errors = np.abs(points[["low", "high"]].to_numpy().T - points["auroc"].to_numpy())
+        axis.errorbar(
+            points[cost], points["auroc"], errors, fmt=markers[net], color=colours[size], ms=6, lw=1, alpha=0.85
+        )
+    handles: list[Artist] = [
+        Line2D([], [], marker=marker, color="0.3", ls="", label=net) for net, marker in markers.items()
+    ]
     handles += [Patch(color=colour, label=f"{size} pixels") for size, colour in colours.items()]
     legend_above(figure, handles)
     units = {"GFLOPs": "billion multiply-adds an image", "MB": "megabytes of weights", "ms": "milliseconds an image"}

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator
 
@@ -21,7 +22,7 @@ def gallery(images: Sequence[np.ndarray], titles: Sequence[str], columns: int = 
     Args:
         images: ``(H, W, 3)`` uint8 or ``(H, W)``, any sizes.
         titles: one each.
-        columns: pictures a row.
+        columns: pictures per row.
     """
     rows = -(-len(images) // columns)
     side = WIDTH / columns
@@ -35,10 +36,10 @@ def gallery(images: Sequence[np.ndarray], titles: Sequence[str], columns: int = 
 
 
 def images_per_patient(patients: pd.DataFrame) -> Figure:
-    """How many images each patient gives, by class: few patients with many images dominate an image-level score.
+    """How many images each patient has, by class: few patients with many images dominate an image-level score.
 
     Args:
-        patients: as `study.patients.per_patient` makes it.
+        patients: as `experiments.patients.per_patient` returns it.
     """
     counts = patients.sort_values(["label", "images"], ascending=[True, False])
     figure, axis = plt.subplots(figsize=(WIDTH, 2.8), layout="constrained")
@@ -54,7 +55,7 @@ def colour_per_patient(patients: pd.DataFrame) -> Figure:
     """Mean colour of each patient's images (CIELAB a* and b*) with one standard deviation over them.
 
     Args:
-        patients: as `study.patients.per_patient` makes it.
+        patients: as `experiments.patients.per_patient` returns it.
     """
     figure, axis = plt.subplots(figsize=(WIDTH, 4), layout="constrained")
     for label, colour in CLASS_COLOURS.items():
@@ -86,7 +87,7 @@ def stain_plane(density: np.ndarray, stains: np.ndarray, shown: int = 4000) -> F
     Args:
         density: ``(3, N)`` of pixels that hold stain.
         stains: ``(2, 3)`` unit vectors, haematoxylin and eosin.
-        shown: at most so many pixels, evenly spread.
+        shown: at most this many pixels, evenly spread.
     """
     density = density[:, :: max(1, density.shape[1] // shown)].astype(float)
     spread, axes = np.linalg.eigh(np.cov(density))
@@ -113,14 +114,13 @@ def picture_table(rows: Mapping[str, Sequence[np.ndarray | str]], columns: Seque
     """Pictures in a table with a name beside each row and above each column.
 
     Args:
-        rows: name to pictures ``(H, W, 3)`` uint8, all of one shape, or a word that is written in place of one.
+        rows: name to pictures ``(H, W, 3)`` uint8, all of one shape, or a word that is written instead of one.
         columns: names.
     """
     height = WIDTH / (len(columns) + 0.6)
-    figure, axes = plt.subplots(
-        len(rows), len(columns), figsize=(WIDTH, 0.4 + height * len(rows)), squeeze=False, layout="constrained"
-    )
-    figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.02, hspace=0.02)
+    layout = ConstrainedLayoutEngine(w_pad=0.01, h_pad=0.01, wspace=0.02, hspace=0.02)
+    size = (WIDTH, 0.4 + height * len(rows))
+    figure, axes = plt.subplots(len(rows), len(columns), figsize=size, squeeze=False, layout=layout)
     for line, (name, pictures) in zip(axes, rows.items(), strict=True):
         for axis, picture in zip(line, pictures, strict=True):
             axis.set(xticks=[], yticks=[], aspect="equal")

@@ -1,6 +1,7 @@
 """Networks, and where they look."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import matplotlib.pyplot as plt
@@ -15,10 +16,10 @@ from histotransfer.figures.style import CLASS_COLOURS, SMALL, WIDTH, described, 
 
 
 def dense_block_with_gate(channels: int = 64, growth_rate: int = 32, layers: int = 3, reduction: int = 16) -> Figure:
-    """A dense block as stacks of feature maps that grow by what each layer adds, and the SE gate on its output.
+    """A dense block as stacks of feature maps that grow with each layer, and the SE gate on its output.
 
     Args:
-        channels: that enter the block.
+        channels: number of channels that enter the block.
         growth_rate: channels that each layer adds.
         layers: number of layers.
         reduction: r of the gate.
@@ -27,7 +28,7 @@ def dense_block_with_gate(channels: int = 64, growth_rate: int = 32, layers: int
     total = channels + layers * growth_rate
     unit, width, gap = 1 / total, 0.34, 1.15  # a stack of all channels is 1 high
     colours = [(0.85, 0.85, 0.85), *(0.45 + 0.55 * np.array(sns.color_palette("colorblind")))]
-    ink = {"color": "0.15", "fontsize": 9, "ha": "center"}
+    ink: dict[str, Any] = {"color": "0.15", "fontsize": 9, "ha": "center"}
 
     def stack(x: float, parts: int, factor: str = "") -> None:
         for part in range(parts + 1):
@@ -73,14 +74,14 @@ def overlays(tiles: np.ndarray, maps: np.ndarray, titles: Sequence[str], masks: 
     """Images above their Grad-CAM: evidence for the class in colour, the hottest cell crossed.
 
     Args:
-        tiles: ``(N, S, S, 3)`` uint8, at most five: they stand in a row.
+        tiles: ``(N, S, S, 3)`` uint8, at most five: they are drawn in one row.
         maps: ``(N, h, w)``, signed; only what is above 0 is coloured.
         titles: one each.
-        masks: ``(N, S, S)`` bool, where known: the diagnostic region is outlined, and what is outside is grey above.
+        masks: ``(N, S, S)`` bool, where known: the diagnostic region is outlined, and grey outside in the upper row.
     """
     count, size = len(tiles), tiles.shape[1]
     figure, axes = plt.subplots(2, count, figsize=(WIDTH, 2 * WIDTH / count + 0.4), squeeze=False, layout="constrained")
-    points, said = hottest(maps, size), []
+    points, sentences = hottest(maps, size), []
     for i, title in enumerate(titles):
         heat = cv2.resize(np.maximum(maps[i], 0), (size, size), interpolation=cv2.INTER_LINEAR)
         heat, inside, where = heat / max(heat.max(), 1e-12), np.ones((size, size), bool), ""
@@ -99,8 +100,8 @@ def overlays(tiles: np.ndarray, maps: np.ndarray, titles: Sequence[str], masks: 
         for width, colour in ((4, "black"), (2, "white")):
             axes[1, i].plot(points[i, 1], points[i, 0], "x", color=colour, ms=9, mew=width)
         axes[0, i].set_title(title, fontsize=SMALL)
-        said.append(f"{title.replace(chr(10), ', ')}: hottest cell {_place(points[i], size)}{where}")
-    return described(figure, f"{count} images above their Grad-CAM. {'; '.join(said)}.")
+        sentences.append(f"{title.replace(chr(10), ', ')}: hottest cell {_place(points[i], size)}{where}")
+    return described(figure, f"{count} images above their Grad-CAM. {'; '.join(sentences)}.")
 
 
 def _place(point: np.ndarray, size: int) -> str:
@@ -111,31 +112,31 @@ def _place(point: np.ndarray, size: int) -> str:
 
 
 def gate_profile(profiles: pd.DataFrame) -> Figure:
-    """Mean gate of every channel in each class, one panel a gate module; channels in order of their mean.
+    """Mean gate of every channel in each class, one panel per gate; channels in order of their mean.
 
     Args:
-        profiles: as `evaluation.explain.gate_profiles` makes it.
+        profiles: as `evaluation.explain.gate_profiles` returns it.
     """
-    names, said = list(dict.fromkeys(profiles["gate"])), []
+    names, sentences = list(dict.fromkeys(profiles["gate"])), []
     columns = min(len(names), 4)
     rows = -(-len(names) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(WIDTH, 0.6 + 2.1 * rows), squeeze=False, layout="constrained")
     for axis in axes.flat[len(names) :]:
         axis.axis("off")
     for axis, name in zip(axes.flat, names, strict=False):
-        own = profiles[profiles["gate"] == name]
-        order = own.groupby("channel")["value"].mean().sort_values().index
-        for label, rows_of in own.groupby("class"):
-            lines, colour = rows_of.set_index("channel").loc[order], CLASS_COLOURS.get(label)
+        gate = profiles[profiles["gate"] == name]
+        order = gate.groupby("channel")["value"].mean().sort_values().index
+        for label, of_class in gate.groupby("class"):
+            lines, colour = of_class.set_index("channel").loc[order], CLASS_COLOURS.get(label)
             axis.fill_between(range(len(order)), lines["low"], lines["high"], color=colour, alpha=0.3, lw=0)
             axis.plot(range(len(order)), lines["value"], color=colour, lw=1, label=label)
         axis.set_xlabel("channel, sorted")
         axis.set_title(name, fontsize=10)
         axis.ticklabel_format(axis="y", useOffset=False)
         axis.tick_params(labelsize=SMALL)
-        said.append(f"{name}: {own['value'].min():.6f} to {own['value'].max():.6f} over {len(order)} channels")
+        sentences.append(f"{name}: {gate['value'].min():.6f} to {gate['value'].max():.6f} over {len(order)} channels")
     for axis in axes[:, 0]:
         axis.set_ylabel("gate")
     legend_above(figure)
     counts = ", ".join(f"{n} {label}" for label, n in profiles.groupby("class")["patients"].first().items())
-    return described(figure, f"Mean SE gates by class ({counts} patients). {'; '.join(said)}.")
+    return described(figure, f"Mean SE gates by class ({counts} patients). {'; '.join(sentences)}.")

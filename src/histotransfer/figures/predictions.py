@@ -15,7 +15,7 @@ from histotransfer.evaluation.formatting import number
 from histotransfer.evaluation.metrics import THRESHOLD, class_names, positive_class, predicted, scores
 from histotransfer.figures.style import CLASS_COLOURS, PALETTE, SMALL, WIDTH, described, legend_above, run_colours
 
-NAMED = 24  # patients whose names stand side by side on a page
+NAMED = 24  # patients whose names fit side by side on a page
 
 
 def roc(runs: Mapping[str, pd.DataFrame]) -> Figure:
@@ -49,7 +49,7 @@ def _banded(
     labels: tuple[str, str],
     guess: Callable[[float], tuple[list[float], list[float]]],
 ) -> Figure:
-    """One panel a run: its curve and band, and what guessing would give."""
+    """One panel per run: its curve and band, and the line of guessing."""
     figure, axes = plt.subplots(
         1,
         len(runs),
@@ -58,7 +58,7 @@ def _banded(
         squeeze=False,
         layout="constrained",
     )
-    said = []
+    sentences = []
     colours = run_colours(runs)
     for axis, (run, predictions) in zip(axes.flat, runs.items(), strict=True):
         target, score, rows = (
@@ -70,14 +70,14 @@ def _banded(
         axis.fill_between(rows["x"], rows["low"], rows["high"], color=colours[run], alpha=0.25, lw=0)
         axis.plot(rows["x"], rows["value"], color=colours[run])
         middle = rows.iloc[len(rows) // 2]
-        said.append(
+        sentences.append(
             f"{run} {area(target, score):.2f}, with {labels[1]}"
             f" {number(middle['value'], middle['low'], middle['high'])} at {labels[0]} {middle['x']:.1f}"
         )
         axis.set(xlabel=labels[0], aspect="equal", xlim=(-0.01, 1.01), ylim=(-0.01, 1.02))
         axis.set_title(f"{run}\n{_n(predictions)}", fontsize=10)
     axes.flat[0].set_ylabel(labels[1])
-    return described(figure, f"Curves with 95 % bands, {_n(predictions)}. {name}: {'; '.join(said)}.")
+    return described(figure, f"Curves with 95 % bands, {_n(predictions)}. {name}: {'; '.join(sentences)}.")
 
 
 def _n(predictions: pd.DataFrame) -> str:
@@ -100,18 +100,18 @@ def confusion(predictions: pd.DataFrame) -> Figure:
     )  # fmt: skip
     axis.set(xlabel="predicted", ylabel="truth")
     axis.set_title(_n(predictions), fontsize=10)
-    said = "; ".join(
+    sentences = "; ".join(
         f"of {row.sum()} {name} images "
         + ", ".join(f"{n} predicted {other}" for n, other in zip(row, names, strict=True))
         for name, row in zip(names, counts, strict=True)
     )
-    return described(figure, f"Confusion matrix, {_n(predictions)}: {said}.")
+    return described(figure, f"Confusion matrix, {_n(predictions)}: {sentences}.")
 
 
 def patients(predictions: pd.DataFrame) -> Figure:
-    """Each patient's images as dots: their probability of the positive class, and the share that is right.
+    """Each patient's images as dots: their probability of the positive class; and the share of them that is right.
 
-    More than `NAMED` patients have no room for their names: these stand in the text for those who do not see it.
+    There is no room for the names of more than `NAMED` patients: these are in the alt text only.
     """
     positive = positive_class(predictions)
     right = predicted(predictions) == predictions["truth"]
@@ -119,13 +119,14 @@ def patients(predictions: pd.DataFrame) -> Figure:
     about = rows.groupby("group").agg(truth=("truth", "first"), mean=("score", "mean"), right=("right", "mean"))
     about = about.sort_values(["truth", "mean"])
     figure, axis = plt.subplots(figsize=(WIDTH, 3.4), layout="constrained")
-    for place, (group, own) in enumerate(about.iterrows()):
-        images, colour = rows.loc[rows["group"] == group, "score"], CLASS_COLOURS.get(own["truth"], PALETTE["green"])
+    for place, (group, patient) in enumerate(about.iterrows()):
+        images = rows.loc[rows["group"] == group, "score"]
+        colour = CLASS_COLOURS.get(patient["truth"], PALETTE["green"])
         axis.plot(np.linspace(place - 0.25, place + 0.25, len(images)), images, ".", color=colour, alpha=0.5, ms=5)
-        axis.hlines(own["mean"], place - 0.4, place + 0.4, color="0.1", lw=2)
+        axis.hlines(patient["mean"], place - 0.4, place + 0.4, color="0.1", lw=2)
     axis.axhline(THRESHOLD, color="0.4", lw=1, ls="--")
     if named := len(about) <= NAMED:
-        shown = [f"{group}\n{own['right']:.0%}" for group, own in about.iterrows()]
+        shown = [f"{group}\n{patient['right']:.0%}" for group, patient in about.iterrows()]
         axis.set_xticks(range(len(about)), shown, rotation=90 if len(about) > 12 else 0, fontsize=SMALL)
     else:
         axis.set_xticks([])
@@ -133,18 +134,18 @@ def patients(predictions: pd.DataFrame) -> Figure:
     axis.set_xlabel("patient, and share of its images that is right" if named else f"{len(about)} patients")
     classes = dict.fromkeys(about["truth"])
     legend_above(figure, [Patch(color=CLASS_COLOURS.get(name, PALETTE["green"]), label=name) for name in classes])
-    said = "; ".join(
-        f"{group} ({own['truth']}) {own['right']:.0%} right, mean probability {own['mean']:.2f}"
-        for group, own in about.iterrows()
+    sentences = "; ".join(
+        f"{group} ({patient['truth']}) {patient['right']:.0%} right, mean probability {patient['mean']:.2f}"
+        for group, patient in about.iterrows()
     )
-    return described(figure, f"Images by patient, {_n(predictions)}. {said}.")
+    return described(figure, f"Images by patient, {_n(predictions)}. {sentences}.")
 
 
 def reliability_diagram(curves: Mapping[str, pd.DataFrame]) -> Figure:
     """Observed share of the positive class against its predicted probability, with intervals clustered by patient.
 
     Args:
-        curves: name of a run to what `evaluation.calibration.reliability` makes of it.
+        curves: name of a run to its table from `evaluation.calibration.reliability`.
     """
     figure, axes = plt.subplots(
         1,
@@ -154,7 +155,7 @@ def reliability_diagram(curves: Mapping[str, pd.DataFrame]) -> Figure:
         squeeze=False,
         layout="constrained",
     )
-    said = []
+    sentences = []
     colours = run_colours(curves)
     for axis, (name, bins) in zip(axes.flat, curves.items(), strict=True):
         axis.plot([0, 1], [0, 1], color="0.6", lw=1)
@@ -171,6 +172,6 @@ def reliability_diagram(curves: Mapping[str, pd.DataFrame]) -> Figure:
             f" {row.patients} patients)"
             for row in bins.itertuples()
         )
-        said.append(f"{name}: {', '.join(shown)}")
+        sentences.append(f"{name}: {', '.join(shown)}")
     axes.flat[0].set_ylabel("observed share")
-    return described(figure, f"Reliability: observed share at mean predicted probability. {'; '.join(said)}.")
+    return described(figure, f"Reliability: observed share at mean predicted probability. {'; '.join(sentences)}.")

@@ -38,22 +38,23 @@ def use_style() -> None:
 
 def described(figure: Figure, text: str) -> Figure:
     """Give a figure its alt text: `figure.alt`, which IPython publishes with the picture."""
-    figure.alt = text
-    figure._repr_mimebundle_ = lambda **_: ({}, {"image/png": {"alt": text}})
+    # IPython and the book look for these two attributes, which matplotlib does not define.
+    figure.alt = text  # type: ignore[attr-defined]
+    figure._repr_mimebundle_ = lambda **_: ({}, {"image/png": {"alt": text}})  # type: ignore[attr-defined]
     return figure
 
 
 def legend_above(figure: Figure, handles: Sequence[Artist] = (), columns: int = 4) -> None:
-    """A legend above the axes, where it hides nothing and takes no width; without handles that of what has a label."""
-    found = {}
+    """A legend above the axes, where it hides nothing and takes no width; by default of everything that has a label."""
+    entries: dict[str, Artist] = {}
     for axis in figure.axes:
-        found |= dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
-    found = {handle.get_label(): handle for handle in handles} or found
-    figure.legend(found.values(), found.keys(), loc="outside upper left", ncols=columns, fontsize=SMALL)
+        entries |= dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
+    entries = {str(handle.get_label()): handle for handle in handles} or entries
+    figure.legend(list(entries.values()), list(entries), loc="outside upper left", ncols=columns, fontsize=SMALL)
 
 
 def run_colours(runs: Iterable[str]) -> dict[str, tuple]:
-    """A colour for each run: the ladder and its baselines have the same in every figure."""
+    """A colour for each run: the ladder and its baselines have the same colours in every figure."""
     runs = list(runs)
     taken = [RUN_COLOURS[run] for run in runs if run in RUN_COLOURS]
     others = iter([colour for colour in PALETTE.values() if colour not in taken] * 9)

@@ -14,7 +14,7 @@ from histotransfer.figures.style import PALETTE, SMALL, WIDTH, described, legend
 
 
 def by_seed(history: pd.DataFrame, column: str) -> pd.DataFrame:
-    """A column of a history as epochs (index, from 1 over all its stages) by seeds; one without seeds is one run."""
+    """A column of a history as epochs (index, from 1 over all its stages) by seeds; without seeds it is one run."""
     seeds = history["seed"] if "seed" in history else pd.Series(0, index=history.index)
     epochs = history.groupby(seeds).cumcount() + 1
     return pd.DataFrame({"epoch": epochs, "seed": seeds, "value": history[column]}).pivot(
@@ -23,7 +23,7 @@ def by_seed(history: pd.DataFrame, column: str) -> pd.DataFrame:
 
 
 def _curve(axis: Axes, seeds: pd.DataFrame, label: str, colour: tuple, name: str) -> str:
-    """Draw the mean over seeds with a band from the lowest to the highest; say in words what was drawn."""
+    """Draw the mean over seeds with a band from the lowest to the highest; returns a description in words."""
     mean = seeds.mean(axis=1)
     if several := seeds.shape[1] > 1:
         axis.fill_between(seeds.index, seeds.min(axis=1), seeds.max(axis=1), color=colour, alpha=0.2, lw=0)
@@ -43,13 +43,13 @@ def learning_curves(history: pd.DataFrame, quantity: str = "log_loss") -> Figure
             several runs with a column `seed`: then the mean is drawn with a band from the lowest to the highest.
         quantity: log_loss, accuracy or loss.
     """
-    datasets, said = list(dict.fromkeys(history["dataset"])), []
+    datasets, sentences = list(dict.fromkeys(history["dataset"])), []
     figure, axes = plt.subplots(1, len(datasets), figsize=(WIDTH, 3), sharey=True, squeeze=False, layout="constrained")
     for axis, dataset in zip(axes.flat, datasets, strict=True):
         rows = history[history["dataset"] == dataset]
         for part, colour in (("train", PALETTE["blue"]), ("validation", PALETTE["orange"])):
             seeds = by_seed(rows, f"{part}_{quantity}")
-            said.append(_curve(axis, seeds, part, colour, f"{dataset}, {part}:"))
+            sentences.append(_curve(axis, seeds, part, colour, f"{dataset}, {part}:"))
         stages = rows["stage"].iloc[: len(seeds)].reset_index(drop=True)
         for start in np.flatnonzero(stages != stages.shift()):
             axis.axvline(start + 0.5, color="0.8", lw=1, zorder=0)
@@ -61,33 +61,33 @@ def learning_curves(history: pd.DataFrame, quantity: str = "log_loss") -> Figure
         axis.set_title(dataset, pad=18)
     axes.flat[0].set_ylabel(metric_name(quantity) + (" (nats)" if "loss" in quantity else ""))
     legend_above(figure)
-    return described(figure, f"Learning curves, {metric_name(quantity)}. {'; '.join(said)}.")
+    return described(figure, f"Learning curves, {metric_name(quantity)}. {'; '.join(sentences)}.")
 
 
 def compared_curves(panels: Mapping[str, Mapping[str, pd.DataFrame]]) -> Figure:
-    """Log-loss of arms over epochs, one panel a question: the mean over seeds, with a band from lowest to highest.
+    """Log-loss of arms over epochs, one panel per question: the mean over seeds, with a band from lowest to highest.
 
     Args:
-        panels: title to the panel's curves: label to epochs by seeds, as `by_seed` makes it.
+        panels: title to the panel's curves: label to epochs by seeds, as `by_seed` returns it.
     """
     figure, axes = plt.subplots(1, len(panels), figsize=(WIDTH, 3.2), squeeze=False, layout="constrained")
-    said = []
+    sentences = []
     for axis, (title, curves) in zip(axes.flat, panels.items(), strict=True):
         for (label, seeds), colour in zip(curves.items(), PALETTE.values(), strict=False):
-            said.append(_curve(axis, seeds, label, colour, f"{title}, {label}:"))
+            sentences.append(_curve(axis, seeds, label, colour, f"{title}, {label}:"))
         axis.set_xlabel("epoch")
         axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         place = {"loc": "lower left", "bbox_to_anchor": (-0.1, 1), "alignment": "left", "handlelength": 1.2}
         axis.legend(title=title, fontsize=SMALL, title_fontsize=10, **place)
     axes.flat[0].set_ylabel("log-loss (nats)")
-    return described(figure, f"Log-loss over epochs. {'; '.join(said)}.")
+    return described(figure, f"Log-loss over epochs. {'; '.join(sentences)}.")
 
 
 def failure_signatures(histories: pd.DataFrame) -> Figure:
-    """Overfitting, negative transfer and slow convergence as provoked on phantom tissue.
+    """Overfitting, negative transfer and slow convergence, provoked on phantom tissue.
 
     Args:
-        histories: of the record of `study.failures`.
+        histories: from the record of `experiments.failures`.
     """
 
     def losses(arm: str, part: str = "validation") -> pd.DataFrame:

@@ -1,1 +1,1 @@
-"""SE-DenseNet, its squeeze-and-excitation gates, and where its ImageNet weights come from."""
+"""SE-DenseNet, its squeeze-and-excitation gates, and the sources of its ImageNet weights."""

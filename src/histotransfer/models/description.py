@@ -1,4 +1,4 @@
-"""What a weights file says of its network: how pictures are prepared for it, and what its answers mean."""
+"""The description in a weights file: how to prepare pictures for its network, and what the logits mean."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ from histotransfer.stain import Normaliser, normaliser
 
 @dataclass(frozen=True)
 class Description:
-    """How a network wants its pictures.
+    """How to prepare pictures for a network and read its logits.
 
     Attributes:
         classes: labels in the order of the logits.
-        size: pixels a side of the tiles that it sees.
+        size: pixels per side of the tiles that it sees.
         profile: the profile it was trained under; a phantom network knows no tissue.
-        views: of a picture, whose logits are averaged, as `tiles.augmented_source` takes them.
+        views: the views of a picture over which logits are averaged, as arguments of `tiles.augmented_source`.
         normaliser: of colours, with its reference.
     """
 

@@ -1,7 +1,7 @@
 """Networks in OpenVINO's form: on the CPU faster than PyTorch, and in int8 faster still.
 
-OpenVINO and NNCF report usage to their makers unless told otherwise. Here neither can: both fall back to their own stub
-when the package `openvino_telemetry` is not importable, and this module sees to that before it imports them.
+OpenVINO and NNCF report usage to their makers by default. Here neither can: both fall back to a stub when the package
+`openvino_telemetry` cannot be imported, and this module blocks that import before it imports them.
 """
 
 import contextlib
@@ -24,12 +24,12 @@ DESCRIPTION = "histotransfer"  # where a model file keeps its description
 
 
 def import_openvino() -> Any:
-    """The package `openvino`, with its telemetry and NNCF's out of reach.
+    """The package `openvino`, with its telemetry and NNCF's switched off.
 
     Raises:
         HistotransferError: it is not installed.
     """
-    sys.modules["openvino_telemetry"] = None
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # None blocks an import; typeshed omits it
     try:
         import openvino
     except ImportError as error:
@@ -38,12 +38,12 @@ def import_openvino() -> Any:
 
 
 def convert(model: SEDenseNet, size: int, description: Mapping[str, Any]) -> Any:
-    """An `openvino.Model` for batches of any length of `size` pixels a side.
+    """An `openvino.Model` for batches of any length, of images with `size` pixels per side.
 
     Args:
         model: in eval mode, on the CPU.
-        size: pixels a side.
-        description: JSON-able; travels inside the file.
+        size: pixels per side.
+        description: anything that JSON can hold; stored inside the file.
     """
     openvino = import_openvino()
     batch = torch.export.Dim("batch")
@@ -115,7 +115,7 @@ def quantise(model: Any, images: Tensor) -> Any:
 
     Args:
         model: as `convert` returns it.
-        images: ``(M, 3, S, S)`` to calibrate on: of training patients, never of those it is tested on.
+        images: ``(M, 3, S, S)`` to calibrate on; from training patients, never from test patients.
 
     Raises:
         HistotransferError: NNCF is not installed.

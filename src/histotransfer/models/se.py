@@ -2,7 +2,7 @@
 
 Paper: Hu, Shen, Sun, "Squeeze-and-Excitation Networks", CVPR 2018, https://arxiv.org/abs/1709.01507, equations 2 to 4.
 
-Deviations from it, on purpose:
+Deliberate deviations:
 
 * `gate="identity"` uses ``2 * sigmoid(z)`` with the last layer zero, so that a gate is exactly 1 at the start and
   a network with published weights computes what it computed before the gates were added. `gate="standard"` is the

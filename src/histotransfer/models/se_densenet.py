@@ -17,7 +17,7 @@ Deviations:
 With gates off, or on and untrained, outputs equal torchvision's DenseNets for the same weights.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any, Literal, get_args
 
 import torch
@@ -44,7 +44,7 @@ def _cifar(depth: int, growth_rate: int) -> dict[str, Any]:
 
 
 def _cifar_bc(depth: int, growth_rate: int) -> dict[str, Any]:
-    """The same with bottlenecks and compression: two convolutions a layer."""
+    """The same with bottlenecks and compression: two convolutions per layer."""
     return {
         "block_config": ((depth - 4) // 6,) * 3,
         "growth_rate": growth_rate,
@@ -110,7 +110,7 @@ class DenseLayer(nn.Module):
 class DenseBlock(nn.Module):
     """Layers that each see all features before them: ``(N, C, H, W)`` to ``(N, C + layers * growth_rate, H, W)``."""
 
-    def __init__(self, layers: list[DenseLayer] | list[BasicLayer], se: nn.Module | None):
+    def __init__(self, layers: Sequence[DenseLayer | BasicLayer], se: nn.Module | None):
         super().__init__()
         for number, layer in enumerate(layers, start=1):
             self.add_module(f"denselayer{number}", layer)
@@ -152,7 +152,7 @@ class SEDenseNet(nn.Module):
         growth_rate: new features of each dense layer (k of Huang et al.).
         bottleneck: a layer's 1x1 convolution has ``bottleneck * growth_rate`` outputs; None: it has none.
         compression: a transition keeps this share of its channels (theta of Huang et al.), rounded down.
-        stem: `imagenet` is a 7x7 convolution and a pooling, together a fourth of the resolution; `cifar` a 3x3
+        stem: `imagenet` is a 7x7 convolution and a pooling, which leave a quarter of the resolution; `cifar` is a 3x3
             convolution at full resolution.
         stem_features: channels after the stem.
         positions: where gates sit, any of `layer`, `block`, `transition`; empty for the plain DenseNet.
@@ -230,5 +230,5 @@ class SEDenseNet(nn.Module):
 
 
 def parameter_count(module: nn.Module) -> int:
-    """Number of trainable numbers; BatchNorm's running statistics are not among them."""
+    """Number of parameters; BatchNorm's running statistics are not counted."""
     return sum(parameter.numel() for parameter in module.parameters())

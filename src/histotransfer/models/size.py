@@ -1,8 +1,8 @@
-"""How large a network is: parameters, bytes, operations, activations; and how little a parameter count says.
+"""How large a network is: parameters, bytes, operations, activations; and how many nets share a parameter count.
 
 Operations are multiply-adds, counted by PyTorch's `FlopCounterMode` (which counts each as two); published tables call
 them FLOPs, and so do Huang et al. 2017 and torchvision. Everything is counted on the meta device: no weight is
-made and nothing is computed.
+allocated and nothing is computed.
 """
 
 from collections.abc import Sequence
@@ -38,14 +38,14 @@ GRID = {
 
 
 def multiply_adds(model: nn.Module, size: int) -> int:
-    """Multiply-adds for one RGB image of `size` pixels a side; `model` may be on the meta device."""
+    """Multiply-adds for one RGB image of `size` pixels per side; `model` may be on the meta device."""
     with FlopCounterMode(display=False) as counter:
         _run(model, size)
     return counter.get_total_flops() // 2
 
 
 def activation_values(model: nn.Module, size: int) -> int:
-    """Numbers in the outputs of all innermost modules for one image: what summary tools call the forward pass."""
+    """Number of values in the outputs of all innermost modules for one image: the forward pass of summary tools."""
     counts: list[int] = []
     leaves = [module for module in model.modules() if not any(module.children())]
     hooks = [leaf.register_forward_hook(lambda _, inputs, output: counts.append(output.numel())) for leaf in leaves]
@@ -66,7 +66,7 @@ def size_of(size: int, num_classes: int = 2, **architecture: Any) -> dict[str, f
     """The size of one SE-DenseNet.
 
     Args:
-        size: pixels a side of the image.
+        size: pixels per side of the image.
         num_classes: number of logits.
         architecture: other keyword arguments of `SEDenseNet`.
 
@@ -89,7 +89,7 @@ def _on_meta(num_classes: int, architecture: dict[str, Any]) -> SEDenseNet:
 
 
 def candidates(size: int = 224) -> pd.DataFrame:
-    """Sizes of the nets that the paper may have used, for two classes if not said otherwise."""
+    """Sizes of the nets that the paper may have used, for two classes unless the name states another number."""
     plain, gated = {"positions": ()}, {"positions": ("block", "transition")}
     nets = {}
     for name in ("densenet121", "densenet169", "densenet201", "densenet40-k12", "densenet-bc100-k12"):
@@ -111,7 +111,7 @@ def default_head(features: int, num_classes: int) -> nn.Module:
 
 
 def pixels_for_total(megabytes: float, num_classes: int, **architecture: Any) -> float:
-    """Pixels a side at which a summary tool would print this "estimated total size" for a net.
+    """Pixels per side at which a summary tool would print this "estimated total size" for a net.
 
     torchsummary adds parameters, image, and activations forward and backward, in units of 2**20 bytes; the last two
     grow with the image's area.
@@ -165,11 +165,15 @@ def expected_parameters(
 
 
 def nets_near(parameters: int, window: int = 0) -> pd.DataFrame:
-    """Every net of `GRID` whose parameter count is within `window` of `parameters`: one row a net, settings and count.
+    """Every net of `GRID` whose parameter count is within `window` of `parameters`: one row per net.
 
-    Gates that come out equal under several reductions are one net, listed under the smallest; no gates, no reduction.
+    Several reductions may give the same gates: that is one net, listed under the smallest. Without gates the reduction
+    is None.
+
+    Returns:
+        Columns `block_config`, the other settings, `parameters`.
     """
-    found = []
+    rows = []
     for blocks, stem, bottleneck, compression, reduction in product(
         *(GRID[name] for name in ("blocks", "stem", "bottleneck", "compression", "reduction"))
     ):
@@ -180,7 +184,7 @@ def nets_near(parameters: int, window: int = 0) -> pd.DataFrame:
         for positions, num_classes in product(GRID["positions"], GRID["num_classes"]):
             gates = sum(parts[position] for position in positions)
             counts = parts["trunk"] + gates + num_classes * (parts["features"] + 1)
-            found += [
+            rows += [
                 {
                     "block_config": tuple(int(depth[row]) for depth in depths),
                     "growth_rate": int(growth_rate[row]),
@@ -194,7 +198,7 @@ def nets_near(parameters: int, window: int = 0) -> pd.DataFrame:
                 for row in np.flatnonzero(np.abs(counts - parameters) <= window)
             ]
     columns = ["block_config", *list(GRID)[2:], "parameters"]
-    nets = pd.DataFrame(found, columns=columns, dtype=object)  # some settings may be None
+    nets = pd.DataFrame(rows, columns=columns, dtype=object)  # some settings may be None
     return nets.drop_duplicates([name for name in columns if name != "reduction"], ignore_index=True)
 
 

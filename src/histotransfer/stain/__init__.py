@@ -10,19 +10,19 @@ colours in CIELAB.
 - Vahadane et al. 2016, "Structure-preserving color normalization and sparse stain separation", IEEE TMI 35.
 - Tellez et al. 2018, "Whole-slide mitosis detection in H&E breast histology using PHH3 ...", IEEE TMI 37(9).
 
-A formula let loose on glass or ink gives black tiles and purple glass, so every method first asks whether a
-tile can be normalised at all. One that fails a guard comes back unchanged, with the reason::
+On glass or ink the bare formulas give black tiles and purple glass, so every method first checks whether a tile can
+be normalised at all. A tile that fails one of these guards is returned unchanged, with the reason::
 
     fallbacks = []
     normalised = Macenko().fit(target).transform(images, names=names, fallbacks=fallbacks)
 
-One tile may show few nuclei or no glass. Where all tiles of a slide are at hand, one estimate from all of them
-comes about twice as close to the truth::
+One tile may show few nuclei or no glass. Where all tiles of a slide are available, one estimate from all of
+them comes about twice as close to the truth::
 
     normalised = Macenko().fit_slide(reference_tiles).transform_slide(tiles)
 
 Deviations from the papers, all methods: parameters are estimated on some 40,000 evenly spread pixels; the output
-is rounded and undoes the `+ 1` under the logarithm; a tile that is normalised already stays as it is.
+is rounded and undoes the `+ 1` under the logarithm; a tile that is already normalised is left unchanged.
 """
 
 from histotransfer.stain.density import (

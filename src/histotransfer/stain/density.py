@@ -12,7 +12,7 @@ from histotransfer.errors import HistotransferError
 LIGHT = 240.0  # I0, the grey level of unstained glass, as in every public Macenko code
 GLASS_LEVEL = 215  # a pixel brighter than this in every channel is glass
 MIN_GLASS = 0.01  # share of pixels from which glass can be measured
-TRANSPARENT = 0.15  # Macenko's beta: a pixel with a channel below this density says nothing about stains
+TRANSPARENT = 0.15  # Macenko's beta: a pixel with a channel below this density is no evidence of stains
 
 SPARSITY = 0.003  # Vahadane's lambda
 SAMPLE = 40_000  # pixels that parameters are estimated on
@@ -93,7 +93,7 @@ def glass_mask(density: np.ndarray) -> np.ndarray:
 def glass_density(density: np.ndarray) -> np.ndarray:
     """Density `(3,)` of the unstained glass in `(3, N)`; 0, that is `I0`, where there is too little glass to tell.
 
-    Of the glass pixels the lightest tenth begins there: the rest holds pale tissue, out of focus or hardly stained.
+    It is the 10 % quantile over the glass pixels: the darker ones may hold pale tissue, out of focus or hardly stained.
     """
     glass = glass_mask(density)
     if np.count_nonzero(glass) < max(1, MIN_GLASS * glass.size):
@@ -102,7 +102,7 @@ def glass_density(density: np.ndarray) -> np.ndarray:
 
 
 def ink_mask(density: np.ndarray) -> np.ndarray:
-    """Which of the densities `(3, ...)` are of pen marks (green, blue, black); bool `(...)`.
+    """Which of the densities `(3, ...)` belong to pen marks (green, blue, black); bool `(...)`.
 
     Haematoxylin and eosin both absorb green light most. Ink is dark and absorbs green clearly less than red,
     hardly any blue, or all three nearly completely. Source: limits measured on the book's three data sets.
@@ -119,7 +119,7 @@ def ink_mask(density: np.ndarray) -> np.ndarray:
 
 
 def has_ink(density: np.ndarray) -> bool:
-    """Whether more than `MAX_INK` of the densities `(3, N)` are of pen marks."""
+    """Whether more than `MAX_INK` of the densities `(3, N)` belong to pen marks."""
     return bool(ink_mask(density).mean() > MAX_INK)
 
 
@@ -133,7 +133,7 @@ def macenko_stain_matrix(density: np.ndarray, *, percentile: float = 1.0) -> np.
         NotNormalisable: no contrast, or no plane in the densities.
 
     Source: Macenko 2009, steps 3 to 8. Deviations: the first axis is turned to positive densities, without which
-    the angle wraps around at 180 degrees; the tangent, which orders alike there, stands in for the angle.
+    the angle wraps around at 180 degrees; the tangent, which has the same order there, replaces the angle.
     """
     centred = density - density.mean(axis=1, keepdims=True)
     variances, axes = np.linalg.eigh(np.einsum("in,jn->ij", centred, centred) / density.shape[1])
@@ -159,8 +159,8 @@ def vahadane_stain_matrix(density: np.ndarray, *, sparsity: float = SPARSITY, pi
     Raises:
         NotNormalisable: Macenko's estimate, the start, finds no contrast or no plane.
 
-    Source: Vahadane 2016, equations 4 and 5. Deviations: a sparsity of 0.003 for 0.1, which pulls the two
-    vectors together (chosen on phantom tiles with and without camera noise); variable projection in place of the
+    Source: Vahadane 2016, equations 4 and 5. Deviations: a sparsity of 0.003 instead of 0.1, which pulls the two
+    vectors together (chosen on phantom tiles with and without camera noise); variable projection instead of the
     alternation of SPAMS (same objective, far fewer steps); at most about `pixels` evenly spread pixels.
     """
     start = np.maximum(macenko_stain_matrix(density), 1e-3)
@@ -179,8 +179,8 @@ def vahadane_stain_matrix(density: np.ndarray, *, sparsity: float = SPARSITY, pi
 
     angles = np.concatenate([np.arccos(start[:, 2]), np.arctan2(start[:, 1], start[:, 0])])
     # Angles within a quarter turn are non-negativity.
-    found = minimize(loss, angles, jac=True, method="SLSQP", bounds=[(0, np.pi / 2)] * 4, options={"ftol": 1e-9})
-    return _haematoxylin_first(_from_angles(found.x)[0])
+    optimum = minimize(loss, angles, jac=True, method="SLSQP", bounds=[(0, np.pi / 2)] * 4, options={"ftol": 1e-9})
+    return _haematoxylin_first(_from_angles(optimum.x)[0])
 
 
 def _from_angles(angles: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -15,15 +15,15 @@ LINEAR = np.where(LEVELS > 10, ((LEVELS / 255 + 0.055) / 1.055) ** 2.4, LEVELS /
 # Linear light in 16 bits back to grey levels: a look-up, where OpenCV's own float conversion evaluates a spline.
 _LIGHT = np.arange(2**16) / (2**16 - 1)
 GREY = np.rint(255 * np.where(_LIGHT > 0.0031308, 1.055 * _LIGHT ** (1 / 2.4) - 0.055, 12.92 * _LIGHT)).astype(np.uint8)
-# How much a pixel is glass, by its darkest channel: 0 up to level 200, 1 from 225, a smooth step between.
+# How much of a pixel is glass, by its darkest channel: 0 up to level 200, 1 from 225, a smooth step between.
 _RAMP = np.clip((LEVELS - 200) / 25, 0, 1)
 GLASS = (_RAMP * _RAMP * (3 - 2 * _RAMP)).astype(np.float32)
 
 
-def map_density(image: np.ndarray, matrix: np.ndarray, offset: Sequence[float] = (0, 0, 0)) -> np.ndarray:
+def map_density(image: np.ndarray, matrix: np.ndarray, offset: np.ndarray | Sequence[float] = (0, 0, 0)) -> np.ndarray:
     """Apply `density -> matrix @ density + offset` to a uint8 image `(H, W, 3)` and render it as uint8 again.
 
-    One table look-up, one 3x3 product and one exponential a pixel: all that a stain normaliser has to do.
+    One table look-up, one 3x3 product and one exponential per pixel: all that a stain normaliser has to do.
     """
     affine = np.column_stack([-matrix, np.log(LIGHT) - np.asarray(offset)]).astype(np.float32)
     out = np.empty_like(image)

@@ -4,7 +4,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, TypeGuard
 
 import cv2
 import numpy as np
@@ -58,16 +58,16 @@ class LabFit(NamedTuple):
 
 
 class Normaliser(ABC):
-    """What every normaliser can do; each class says how it estimates, maps and names its reference.
+    """The interface of every normaliser; each class implements how it estimates, maps and names its reference.
 
-    `transform` takes each image for itself, as the training pipeline does; `transform_slide` estimates once for all
-    tiles of a slide. Neither fails on a valid image or keeps state, so one fitted normaliser serves many threads.
+    `transform` estimates for each image by itself, as the training pipeline does; `transform_slide` estimates once for
+    all tiles of a slide. Neither fails on a valid image or keeps state, so one fitted normaliser serves many threads.
     """
 
     name: str
 
     def fit(self, target: np.ndarray | Iterable[np.ndarray]) -> Self:
-        """Take the reference from an image, or the median of the references from several (training images).
+        """Take the reference from one image, or the median of the references of several (training images).
 
         Args:
             target: uint8 RGB `(H, W, 3)`; or `(N, H, W, 3)`, a list or a generator of images. Images that fail a guard
@@ -76,7 +76,7 @@ class Normaliser(ABC):
         Raises:
             HistotransferError: not uint8 RGB, or no image that passes the guards.
         """
-        fits, reasons = [], Counter()
+        fits, reasons = [], Counter[str]()
         for image in [target] if _is_single(target) else target:
             try:
                 fits.append(self._estimate(sample(checked(image))))
@@ -101,7 +101,7 @@ class Normaliser(ABC):
         return self
 
     def normalise(self, image: np.ndarray) -> tuple[np.ndarray, str]:
-        """One image and `""`, or the same pixels and the reason why it cannot be normalised.
+        """The normalised image and `""`; or the image unchanged and the reason why it cannot be normalised.
 
         Raises:
             HistotransferError: not a uint8 RGB array `(H, W, 3)` with at least one pixel.
@@ -117,15 +117,15 @@ class Normaliser(ABC):
     ) -> np.ndarray | list[np.ndarray]:
         """Normalise an image `(H, W, 3)`, a batch `(N, H, W, 3)` or a sequence of images: uint8 RGB in, the same out.
 
-        Every image is estimated alone: the colour of one says nothing about another.
+        Every image is estimated alone; the others do not affect it.
 
         Args:
             images: one image or several; sizes may differ in a sequence.
-            names: what to call the images in `fallbacks`; their positions if left out.
+            names: names of the images in `fallbacks`; their positions if left out.
             fallbacks: a list to which every image that was returned unchanged is added.
 
         Raises:
-            HistotransferError: an image that is not uint8 RGB, no images, or as many names as images are missing.
+            HistotransferError: an image that is not uint8 RGB, no images, or not as many names as images.
         """
         return _transform_each(self._map, images, names, fallbacks)
 
@@ -136,10 +136,10 @@ class Normaliser(ABC):
         names: Sequence[str] | None = None,
         fallbacks: list[Fallback] | None = None,
     ) -> np.ndarray | list[np.ndarray]:
-        """Normalise the tiles of one slide alike, by one estimate from all of them pooled.
+        """Normalise all tiles of one slide with one estimate from their pooled pixels.
 
-        A slide shows enough nuclei, stroma and glass to tell its stains, their strength and the level of its light; a
-        tile may not. Arguments, result and errors are those of `transform`. Tiles with pen ink come back unchanged,
+        A slide shows enough nuclei, stroma and glass to estimate its stains, their strength and the level of its light;
+        a tile may not. Arguments, result and errors are those of `transform`. Tiles with pen ink come back unchanged,
         and so do all tiles of a slide that fails a guard.
         """
         try:
@@ -171,14 +171,14 @@ class Normaliser(ABC):
         return optical_density(image) @ inverse
 
     def fingerprint(self) -> str:
-        """A short key of method and reference: equal keys, equal output. Cached tiles are filed under it."""
+        """A short key of method and reference: normalisers with equal keys give equal output."""
         numbers = [format(x, ".9g") for part in self._reference() for x in np.ravel(part)]
         if not numbers:
             return self.name
         return f"{self.name}-{hashlib.sha256(f'v{VERSION} {numbers}'.encode()).hexdigest()[:12]}"
 
     def reference_parts(self) -> list[list]:
-        """A fitted reference in plain lists, to be written down beside weights; `normaliser` takes it back."""
+        """The fitted reference as plain lists, to be stored beside weights; `normaliser` reads it back."""
         return [part.tolist() for part in self._reference()]
 
     def __repr__(self) -> str:
@@ -186,7 +186,7 @@ class Normaliser(ABC):
 
     @abstractmethod
     def _map(self, image: np.ndarray) -> np.ndarray:
-        """One image, normalised by an estimate of its own."""
+        """One image, normalised by an estimate from it alone."""
 
     @abstractmethod
     def _slide_mapping(self, tiles: Sequence[np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
@@ -201,7 +201,7 @@ class Normaliser(ABC):
 
     @abstractmethod
     def _adopt(self, reference: Sequence[np.ndarray]) -> None:
-        """Take these parts for the reference."""
+        """Use these parts as the reference."""
 
     @abstractmethod
     def _reference(self) -> tuple:
@@ -238,10 +238,10 @@ class Macenko(Normaliser):
     """
 
     name = "macenko"
-    _estimator = staticmethod(macenko_stain_matrix)
+    _estimator: Callable[[np.ndarray], np.ndarray] = staticmethod(macenko_stain_matrix)
     _mask = staticmethod(tissue_mask)
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.reference = StainFit(REFERENCE_STAINS, REFERENCE_CONCENTRATIONS)
 
     def stain_matrix(self, image: np.ndarray) -> np.ndarray:
@@ -308,7 +308,7 @@ class Vahadane(Macenko):
 
 
 class Reinhard(Normaliser):
-    """Mean and standard deviation of every CIELAB channel over the whole tile made those of the reference.
+    """Shift and scale each CIELAB channel of a tile so that its mean and standard deviation become the reference's.
 
     Unfitted, the reference is slideflow's average of TCGA tiles. A tile whose glass would be tinted is left alone: the
     mean of glass and tissue describes neither. Source: Reinhard 2001, equations 10 and 11. Deviation: CIELAB, as all
@@ -317,7 +317,7 @@ class Reinhard(Normaliser):
 
     name = "reinhard"
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.reference = LabFit(REFERENCE_LAB_MEAN, REFERENCE_LAB_STD)
 
     def _map(self, image: np.ndarray) -> np.ndarray:
@@ -395,7 +395,7 @@ def _transform_each(
     return np.stack(done) if isinstance(images, np.ndarray) else done
 
 
-def _is_single(images: np.ndarray | Iterable[np.ndarray]) -> bool:
+def _is_single(images: np.ndarray | Iterable[np.ndarray]) -> TypeGuard[np.ndarray]:
     return isinstance(images, np.ndarray) and images.ndim == 3
 
 
@@ -415,7 +415,7 @@ def normaliser(name: str, reference: Sequence[Sequence] = ()) -> Normaliser:
 
     Args:
         name: of the method.
-        reference: as `Normaliser.reference_parts` wrote it down; the published one, if empty.
+        reference: as `Normaliser.reference_parts` returns it; if empty, the published one.
 
     Raises:
         HistotransferError: an unknown name.
@@ -429,7 +429,7 @@ def normaliser(name: str, reference: Sequence[Sequence] = ()) -> Normaliser:
 
 
 def count_reasons(fallbacks: Iterable[Fallback]) -> dict[str, int]:
-    """How many tiles each guard sent back, most frequent first."""
+    """How many tiles each guard refused, most frequent first."""
     return dict(Counter(fallback.reason for fallback in fallbacks).most_common())
 
 
@@ -440,8 +440,8 @@ def checked(image: np.ndarray) -> np.ndarray:
         HistotransferError: not a uint8 RGB array `(H, W, 3)` with at least one pixel.
     """
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        found = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-        raise HistotransferError(f"stain: an image must be a uint8 RGB array (height, width, 3), not {found}")
+        actual = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise HistotransferError(f"stain: an image must be a uint8 RGB array (height, width, 3), not {actual}")
     if not image.size:
         raise HistotransferError(f"stain: an image must have pixels, this one has shape {image.shape}")
     return np.ascontiguousarray(image)

@@ -1,9 +1,10 @@
-"""The published formulas of stain normalisation and nothing else: what chapter 02 holds against the guarded methods.
+"""The published formulas of stain normalisation without guards: chapter 02 compares them with the guarded methods.
 
-Not for use: nobody asks here whether a tile has tissue, two stains, or contrast.
+Not for use: nothing here checks whether a tile has tissue, two stains, or contrast.
 """
 
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 from sklearn.decomposition import MiniBatchDictionaryLearning
@@ -31,7 +32,7 @@ def unguarded(name: str, image: np.ndarray) -> np.ndarray | str:
             return type(error).__name__
 
 
-def _by_stains(image: np.ndarray, estimate) -> np.ndarray:
+def _by_stains(image: np.ndarray, estimate: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     density, reference = optical_density(image).reshape(-1, 3).astype(float), Macenko().reference
     stains = estimate(density[(density >= TRANSPARENT).all(axis=1)])
     amounts = np.linalg.lstsq(stains.T, density.T)[0]
@@ -54,9 +55,9 @@ def _dictionary(tissue: np.ndarray) -> np.ndarray:
     return np.array(sorted(learned.components_, key=lambda stain: -stain[0]))
 
 
-def _by_moments(image: np.ndarray, _) -> np.ndarray:
+def _by_moments(image: np.ndarray, _: object) -> np.ndarray:
     lab, reference = to_lab(image), Reinhard().reference
     scale = reference.std / lab.std(axis=(0, 1))
     if not np.isfinite(scale).all():
-        return np.zeros_like(image)  # as in the public codes, where what is no number becomes grey level 0
+        return np.zeros_like(image)  # as in the public codes, where NaN becomes grey level 0
     return map_lab(image, scale, reference.mean - scale * lab.mean(axis=(0, 1)))

@@ -2,5 +2,5 @@
 
 import warnings
 
-# fastai decorates one of its losses with torch.jit.script, deprecated since torch 2.14: its own affair, said at import.
+# fastai decorates one of its losses with torch.jit.script, deprecated since torch 2.14: users cannot act on it.
 warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.jit\._script")

@@ -1,8 +1,8 @@
-"""Where a broken run continues: one file, replaced whole.
+"""Checkpoints of a training: one file, always replaced as a whole.
 
-A run that is killed at any moment and started again ends with the same weights as one that was left alone, to the last
-bit: what is not in the file follows from the seed and the epoch (`histotransfer.transfer.training`), so there is no
-state of a random generator to keep.
+A run that is killed at any moment and started again ends with the same weights, to the last bit, as a run that was not
+interrupted: what is not in the file follows from the seed and the epoch (`histotransfer.transfer.training`), so there
+is no state of a random generator to keep.
 """
 
 import contextlib
@@ -25,9 +25,10 @@ class Checkpoint:
     """The state of one training on disk.
 
     Args:
-        folder: where the file lies; made when it is first written.
-        identity: everything that the result depends on. It names the file: another training has another file.
-        seconds: at most one checkpoint in so many seconds, the ends of stages aside.
+        folder: folder of the file; created when the file is first written.
+        identity: everything that the result depends on; the file's name is its hash, so another training has another
+            file.
+        seconds: least time between two checkpoints within a stage; the end of a stage is always saved.
     """
 
     def __init__(self, folder: Path, identity: Mapping[str, Any], seconds: float = SECONDS):
@@ -36,7 +37,7 @@ class Checkpoint:
         self._last = time.monotonic()
 
     def load(self) -> dict[str, Any] | None:
-        """The state that was kept, or None: nothing there, another training's, or a file that cannot be read."""
+        """The saved state; None if there is no file, it belongs to another training, or it cannot be read."""
         try:
             kept = torch.load(self.path, weights_only=True)
         except FileNotFoundError:
@@ -46,14 +47,14 @@ class Checkpoint:
         return kept["state"] if isinstance(kept, dict) and kept.get("key") == self.key else None
 
     def due(self) -> bool:
-        """Whether the last checkpoint is old enough for another."""
+        """Whether enough time has passed since the last checkpoint."""
         return time.monotonic() - self._last >= self.seconds
 
     def save(self, state: Mapping[str, Any]) -> None:
         """Replace the file.
 
         Raises:
-            HistotransferError: it cannot be written; the one before stays.
+            HistotransferError: it cannot be written; the previous file stays.
         """
         try:
             with whole_file(self.path) as temporary:
@@ -63,9 +64,9 @@ class Checkpoint:
         self._last = time.monotonic()
 
     def clear(self) -> None:
-        """Remove the file, what a death while writing left of it, and its folder with the last of them."""
+        """Remove the file, any temporary file that a killed run left, and the folder if it is then empty."""
         self.path.unlink(missing_ok=True)
-        for left in self.path.parent.glob(f".{self.path.name}.*.part"):
-            left.unlink(missing_ok=True)
+        for leftover in self.path.parent.glob(f".{self.path.name}.*.part"):
+            leftover.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # other runs still keep theirs here
             self.path.parent.rmdir()

@@ -4,12 +4,12 @@ While the first groups of a network are frozen, their output for an image is a c
 finite set of views. So every epoch, fold, seed and ablation that shares a prefix trains on the same stored activations.
 
 What is stored is float32, exactly what the prefix computes: nothing is rounded. An item is always computed in a batch
-of `CHUNK`, padded if need be, so that its bits do not depend on which others were asked for with it (oneDNN chooses
-its kernels by batch size; and on a CPU eight at a time is the fastest).
+of `CHUNK`, padded if necessary, so that its bits do not depend on the items requested with it (oneDNN chooses its
+kernels by batch size; and on a CPU eight at a time is the fastest).
 
-On disk: one folder a prefix, named by `prefix_key`; in it segments of some items each, a segment's file name being the
-sha256 of its bytes. So a segment that is damaged, cut off or foreign is seen for what it is, thrown away and computed
-anew; two processes may fill a folder at once; and nothing is ever half-written.
+On disk: one folder per prefix, named by `prefix_key`. It holds segments of some items each, and the file name of a
+segment is the sha256 of its bytes. So a segment that is damaged, cut off or foreign is recognised, deleted and computed
+again; two processes may fill a folder at once; and nothing is ever half-written.
 """
 
 import hashlib
@@ -17,6 +17,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,12 +38,12 @@ SEGMENT_BYTES = 32 * 2**20
 
 
 def cache_folder() -> Path:
-    """Where prefixes keep their activations."""
+    """The folder in which the activations of all prefixes are kept."""
     return cache_dir() / "prefix"
 
 
 def prefix_key(model: SEDenseNet, stop: int, device: str) -> str:
-    """Names what the groups below `stop` compute: a hash of their weights and BatchNorm statistics.
+    """A name for what the groups below `stop` compute: a hash of their weights and BatchNorm statistics.
 
     Gates that are exactly 1 are left out, so that a network with untrained gates shares its activations with the plain
     one, to the last bit. The version of torch, the kind of device and the number of threads are part of it: each may
@@ -64,7 +65,7 @@ def prefix_key(model: SEDenseNet, stop: int, device: str) -> str:
 
 
 def _is_identity(gate: SqueezeExcite) -> bool:
-    """Whether every gate is exactly 1 whatever comes in: twice the sigmoid of 0."""
+    """Whether every gate is exactly 1 for any input: twice the sigmoid of 0."""
     return gate.scale == 2 and not (gate.expand.weight.any() or gate.expand.bias.any())
 
 
@@ -72,13 +73,13 @@ class ActivationStore:
     """Activations of one prefix on disk: arrays of one shape under byte keys.
 
     Args:
-        folder: of this prefix; made when the first segment is written.
+        folder: of this prefix; created when the first segment is written.
     """
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.rebuilt = 0  # segments thrown away because they were not what their name says
-        self._where: dict[bytes, tuple[object, int] | np.ndarray] = {}
+        self.rebuilt = 0  # segments deleted because their bytes did not match their name
+        self._where: dict[bytes, tuple[Any, int]] = {}  # a segment's rows, which safetensors reads lazily; position
         self._pending: dict[bytes, np.ndarray] = {}
         self._known: set[str] = set()
 
@@ -86,7 +87,7 @@ class ActivationStore:
         return key in self._pending or key in self._where
 
     def refresh(self) -> None:
-        """Take in segments that were written since the last look, by this process or another."""
+        """Open segments that were written since the last call, by this process or another."""
         if not self.folder.is_dir():
             return
         for path in sorted(self.folder.iterdir()):
@@ -117,17 +118,17 @@ class ActivationStore:
 
     def get(self, keys: Sequence[bytes]) -> np.ndarray:
         """``(len(keys), ...)`` float32; every key must be there."""
-        found = []
+        items = []
         for key in keys:
             if key in self._pending:
-                found.append(self._pending[key])
+                items.append(self._pending[key])
             else:
                 rows, i = self._where[key]
-                found.append(rows[i])
-        return np.stack(found)
+                items.append(rows[i])
+        return np.stack(items)
 
     def put(self, key: bytes, activations: np.ndarray) -> None:
-        """Keep one item; it is written with others when they fill a segment, or by `flush`."""
+        """Keep one item; it is written to disk when a segment is full, or by `flush`."""
         self._pending[key] = activations
         if len(self._pending) * activations.nbytes >= SEGMENT_BYTES:
             self.flush()
@@ -164,7 +165,7 @@ class CachedSource:
 
     Args:
         below: items at cut `start`.
-        model: its groups below `stop` must stay as they are while this is in use, in eval mode.
+        model: in eval mode; its groups below `stop` must not change while this source is in use.
         start: cut that `below` serves.
         stop: cut that this one serves.
         store: where results are kept.
@@ -182,7 +183,7 @@ class CachedSource:
         return len(self.below)
 
     def keys(self, rows: np.ndarray, views: np.ndarray) -> list[bytes]:
-        """The same as those of the tiles: a folder of the store belongs to one prefix."""
+        """The keys of the tiles: a folder of the store belongs to one prefix, so they need not name it."""
         return self.below.keys(rows, views)
 
     def batch(self, rows: np.ndarray, views: np.ndarray) -> Tensor:
@@ -194,10 +195,10 @@ class CachedSource:
         positions = np.array(list(absent.values()), dtype=int)
         for start in range(0, len(positions), CHUNK):
             chunk = positions[start : start + CHUNK]
-            for i, activations in zip(chunk, self._compute(rows[chunk], views[chunk]), strict=False):
-                self.store.put(keys[i], activations)
-        found = torch.from_numpy(self.store.get(keys))
-        return found.movedim(-1, 1) if found.ndim == 4 else found
+            for i, item in zip(chunk, self._compute(rows[chunk], views[chunk]), strict=False):
+                self.store.put(keys[i], item)
+        activations = torch.from_numpy(self.store.get(keys))
+        return activations.movedim(-1, 1) if activations.ndim == 4 else activations
 
     @torch.no_grad()
     def _compute(self, rows: np.ndarray, views: np.ndarray) -> np.ndarray:
@@ -208,10 +209,15 @@ class CachedSource:
         return y.movedim(1, -1).contiguous().numpy() if y.ndim == 4 else y.numpy()
 
     def flush(self) -> None:
-        """Write what was computed and is not on disk yet, at this cut and those below."""
+        """Write everything that is not on disk yet, at this cut and those below."""
         self.store.flush()
-        if isinstance(self.below, CachedSource):
-            self.below.flush()
+        flush(self.below)
+
+
+def flush(source: KeyedSource) -> None:
+    """`CachedSource.flush`, for any source: tiles have nothing to write."""
+    if isinstance(source, CachedSource):
+        source.flush()
 
 
 def cached_source(tiles: KeyedSource, model: SEDenseNet, cuts: Sequence[int], stop: int, device: str) -> KeyedSource:
@@ -220,7 +226,7 @@ def cached_source(tiles: KeyedSource, model: SEDenseNet, cuts: Sequence[int], st
     Args:
         tiles: cut 0.
         model: the network.
-        cuts: other cuts that are, or will be, trained from; those below `stop` are stored on the way.
+        cuts: all cuts that some stage trains from; those below `stop` are stored on the way.
         stop: the cut wanted; 0 gives the tiles themselves.
         device: where the prefix runs.
     """
@@ -254,11 +260,11 @@ def list_cache() -> list[Kept]:
                 max((file.st_mtime for file in files), default=folder.stat().st_mtime),
             )
         )
-    return sorted(kept, key=lambda own: -own.used)
+    return sorted(kept, key=lambda prefix: -prefix.used)
 
 
 def clear_cache() -> int:
-    """Remove every stored activation; how many bytes that were."""
+    """Remove every stored activation; returns the bytes freed."""
     size = sum(kept.size for kept in list_cache())
     shutil.rmtree(cache_folder(), ignore_errors=True)
     return size

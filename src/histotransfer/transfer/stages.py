@@ -1,4 +1,4 @@
-"""How a network is trained on a task, stage by stage, from the activations of what each stage keeps frozen.
+"""Train a network on a task, stage by stage, from the stored activations of the groups that a stage keeps frozen.
 
 Paper: arXiv 2404.09226, "multi-level transfer". What it does not state (stages, rates per layer, optimiser, split) is a
 documented choice in `histotransfer.config`.
@@ -17,7 +17,7 @@ from histotransfer.models.se_densenet import SEDenseNet
 from histotransfer.models.weights import Trunk, load_trunk
 from histotransfer.tiles import KeyedSource, Subset
 from histotransfer.transfer.checkpoint import Checkpoint
-from histotransfer.transfer.prefix_cache import CachedSource, cached_source
+from histotransfer.transfer.prefix_cache import cached_source, flush
 from histotransfer.transfer.task import Task
 from histotransfer.transfer.training import Batches, State, pooled_features, predict_logits, train_stage
 from histotransfer.transfer.unfreezing import lowest_trained
@@ -44,7 +44,7 @@ def initial_model(classes: int, trunk: Trunk, config: LadderConfig) -> SEDenseNe
     model = SEDenseNet(**architecture(classes, config))
     if config.start == "imagenet":
         load_trunk(model, trunk)
-    return model.to(config.device, memory_format=torch.channels_last)
+    return model.to(config.device).to(memory_format=torch.channels_last)
 
 
 def with_new_head(model: SEDenseNet, classes: int, config: LadderConfig) -> SEDenseNet:
@@ -52,18 +52,18 @@ def with_new_head(model: SEDenseNet, classes: int, config: LadderConfig) -> SEDe
     torch.manual_seed(config.seed)
     other = SEDenseNet(**architecture(classes, config))
     other.features.load_state_dict(model.features.state_dict())
-    return other.to(config.device, memory_format=torch.channels_last)
+    return other.to(config.device).to(memory_format=torch.channels_last)
 
 
 @dataclass(frozen=True)
 class StageResult:
-    """What came of a stage.
+    """The result of one stage.
 
     Attributes:
-        dataset: its name.
-        stage: the lowest group that it trained.
-        seconds: of its training and prediction.
-        rows: `train_stage`'s, one an epoch.
+        dataset: name of the data set.
+        stage: the lowest group that was trained.
+        seconds: duration of training and prediction.
+        rows: what `train_stage` returned, one row per epoch.
         logits: of the task's evaluated rows by the network at the end of the stage, ``(M, classes)``.
     """
 
@@ -92,17 +92,17 @@ def train_stages(
     progress: bool = False,
     report: Report = print,
 ) -> list[StageResult]:
-    """Train `model` in place through every stage of a schedule, from activations of what each stage keeps frozen.
+    """Train `model` in place through every stage of a schedule, each on activations of the groups that it freezes.
 
     Args:
         model: the network before this task.
         task: the data.
         schedule: stages with their epochs.
         config: everything else.
-        checkpoint: where the training is kept as it goes; one that was broken off continues, one that is finished is
-            read back whole.
+        checkpoint: where the state of the training is saved; an interrupted training continues, and a finished one is
+            read back.
         progress: show bars.
-        report: called with one line a stage.
+        report: called with one line per stage.
     """
     finished: list[StageResult] = []
     within: State | None = None
@@ -120,7 +120,7 @@ def train_stages(
     cuts = [lowest_trained(model, stage) if config.cache else 0 for stage, _ in schedule]
     for number in range(len(finished), len(schedule)):
         (stage, epochs), cut, started = schedule[number], cuts[number], time.perf_counter()
-        # Groups above the cut are about to change: sources are made anew for each stage, never above its own cut.
+        # Groups above the cut are about to change: each stage builds its source anew, never above its cut.
         source = cached_source(task.source, model, cuts, cut, config.device)
         rows = train_stage(
             model,
@@ -135,8 +135,7 @@ def train_stages(
             progress=progress,
         )
         logits = _predicted(model, Subset(source, task.evaluated), config, cut)
-        if isinstance(source, CachedSource):
-            source.flush()
+        flush(source)
         seconds = round(time.perf_counter() - started, 3)
         finished.append(StageResult(task.name, stage, seconds, rows, logits))
         within = None
@@ -155,25 +154,24 @@ def final_logits(
 ) -> np.ndarray:
     """Logits of some images of a task by a network that was trained through `schedule`: ``(M, classes)``.
 
-    What its last stage kept frozen is read from the cache, as in `train_stages`.
+    Activations of the groups that the last stage kept frozen are read from the cache, as in `train_stages`.
     """
     cuts = [lowest_trained(model, stage) if config.cache else 0 for stage, _ in schedule]
     source = cached_source(task.source, model.eval(), cuts, cuts[-1], config.device)
     logits = _predicted(model, Subset(source, rows), config, cuts[-1])
-    if isinstance(source, CachedSource):
-        source.flush()
+    flush(source)
     return logits
 
 
 def frozen_features(model: SEDenseNet, task: Task, config: LadderConfig) -> np.ndarray:
-    """Pooled features of every image, upright, as `model` computes them: ``(N, C)``; kept as those of a head stage."""
+    """Pooled features of every image, upright: ``(N, C)``; cached like the inputs of a head stage."""
     if not config.cache:
         return pooled_features(model, task.source, config.batch_size, config.device)
     head = lowest_trained(model, "head")
     cuts = [lowest_trained(model, stage) for stage, _ in config.breakhis_schedule]
     source = cached_source(task.source, model.eval(), cuts, head, config.device)
     features = pooled_features(model, source, config.batch_size, config.device, start=head)
-    source.flush()
+    flush(source)
     return features
 
 

@@ -1,6 +1,6 @@
-"""A data set ready to train on: split, audited, its colours normalised, its tiles in the views of the augmentation.
+"""A data set ready to train on: split, audited, with normalised colours and tiles in the views of the augmentation.
 
-LC25000 is the source task, BreakHis (or one's own images) the target task of the transfer.
+LC25000 is the source task, BreakHis (or the user's images) the target task of the transfer.
 """
 
 import os
@@ -18,7 +18,7 @@ from histotransfer.tiles import KeyedSource, augmented_source, decode, load_tile
 
 
 class Task:
-    """A data set, split and ready to train on; its tiles are decoded when they are first needed.
+    """A data set, split and ready to train on; its tiles are decoded on first use.
 
     Args:
         table: its image table, split.
@@ -26,14 +26,14 @@ class Task:
         views: symmetric views of its images: 8 for square pixels, 4 for fields that are squeezed to a square.
         root: folder of the data.
         config: size, normaliser, augmentation, and whether a split that leaks is allowed.
-        colours: the normaliser of another task; else the one that the configuration names.
+        colours: the normaliser of another task; by default the one that the configuration names.
         progress: show a bar while decoding.
 
     Attributes:
         name: lc25000, breakhis, ...
         images: names relative to the folder of the data, which are the same on every machine.
         hashes: content hash of each image.
-        audit: what the parts of the split share: nothing, unless leakage was asked for.
+        audit: what the parts of the split share: nothing, unless leakage is allowed.
 
     Raises:
         HistotransferError: the split leaks and that is not allowed; on first use of `source`: images that cannot be
@@ -58,7 +58,7 @@ class Task:
         self.hashes = content_hashes(table)
         self.audit = audit(table, self.hashes)
         if leaks(self.audit) and not config.allow_leakage:
-            shared = {pair: found for pair, found in self.audit.items() if any(found.values())}
+            shared = {pair: counts for pair, counts in self.audit.items() if any(counts.values())}
             raise HistotransferError(
                 f"{self.name}: the split leaks between its parts ({shared}); keep patients apart, or say"
                 " allow_leakage=true"
@@ -66,7 +66,7 @@ class Task:
 
     @cached_property
     def colours(self) -> Normaliser:
-        """Its normaliser, which has seen training images or none at all."""
+        """Its normaliser, fitted to training images or to none at all."""
         if self._given_colours is not None:
             return self._given_colours
         method, size = normaliser(self.config.normaliser), self.config.size
@@ -86,12 +86,12 @@ class Task:
 
     @property
     def predicted_views(self) -> dict:
-        """What a prediction is the mean over, as `augmented_source` takes it: the views of training, or upright."""
+        """The views that a prediction averages over, as arguments of `augmented_source`: training's, or upright."""
         return {"views": self.views, "augmentation": self.config.augmentation if self.config.average_views else "none"}
 
     @property
     def predicted_source(self) -> KeyedSource:
-        """Its tiles, in the views that a prediction is the mean over."""
+        """Its tiles, in the views that a prediction averages over."""
         return augmented_source(self._decoded[0], **self.predicted_views)
 
     @property
@@ -106,7 +106,7 @@ class Task:
 
     @property
     def truth(self) -> pd.Series:
-        """``(N,)`` names of classes: labels, or subtypes where the classes are those."""
+        """``(N,)`` true class names: labels, or subtypes where the classes are subtypes."""
         column = "label" if set(self.table["label"]) <= set(self.classes) else "subtype"
         return self.table[column]
 
@@ -116,14 +116,14 @@ class Task:
 
     @property
     def evaluated(self) -> np.ndarray:
-        """Positions of what is predicted: validation, then test; validation alone in a rehearsal."""
+        """Positions of the images that are predicted: validation, then test; validation alone in a rehearsal."""
         return self.rows("validation") if self.config.rehearsal else self.rows("validation", "test")
 
 
 def keep_copies(split: pd.DataFrame, copies: int, seed: int) -> pd.DataFrame:
     """At most `copies` training images of each group; validation and test parts stay whole.
 
-    The copies of an LC25000 original are rotations and flips of it, which training draws by itself.
+    The copies of an LC25000 original are rotations and flips of it, which the augmentation draws anyway.
     """
     train = split["split"] == "train"
     shuffled = split[train].sample(frac=1, random_state=seed)
@@ -135,7 +135,7 @@ def keep_magnifications(split: pd.DataFrame, magnifications: tuple[int, ...]) ->
     """Train and validate on some magnifications only (all, if empty); the test part stays whole.
 
     Raises:
-        HistotransferError: none of the training images is of these.
+        HistotransferError: no training image has one of these magnifications.
     """
     if not magnifications:
         return split

@@ -42,17 +42,17 @@ State = dict[str, Any]
 
 
 class Batches:
-    """One pass over a source an iteration: shuffled in random views for training, in order and upright otherwise.
+    """One pass over a source per iteration: for training shuffled and in random views, otherwise in order and upright.
 
     Args:
         source: the items.
         targets: ``(N,)`` class indices.
-        batch_size: items a batch. In training an incomplete last batch is left out (BatchNorm on two or three images
-            is noise); who is left out changes every epoch.
+        batch_size: items per batch. In training an incomplete last batch is left out (BatchNorm on two or three images
+            is noise); the items left out change every epoch.
         seed: entropy of the training order; `None` for evaluation.
         device: where batches are put.
-        view: that evaluation sees; 0 is upright.
-        balanced: a pass draws every class equally often, with replacement, instead of every item once.
+        view: the view that evaluation sees; 0 is upright.
+        balanced: a pass draws every class equally often on average, with replacement, instead of every item once.
     """
 
     def __init__(
@@ -80,9 +80,10 @@ class Batches:
         views = np.full_like(rows, self.view)
         if self.seed is not None:
             generator = np.random.default_rng([*self.seed, self.epoch])
-            rows = (
-                generator.choice(rows, len(rows), p=self._chances()) if self.balanced else generator.permutation(rows)
-            )
+            if self.balanced:
+                rows = generator.choice(rows, len(rows), p=self._draw_probabilities())
+            else:
+                rows = generator.permutation(rows)
             views = generator.integers(self.source.views, size=len(rows))
             self.epoch += 1
         for i in range(len(self)):
@@ -90,17 +91,17 @@ class Batches:
             x = self.source.batch(rows[part], views[part])
             yield x.to(self.device), self.targets[rows[part]].to(self.device)
 
-    def _chances(self) -> np.ndarray:
-        """``(N,)`` probability that each item is drawn: those of one class together have the same as of any other."""
+    def _draw_probabilities(self) -> np.ndarray:
+        """``(N,)`` probability of each item in one draw: equal between classes, and equal within each class."""
         _, classes, counts = np.unique(self.targets, return_inverse=True, return_counts=True)
         return 1 / (len(counts) * counts[classes])
 
 
 def check_device(device: str) -> None:
-    """Refuse a device that this machine does not have.
+    """Check that a device can be used on this machine.
 
     Raises:
-        HistotransferError: it is not there.
+        HistotransferError: it cannot.
     """
     try:
         torch.empty(0, device=device)
@@ -111,7 +112,7 @@ def check_device(device: str) -> None:
 
 
 def class_weights(targets: np.ndarray, classes: int) -> Tensor:
-    """Inverse class frequencies, mean 1 over the items: ``(classes,)`` float32; 0 for a class that has none."""
+    """Inverse class frequencies, mean 1 over the items: ``(classes,)`` float32; 0 for a class without items."""
     counts = np.bincount(targets, minlength=classes)
     weights = len(targets) / ((counts > 0).sum() * np.maximum(counts, 1)) * (counts > 0)
     return torch.tensor(weights, dtype=torch.float32)
@@ -127,7 +128,7 @@ class StageProgress(Callback):
         keep: called with the state after each epoch.
     """
 
-    order = 80  # after the Recorder (50) and after SkipToEpoch (70) has had its say
+    order = 80  # after the Recorder (50) and SkipToEpoch (70)
 
     def __init__(self, names: Sequence[str], patience: int, resumed: State | None, keep: Callable[[State], None]):
         self.names, self.patience, self.keep = names, patience, keep
@@ -142,12 +143,12 @@ class StageProgress(Callback):
 
     def after_epoch(self) -> None:
         if self.epoch < len(self.rows):
-            return  # an epoch of the run that was broken off: fastai skips it
+            return  # an epoch of the interrupted run: fastai skips it
         values = list(self.recorder.values[-1])
         # Each half starts with fastai's own loss: in training a running mean over epochs, which is not this epoch's.
         train, validation = values[1 : len(values) // 2], values[len(values) // 2 + 1 :]
         columns = [f"{part}_{name}" for part in ("train", "validation") for name in self.names]
-        numbers = [math.nan if value is None else float(value) for value in train + validation]  # None: nothing to see
+        numbers = [math.nan if value is None else float(value) for value in train + validation]  # None: no value
         self.rows.append(dict(zip(columns, numbers, strict=True)))
         losses = [row["validation_loss"] for row in self.rows]
         best = losses.index(min(losses))
@@ -171,7 +172,7 @@ class StageProgress(Callback):
 
 
 class SeededEpochs(Callback):
-    """Torch's generator set from (seed, epoch) before each epoch: what mixup draws can be drawn again."""
+    """Set torch's generator from (seed, epoch) before each epoch, so that mixup's draws are reproducible."""
 
     def __init__(self, seed: Sequence[int]):
         self.seed = seed
@@ -186,11 +187,11 @@ class AverageWeights(Callback):
     Polyak and Juditsky 1992, https://doi.org/10.1137/0330046; computed by `torch.optim.swa_utils`.
 
     Args:
-        decay: 0 to 1, a step.
+        decay: 0 to 1, per step.
         resumed: the average's `state_dict` to continue from.
     """
 
-    run_valid, order = False, 75  # the average is whole before StageProgress (80) keeps it
+    run_valid, order = False, 75  # the average is updated before StageProgress (80) saves it
 
     def __init__(self, decay: float, resumed: State | None):
         self.decay, self.resumed = decay, resumed
@@ -229,16 +230,21 @@ def train_stage(
         stage: names the lowest group that trains.
         epochs: passes over `train`.
         config: rates, decay, class weights, patience.
-        start: the cut that both serve: 0 for tiles, else activations after the groups below it, all of them frozen.
-        resumed: a state given to `keep` by a run that was broken off; `model` has the weights of that moment.
-        keep: called after each epoch with what, besides the weights, is needed to continue.
+        start: the cut of both sources: 0 for tiles, else activations after the groups below it, all of them frozen.
+        resumed: a state that an interrupted run passed to `keep`; `model` must have the weights of that moment.
+        keep: called after each epoch with everything besides the weights that is needed to continue.
         progress: show fastai's bar.
 
     Returns:
-        One row an epoch: `train_loss` (as minimised: weighted), `train_accuracy`, `train_log_loss`,
+        One row per epoch: `train_loss` (as minimised: weighted), `train_accuracy`, `train_log_loss`,
         and the same of the validation part, with `auroc` for two classes.
+
+    Raises:
+        ValueError: `start` is above the lowest group that trains, or `train` has no seed.
     """
     lowest = lowest_trained(model, stage)
+    if train.seed is None:
+        raise ValueError("batches to train on need a seed")
     if start > lowest:
         raise ValueError(f"stage {stage} trains group {lowest}, which the source has already applied (cut {start})")
     classes, done = model.classifier.out_features, len(resumed["rows"]) if resumed else 0
@@ -281,8 +287,8 @@ def _metrics(loss: CrossEntropyLossFlat, classes: int) -> tuple[list[str], list]
     return (names, metrics) if classes > 2 else ([*names, "auroc"], [*metrics, RocAucBinary()])
 
 
-def _extras(config: LadderConfig, seed: Sequence[int] | None, resumed: State | None) -> list[Callback]:
-    """The callbacks of what a configuration adds to plain training."""
+def _extras(config: LadderConfig, seed: Sequence[int], resumed: State | None) -> list[Callback]:
+    """The callbacks for what a configuration adds to plain training."""
     extras: list[Callback] = []
     if config.mixup:
         extras += [SeededEpochs(seed), MixUp(config.mixup)]
@@ -299,10 +305,10 @@ def predict_logits(
     Args:
         model: the network.
         source: tiles, or activations at cut `start`.
-        batch_size: items a forward pass.
+        batch_size: items per forward pass.
         device: where it runs.
         start: groups that the source has already applied.
-        views: mean over so many views, of which the first is upright.
+        views: number of views to average over; the first is upright.
     """
     stop = len(module_groups(model))
     return np.mean([_outputs(model, source, batch_size, device, start, stop, view) for view in range(views)], axis=0)

@@ -4,8 +4,8 @@ Papers: Yosinski et al. 2014, https://arxiv.org/abs/1411.1792 (shallow layers ar
 and Ruder 2018, https://arxiv.org/abs/1801.06146 (gradual unfreezing, discriminative rates).
 
 A group holds a dense block with the transition after it; gates belong to their block. Deviation from fastai's own
-`freeze_to`: a frozen group is frozen whole, its BatchNorm weights get no gradient and its running statistics stand
-still (fastai keeps BatchNorm training, see its `train_bn`). Only so is a frozen prefix a constant function.
+`freeze_to`: a frozen group is frozen whole: its BatchNorm weights get no gradient and its running statistics do not
+change (fastai keeps training BatchNorm, see its `train_bn`). Only then is a frozen prefix a constant function.
 """
 
 from fastai.callback.core import Callback
@@ -42,7 +42,7 @@ def run_groups(model: SEDenseNet, x: Tensor, start: int, stop: int) -> Tensor:
 
 
 class Suffix(nn.Module):
-    """What is left of a network above group `start`: activations at that cut to logits; from 0 the whole network."""
+    """The part of a network from group `start` on: activations at that cut to logits; from 0 the whole network."""
 
     def __init__(self, model: SEDenseNet, start: int):
         super().__init__()
@@ -53,12 +53,12 @@ class Suffix(nn.Module):
 
 
 def parameter_groups(model: SEDenseNet, *, only_batchnorm: bool = False) -> list[list[nn.Parameter]]:
-    """What may train of each group: fastai's `splitter`.
+    """The parameters of each group that may train, as fastai's `splitter` returns them.
 
     Args:
         model: the network.
-        only_batchnorm: of the groups below the head, BatchNorm's scales and shifts only (Frankle et al. 2020,
-            https://arxiv.org/abs/2003.00152, who trained them alone).
+        only_batchnorm: below the head, only BatchNorm's scales and shifts (Frankle et al. 2020,
+            https://arxiv.org/abs/2003.00152, trained nothing else).
     """
 
     def trains(module: nn.Module) -> bool:
@@ -89,7 +89,7 @@ def group_rates(model: SEDenseNet, rate: float, decay: float) -> list[float]:
 
 
 class FrozenPrefix(Callback):
-    """Keep the frozen groups in eval mode while the rest trains, so that BatchNorm statistics stand still."""
+    """Keep the frozen groups in eval mode while the rest trains, so that BatchNorm statistics do not change."""
 
     order = 0  # after fastai's TrainEvalCallback (-10), which puts the whole network into train mode
 
