@@ -1,4 +1,4 @@
-"""What chapters have in common: how they begin, and the settings of what they train themselves."""
+"""What chapters share: how they begin, and the settings of what they train while they run."""
 
 import os
 from collections.abc import Mapping
@@ -9,24 +9,24 @@ from histotransfer.config import ChapterParameters, LadderConfig, ProfileName, l
 from histotransfer.datasets.roots import resolve_root
 from histotransfer.figures import use_style
 
-# On two cores chapter 04 took about 20 minutes of `lite` at 224 pixels, and 13 at 160 beside another chapter.
+# With the profile `lite` on two cores chapter 04 took about 20 minutes at 224 pixels, and 13 at 160 beside another chapter.
 LIVE_PIXELS = 128
 
 
 def begin(**parameters: Any) -> Path:
     """Check a chapter's parameters, set the style of its figures, and find its images.
 
-    A notebook that is opened in a folder below the repository's root goes on in that root: chapters name records from
-    there.
+    If the notebook was opened in a folder below the repository's root, the working directory changes to the root, from
+    which chapters name records.
 
     Args:
         parameters: the names of the chapter's `parameters` cell with their values.
 
     Returns:
-        The folder with the data sets; phantom data are made where none is given.
+        The folder with the data sets; phantom data are generated if none is given.
 
     Raises:
-        HistotransferError: an ill-typed value, or real images asked for and no folder given.
+        HistotransferError: a value has the wrong type, or real images are wanted and no folder is given.
     """
     checked = validated(ChapterParameters, parameters)
     use_style()
@@ -38,11 +38,11 @@ def begin(**parameters: Any) -> Path:
 def live_config(profile: ProfileName, settings: Mapping[str, Any]) -> LadderConfig:
     """Settings of what a chapter trains while it runs: `ladder_config`, but `lite` with pictures of `LIVE_PIXELS`.
 
-    The records, and the commands that made them, have the profile's own size.
+    The records were made with the profile's own size.
 
     Args:
         profile: phantom, lite or paper.
-        settings: what replaces the profile's values; a `size` among them is kept.
+        settings: replacements of the profile's values; a `size` among them is kept.
 
     Raises:
         HistotransferError: as `ladder_config`.
