@@ -9,7 +9,7 @@ from histotransfer.config import ChapterParameters, LadderConfig, ProfileName, l
 from histotransfer.datasets.roots import resolve_root
 from histotransfer.figures import use_style
 
-# With the profile `lite` on two cores chapter 04 took about 20 minutes at 224 pixels, and 13 at 160 beside another chapter.
+# With `lite` on two cores chapter 04 took about 20 minutes at 224 pixels, and 13 at 160 beside another chapter.
 LIVE_PIXELS = 128
 
 
