@@ -45,7 +45,7 @@ def write_network(model: SEDenseNet, description: Mapping[str, Any], to: Format,
 def _write_onnx(model: SEDenseNet, description: Mapping[str, Any], path: Path) -> None:
     try:
         import onnx
-        import onnxscript  # noqa: F401  torch's exporter needs it, and its own error is less clear
+        import onnxscript  # noqa: F401  torch's exporter needs it and says so less clearly
     except ImportError as error:
         raise HistotransferError("ONNX is not installed: pip install 'histotransfer[export]'") from error
     example = torch.zeros(2, 3, description["size"], description["size"])

@@ -132,7 +132,8 @@ class Predictor:
         prepared: Prepared = []
         for file in files:
             try:
-                prepared.append(self.description.normaliser.transform(resize(decode(file), self.description.size)))
+                tile, _ = self.description.normaliser.normalise(resize(decode(file), self.description.size))
+                prepared.append(tile)
             except HistotransferError as error:
                 prepared.append(Trouble(file, str(error)))
         return prepared

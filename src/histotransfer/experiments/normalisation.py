@@ -72,7 +72,7 @@ def normalise_as(run: str, tiles: np.ndarray, slides: pd.Series) -> tuple[np.nda
     """
     method, fallbacks = normaliser(run.removesuffix(BY_SLIDE)), list[Fallback]()
     if not run.endswith(BY_SLIDE):
-        return method.transform(tiles, fallbacks=fallbacks), fallbacks
+        return np.asarray(method.transform(tiles, fallbacks=fallbacks)), fallbacks
     normalised = np.empty_like(tiles)
     for slide in slides.unique():
         rows = np.flatnonzero(slides == slide)

@@ -71,4 +71,5 @@ def disagreement(method: Macenko, field: np.ndarray, row: int, column: int) -> f
         column: of that corner.
     """
     place = np.s_[row : row + WINDOW, column : column + WINDOW]
-    return delta_e(method.transform(field[place]), method.transform(field)[place])
+    (alone, _), (whole, _) = method.normalise(field[place]), method.normalise(field)
+    return delta_e(alone, whole[place])
