@@ -199,19 +199,7 @@ def run_coverage(records: str | Path, out: str | Path, *, report: Callable[[str]
         for name, effects in (("estimated", components), ("separated", separated(components)))
         for gap in GAPS
     ]
-    scenarios.append(("redrawn", np.nan, RedrawnArms(ours, theirs)))
-    tables_of = []
-    for name, gap, arms in scenarios:
-        truth = truth_of(arms)
-        kinds = [TWO] if gap == max(GAPS) else [ONE, TWO]  # the first arm is the same with every gap
-        for phase in (CHOICE, EVALUATION):
-            measured = measure(arms.sets(generators_of(phase)), truth, kinds, compare=True)
-            tables_of.append(measured.assign(phase=phase, scenario=name, gap=gap, sets=SETS[phase]))
-        report(f"{name}, gap {gap}: {time.process_time() - started:.0f} s")
-    whole = pd.concat(tables_of)
-    whole["gap"] = whole["gap"].where(whole["kind"] == TWO)
-    front = ["phase", "scenario", "gap", "sets", "kind", "magnification", "metric", "method"]
-    whole = whole[front + [column for column in whole if column not in front]]
+    whole = _measured([*scenarios, ("redrawn", np.nan, RedrawnArms(ours, theirs))], report)
     used = whole[(whole["phase"] == EVALUATION) & (whole["method"] == whole["kind"].map(USED))]
     wide = used[(used["scenario"] == "estimated") & (used["gap"] == max(GAPS))]
     compared = whole[whole["metric"].isin(COMPARED) & whole["magnification"].isin(COMPARED_AT)]
@@ -241,6 +229,24 @@ def run_coverage(records: str | Path, out: str | Path, *, report: Callable[[str]
             temporary / "provenance.json", {**around, "processor_seconds": round(time.process_time() - started, 1)}
         )
     return out
+
+
+def _measured(
+    scenarios: Iterable[tuple[str, float, NormalArms | RedrawnArms]], report: Callable[[str], None]
+) -> pd.DataFrame:
+    """`measure` for every scenario (name, gap, arms) in both phases, with the columns that tell them apart in front."""
+    started, tables = time.process_time(), []
+    for name, gap, arms in scenarios:
+        truth = truth_of(arms)
+        kinds = [TWO] if gap == max(GAPS) else [ONE, TWO]  # the first arm is the same with every gap
+        for phase in (CHOICE, EVALUATION):
+            table = measure(arms.sets(generators_of(phase)), truth, kinds, compare=True)
+            tables.append(table.assign(phase=phase, scenario=name, gap=gap, sets=SETS[phase]))
+        report(f"{name}, gap {gap}: {time.process_time() - started:.0f} s")
+    whole = pd.concat(tables)
+    whole["gap"] = whole["gap"].where(whole["kind"] == TWO)
+    front = ["phase", "scenario", "gap", "sets", "kind", "magnification", "metric", "method"]
+    return whole[front + [column for column in whole if column not in front]]
 
 
 def _sizes(table: pd.DataFrame) -> pd.DataFrame:

@@ -95,7 +95,7 @@ def ship(
     Args:
         study: plans and records; the experiment must be finished.
         data: folder of the data sets.
-        out: folder for ``<experiment>.safetensors`` and its card; made if need be.
+        out: folder for ``<experiment>.safetensors`` and its card; created if missing.
         experiment: its plan has one arm, of the same name.
         report: called with one line per step.
 

@@ -1,4 +1,4 @@
-"""Tables of the book, made from records; every number on a page comes from here."""
+"""Tables of the book, made from records: the pages take their numbers from nowhere else."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace

@@ -78,7 +78,7 @@ def read_plan(path: str | Path) -> Plan:
 
 
 def planned_runs(plan: Plan) -> list[PlannedRun]:
-    """Every run, in this order: all arms of one fold and seed, then the next. A study cut short is so cut evenly.
+    """Every run: all arms of one fold and seed, then those of the next, so that a study stopped early has equal arms.
 
     Raises:
         HistotransferError: a setting is unknown or invalid; the message names the arm.
