@@ -1,22 +1,23 @@
-"""How often the intervals hold the truth, on data sets that are made, at the real numbers of patients and images.
+"""How often intervals contain the truth, on simulated data sets with the real numbers of patients and images.
 
-``python -m research.coverage`` writes `results/coverage`; it takes hours. Scenarios:
+``python -m research.coverage`` writes `results/coverage`, which took 17 minutes of processor time. Scenarios:
 
-- `estimated`: an image's logit is the mean of its class at its magnification, an effect of its strict patient, and its
-  own noise, all normal. Means and variances are those of the frozen probe's out-of-fold logits (one-way analysis of
-  variance); a patient's effect is the same, in standard deviations, at all magnifications.
-- `separated`: the class means lie so far apart that AUROC is 0.95 at each magnification: near 1 intervals are hardest.
-- `redrawn`: the record's own patients with their real logits, drawn with replacement; the record is the population.
+- `estimated`: an image's logit is the sum of the mean of its class at its magnification, an effect of its strict
+  patient, and its own noise; effects and noise are normal. Means and variances are those of the frozen probe's
+  out-of-fold logits (one-way analysis of variance); a patient's effect is the same, in standard deviations, at all
+  magnifications.
+- `separated`: the class means are so far apart that AUROC is 0.95 at each magnification: near 1 intervals are hardest.
+- `redrawn`: the patients of the record with their real logits, drawn with replacement; the record is the population.
 
-The second arm correlates with the first as two methods of a record do; its classes lie `gap` logits closer together. In
-`redrawn` it is the probe that was split by image. What is true of the normal scenarios is taken from many data sets as
-one. Methods were compared on the data sets of one seed (`choice`); what is published of the used ones was measured on
-those of another (`evaluation`).
+The second arm correlates with the first as two methods of a record do; its classes are `gap` logits closer together. In
+`redrawn` it is the probe that was split by image. The truth of the normal scenarios is computed on many data sets put
+together. The methods were chosen on the data sets of one seed (`choice`); the published coverage of the chosen ones was
+measured on those of another (`evaluation`).
 """
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -49,65 +50,74 @@ SETS = {CHOICE: 300, EVALUATION: 1000, POPULATION: 200, POWER: 500}
 GAPS = (0.0, 1.0)
 COMPARED = ["auroc", "accuracy", "balanced_accuracy", "recognition_rate"]
 COMPARED_AT = ("40", "100", "200")
-SLOW = ("average_precision", "calibration_error")  # to redraw; their differences are not measured
+SLOW = ("average_precision", "calibration_error")  # slow to redraw, so their differences are not measured
 INPUTS = ("leakage/breakhis-by-patient", "leakage/breakhis-by-image", "spine/ladder", "spine/frozen-probe")
 
 Truth = dict[tuple[str, str], Metrics]  # (kind, scope) to the metrics
+Draw = tuple[float, ...]  # value, lower end, upper end, smallest difference
 
 
 def generators_of(purpose: str) -> list[np.random.Generator]:
-    """One generator a data set, so that each can be made again alone."""
+    """One generator per data set, so that each can be simulated again alone."""
     return [np.random.default_rng((SEEDS[purpose], index)) for index in range(SETS[purpose])]
 
 
 def truth_of(arms: NormalArms | RedrawnArms) -> Truth:
     """Metrics of one arm, and of the difference of two, in the population."""
     ours, theirs = arms.population(generators_of(POPULATION))
-    found = {}
+    truth: Truth = {}
     for (name, rows, by), (_, others, _) in zip(scopes(ours), scopes(theirs), strict=True):
-        found[ONE, name] = all_metrics(rows, by)
-        found[TWO, name] = mean_gaps([(found[ONE, name], all_metrics(others, by))])
-    return found
+        truth[ONE, name] = all_metrics(rows, by)
+        truth[TWO, name] = mean_gaps([(truth[ONE, name], all_metrics(others, by))])
+    return truth
 
 
 def measure(
     sets: Iterable[DataSet], truth: Truth, kinds: Collection[str] = (ONE, TWO), *, compare: bool
 ) -> pd.DataFrame:
-    """How the intervals of many data sets lie to the truth.
+    """Compare the intervals of many data sets with the truth.
 
     Args:
         sets: the data sets.
-        truth: what is true of them.
+        truth: their population's metrics.
         kinds: intervals of the first arm, of the difference, or of both.
-        compare: whether the rival methods too, in the metrics and at the magnifications that are compared.
+        compare: whether to try the rival methods too, for the metrics and at the magnifications that are compared.
 
     Returns:
-        One row a `kind`, `magnification`, `metric` and `method`: `truth`, `value` (mean), `coverage`, its Monte Carlo
-        standard `error`, `below` and `above` (share of intervals that lie wholly below or above the truth), `none`
-        (share of data sets without an interval, not counted elsewhere), mean `width`; of differences `smallest` (mean)
-        and `shown` (share of intervals without 0).
+        One row per `kind`, `magnification`, `metric` and `method`: `truth`, `value` (mean), `coverage`, its Monte Carlo
+        standard `error`, `below` and `above` (share of intervals that are entirely below or above the truth), `none`
+        (share of data sets without an interval, which count nowhere else), mean `width`; of differences `smallest`
+        (mean) and `shown` (share of intervals without 0).
     """
-    found = defaultdict(list)
+    draws: defaultdict[tuple[str, str, str, str], list[Draw]] = defaultdict(list)
     for seed, arms_of in enumerate(sets):
         for name, arms in arms_of.items():
-            whole = [_values(arm) for arm in arms]
-            for kind in kinds:
-                if kind == ONE:
-                    table = limits_of(whole[0], arms[0]).assign(smallest=np.nan)
-                else:
-                    gaps = {metric: gap for metric, gap in mean_gaps([tuple(whole)]).items() if metric not in SLOW}
-                    table = limits_of_gaps(gaps, [arms], draws=DRAWS, seed=seed)
-                for metric, row in zip(table.index, table.to_numpy(), strict=True):
-                    found[kind, name, metric, USED[kind]].append(row)
-                if compare and name in COMPARED_AT:
-                    for metric, methods in rivals(arms[: 1 if kind == ONE else 2], COMPARED, seed).items():
-                        for method, limits in methods.items():
-                            found[kind, name, metric, method].append((np.nan, *limits, np.nan))
+            for kind, metric, method, draw in _intervals(arms, kinds, seed, compare and name in COMPARED_AT):
+                draws[kind, name, metric, method].append(draw)
     return pd.DataFrame(
         {"kind": kind, "magnification": name, "metric": metric, "method": method}
-        | _summary(np.array(draws), truth[kind, name][metric], kind)
-        for (kind, name, metric, method), draws in found.items()
+        | _summary(np.array(drawn), truth[kind, name][metric], kind)
+        for (kind, name, metric, method), drawn in draws.items()
     )
+
+
+def _intervals(
+    arms: tuple[Redrawable, Redrawable], kinds: Collection[str], seed: int, compare: bool
+) -> Iterator[tuple[str, str, str, Draw]]:
+    """Kind, metric, method and result of every interval of one data set at one scope."""
+    ours, theirs = map(_values, arms)
+    for kind in kinds:
+        if kind == ONE:
+            table = limits_of(ours, arms[0]).assign(smallest=np.nan)
+        else:
+            gaps = {metric: gap for metric, gap in mean_gaps([(ours, theirs)]).items() if metric not in SLOW}
+            table = limits_of_gaps(gaps, [arms], draws=DRAWS, seed=seed)
+        for metric, row in zip(table.index, table.to_numpy(), strict=True):
+            yield kind, metric, USED[kind], tuple(row)
+        if compare:
+            for metric, methods in rivals(arms[: 1 if kind == ONE else 2], COMPARED, seed).items():
+                for method, limits in methods.items():
+                    yield kind, metric, method, (np.nan, *limits, np.nan)
 
 
 def _values(arm: Redrawable) -> Metrics:
@@ -115,12 +125,12 @@ def _values(arm: Redrawable) -> Metrics:
     return {metric: None if np.isnan(value[0]) else float(value[0]) for metric, value in whole.items()}
 
 
-def _summary(draws: np.ndarray, truth: float, kind: str) -> dict[str, float]:
-    """The columns of `measure`, of ``(sets, 4)`` values, ends and smallest differences."""
+def _summary(draws: np.ndarray, truth: float | None, kind: str) -> dict[str, float | None]:
+    """The columns of `measure` from ``(sets, 4)`` results, one `Draw` per data set."""
     there = ~np.isnan(draws[:, 1])
+    if truth is None or not there.any():
+        return {"truth": truth, "none": 1 - there.mean()}
     value, low, high, smallest = draws[there].T
-    if not there.any():
-        return {"truth": truth, "none": 1.0}
     below, above = np.mean(high < truth), np.mean(low > truth)
     coverage = 1 - below - above
     return {
@@ -140,39 +150,39 @@ def _summary(draws: np.ndarray, truth: float, kind: str) -> dict[str, float]:
 def power(
     table: pd.DataFrame, components: pd.DataFrame, correlation: dict[str, float], wide: pd.DataFrame
 ) -> pd.DataFrame:
-    """How often a difference as large as `smallest` is shown: in 80 % of data sets, as it promises, or not.
+    """How often a difference as large as `smallest` is shown; it should be in 80 % of data sets.
 
     At each magnification that is compared, and for their mean, the second arm's gap is set so that the true difference
-    in accuracy is about the mean `smallest` (by proportion from the wider of `GAPS`).
+    in accuracy is about the mean `smallest` (in proportion to that with the wider of `GAPS`).
 
     Args:
         table: as for `NormalArms`.
         components: as for `NormalArms`.
         correlation: as for `NormalArms`.
-        wide: what `measure` found with the wider gap.
+        wide: result of `measure` with the wider gap.
 
     Returns:
         Columns `magnification`, `metric`, `gap`, `truth`, `smallest`, `shown` of the metrics that are compared.
     """
-    found = []
+    measured = []
     for name, rows, _ in scopes(table):
         if name in (*COMPARED_AT, MEAN):
             at = (wide["kind"] == TWO) & (wide["magnification"] == name) & (wide["metric"] == "accuracy")
             gap = max(GAPS) * wide.loc[at, "smallest"].item() / wide.loc[at, "truth"].item()
             arms = NormalArms(rows, components, correlation, gap)
             sets = ({name: arms_of[name]} for arms_of in arms.sets(generators_of(POWER)))
-            found.append(measure(sets, truth_of(arms), [TWO], compare=False).assign(gap=gap))
-    whole = pd.concat(found)
+            measured.append(measure(sets, truth_of(arms), [TWO], compare=False).assign(gap=gap))
+    whole = pd.concat(measured)
     return whole.loc[whole["metric"].isin(COMPARED), ["magnification", "metric", "gap", "truth", "smallest", "shown"]]
 
 
 def run_coverage(records: str | Path, out: str | Path, *, report: Callable[[str], None] = print) -> Path:
-    """Measure, and write `coverage.csv`, `methods.csv`, `power.csv`, `record.json` and `provenance.json`.
+    """Measure every scenario; write `coverage.csv`, `methods.csv`, `power.csv`, `record.json` and `provenance.json`.
 
     Args:
         records: folder of the records; the runs of `INPUTS` are read.
         out: folder to write, whole or not at all.
-        report: called with one line a scenario.
+        report: called with one line per scenario.
 
     Returns:
         `out`.
@@ -184,23 +194,12 @@ def run_coverage(records: str | Path, out: str | Path, *, report: Callable[[str]
     runs = {name: read_run(Path(records) / name) for name in INPUTS}
     ours, theirs, *pair = (run.predictions for run in runs.values())
     components, correlation = variance_components(ours), correlations(*pair)
-    scenarios = [
-        (name, gap, NormalArms(ours, own, correlation, gap))
-        for name, own in (("estimated", components), ("separated", separated(components)))
+    scenarios: list[tuple[str, float, NormalArms | RedrawnArms]] = [
+        (name, gap, NormalArms(ours, effects, correlation, gap))
+        for name, effects in (("estimated", components), ("separated", separated(components)))
         for gap in GAPS
     ]
-    found = []
-    for name, gap, arms in [*scenarios, ("redrawn", np.nan, RedrawnArms(ours, theirs))]:
-        truth = truth_of(arms)
-        kinds = [TWO] if gap == max(GAPS) else [ONE, TWO]  # the first arm is the same with every gap
-        for phase in (CHOICE, EVALUATION):
-            measured = measure(arms.sets(generators_of(phase)), truth, kinds, compare=True)
-            found.append(measured.assign(phase=phase, scenario=name, gap=gap, sets=SETS[phase]))
-        report(f"{name}, gap {gap}: {time.process_time() - started:.0f} s")
-    whole = pd.concat(found)
-    whole["gap"] = whole["gap"].where(whole["kind"] == TWO)
-    front = ["phase", "scenario", "gap", "sets", "kind", "magnification", "metric", "method"]
-    whole = whole[front + [column for column in whole if column not in front]]
+    whole = _measured([*scenarios, ("redrawn", np.nan, RedrawnArms(ours, theirs))], report)
     used = whole[(whole["phase"] == EVALUATION) & (whole["method"] == whole["kind"].map(USED))]
     wide = used[(used["scenario"] == "estimated") & (used["gap"] == max(GAPS))]
     compared = whole[whole["metric"].isin(COMPARED) & whole["magnification"].isin(COMPARED_AT)]
@@ -230,6 +229,24 @@ def run_coverage(records: str | Path, out: str | Path, *, report: Callable[[str]
             temporary / "provenance.json", {**around, "processor_seconds": round(time.process_time() - started, 1)}
         )
     return out
+
+
+def _measured(
+    scenarios: Iterable[tuple[str, float, NormalArms | RedrawnArms]], report: Callable[[str], None]
+) -> pd.DataFrame:
+    """`measure` for every scenario (name, gap, arms) in both phases, with the columns that tell them apart in front."""
+    started, tables = time.process_time(), []
+    for name, gap, arms in scenarios:
+        truth = truth_of(arms)
+        kinds = [TWO] if gap == max(GAPS) else [ONE, TWO]  # the first arm is the same with every gap
+        for phase in (CHOICE, EVALUATION):
+            table = measure(arms.sets(generators_of(phase)), truth, kinds, compare=True)
+            tables.append(table.assign(phase=phase, scenario=name, gap=gap, sets=SETS[phase]))
+        report(f"{name}, gap {gap}: {time.process_time() - started:.0f} s")
+    whole = pd.concat(tables)
+    whole["gap"] = whole["gap"].where(whole["kind"] == TWO)
+    front = ["phase", "scenario", "gap", "sets", "kind", "magnification", "metric", "method"]
+    return whole[front + [column for column in whole if column not in front]]
 
 
 def _sizes(table: pd.DataFrame) -> pd.DataFrame:

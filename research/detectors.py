@@ -1,8 +1,8 @@
 """How the thresholds of the detectors in `evaluation.failures` were chosen: on synthetic histories, before any judging.
 
-``python -m research.detectors`` writes `results/detectors`. Each threshold is the smallest of its grid with at most
-`FALSE_ALARMS` false alarms on histories of the family `exponential`. How well the detectors then do on histories that
-they were not designed on is `histotransfer experiment failures`.
+``python -m research.detectors`` writes `results/detectors`. Each threshold is the smallest of its grid whose rate of
+false alarms is at most `FALSE_ALARMS` on histories of the family `exponential`. `histotransfer experiment failures`
+measures how well the detectors do on other histories.
 """
 
 from pathlib import Path
@@ -27,13 +27,13 @@ GRIDS = {
 
 
 def design(cases: int) -> pd.DataFrame:
-    """Hits and false alarms of every threshold of the grids on the design histories, and which one is chosen."""
+    """Rates of hits and false alarms of every threshold on the design histories, and which threshold is chosen."""
     rows = []
     for signature, grid in GRIDS.items():
         drawn = [[draw_case(signature, truth, "exponential", i) for i in range(cases)] for truth in (True, False)]
         for threshold in grid:
             name = {THRESHOLDS[signature]: threshold}
-            hits, alarms = (np.mean([detect(signature, case, **name).found for case in own]) for own in drawn)
+            hits, alarms = (np.mean([detect(signature, case, **name).found for case in cases_of]) for cases_of in drawn)
             about = {"signature": signature, "threshold": threshold, "cases": cases}
             rows.append({**about, "hits": hits, "false alarms": alarms})
     sweep = pd.DataFrame(rows)

@@ -1,9 +1,11 @@
-"""Interval methods that `evaluation.intervals` could use instead: what `study.coverage` compares them with.
+"""Interval methods that `evaluation.intervals` could use instead; `research.coverage` compares them.
 
 Sources: Davison and Hinkley 1997, chapter 5 (percentile, basic, BCa, studentised); Hesterberg 2015,
 https://doi.org/10.1080/00031305.2015.1089789 (expanded percentile); Obuchowski 1997, Biometrics 53, 567 (AUROC of
 clustered data: its variance is, to first order, the jackknife's used here).
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 from scipy.special import expit, logit, ndtr, ndtri, stdtrit
@@ -17,12 +19,12 @@ TAILS = np.array([(1 - LEVEL) / 2, (1 + LEVEL) / 2])
 Limits = dict[str, tuple[float, float]]
 
 
-def rivals(arms: list[Redrawable], metrics: list[str], seed: int) -> dict[str, Limits]:
+def rivals(arms: Sequence[Redrawable], metrics: Sequence[str], seed: int) -> dict[str, Limits]:
     """``{metric: {method: (low, high)}}`` of one arm, or of the difference of two.
 
     Args:
         arms: one, or two of the same clusters.
-        metrics: from 0 to 1.
+        metrics: names of metrics with values from 0 to 1.
         seed: of the bootstrap draws.
     """
 
@@ -36,14 +38,14 @@ def rivals(arms: list[Redrawable], metrics: list[str], seed: int) -> dict[str, L
     some = counts[:STUDENTISED]
     without = (some[:, None, :] - np.eye(len(classes), dtype=int)).clip(0).reshape(-1, len(classes))
     inner = values(without)
-    found = {}
+    limits = {}
     for metric in metrics:
         shares = arms[0].shares(metric)
         pivots = _errors(inner[metric].reshape(some.shape), some, classes)
-        found[metric] = _limits(
+        limits[metric] = _limits(
             whole[metric][0], left[metric], drawn[metric], pivots, shares, classes, bounded=len(arms) == 1
         )
-    return found
+    return limits
 
 
 def _limits(
@@ -66,7 +68,7 @@ def _limits(
     skew = (influence**3).sum() / (6 * (influence**2).sum() ** 1.5)
     spread = errors > NONE
     upper, lower = np.quantile((drawn[: len(errors)][spread] - value) / errors[spread], TAILS)
-    found = {
+    limits = {
         "percentile": (low, high),
         "basic": (2 * value - high, 2 * value - low),
         "BCa": np.quantile(drawn, ndtr(bias + (bias + normal) / (1 - skew * (bias + normal)))),
@@ -74,18 +76,18 @@ def _limits(
         "t": value + quantiles * error,
     }
     if bounded:
-        found["expanded percentile"] = np.quantile(drawn, ndtr(quantiles * np.sqrt((freedom + 1) / freedom)))
-        found["logit t"] = expit(logit(value) + quantiles * error / (value * (1 - value)))
-    return {method: tuple(limits) for method, limits in found.items()}
+        limits["expanded percentile"] = np.quantile(drawn, ndtr(quantiles * np.sqrt((freedom + 1) / freedom)))
+        limits["logit t"] = expit(logit(value) + quantiles * error / (value * (1 - value)))
+    return {method: (float(ends[0]), float(ends[1])) for method, ends in limits.items()}
 
 
 def _influence(left: np.ndarray, classes: np.ndarray) -> np.ndarray:
     """``(K,)`` how much each cluster raises the metric, for the skewness in BCa."""
-    found = np.empty(len(left))
+    influence = np.empty(len(left))
     for value in np.unique(classes):
-        own = classes == value
-        found[own] = (own.sum() - 1) / own.sum() * (left[own].mean() - left[own])
-    return found
+        rows = classes == value
+        influence[rows] = (rows.sum() - 1) / rows.sum() * (left[rows].mean() - left[rows])
+    return influence
 
 
 def _errors(left: np.ndarray, counts: np.ndarray, classes: np.ndarray) -> np.ndarray:
@@ -98,8 +100,8 @@ def _errors(left: np.ndarray, counts: np.ndarray, classes: np.ndarray) -> np.nda
     """
     total = np.zeros(len(counts))
     for value in np.unique(classes):
-        own = classes == value
-        copies, values, size = counts[:, own], left[:, own], own.sum()
+        columns = classes == value
+        copies, values, size = counts[:, columns], left[:, columns], columns.sum()
         values = np.where(copies > 0, values, 0)
         mean = (copies * values).sum(axis=1) / size
         total += (size - 1) / size * (copies * (values - mean[:, None]) ** 2).sum(axis=1)

@@ -1,4 +1,4 @@
-"""Data sets that are made, at the real numbers of patients and images: two arms of which the truth is known."""
+"""Simulated data sets with the real numbers of patients and images: two arms of which the truth is known."""
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
@@ -29,14 +29,14 @@ def variance_components(predictions: pd.DataFrame) -> pd.DataFrame:
         `images`, `patients`. Source: Searle, Casella and McCulloch 1992, section 3.6.
     """
     rows = {}
-    for key, own in predictions.assign(margin=margins(predictions)).groupby(["magnification", "truth"]):
-        sizes, means = own.groupby("group")["margin"].size(), own.groupby("group")["margin"].mean()
-        groups, images = len(sizes), len(own)
-        within = ((own["margin"] - own["group"].map(means)) ** 2).sum() / (images - groups)
-        outer = (sizes * (means - own["margin"].mean()) ** 2).sum() / (groups - 1)
+    for key, table in predictions.assign(margin=margins(predictions)).groupby(["magnification", "truth"]):
+        sizes, means = table.groupby("group")["margin"].size(), table.groupby("group")["margin"].mean()
+        groups, images = len(sizes), len(table)
+        within = ((table["margin"] - table["group"].map(means)) ** 2).sum() / (images - groups)
+        outer = (sizes * (means - table["margin"].mean()) ** 2).sum() / (groups - 1)
         between = max((outer - within) * (groups - 1) / (images - (sizes**2).sum() / images), 0.0)
         rows[key] = {
-            "mean": own["margin"].mean(),
+            "mean": table["margin"].mean(),
             "between": between,
             "within": within,
             "intraclass": between / (between + within),
@@ -47,7 +47,7 @@ def variance_components(predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 def correlations(ours: pd.DataFrame, theirs: pd.DataFrame) -> dict[str, float]:
-    """Correlation of two arms' logits `between` patients (their means) and `within`, inside class and magnification."""
+    """Correlation of two arms' logits `between` patients (their means) and `within`, per class and magnification."""
     ours, theirs = aligned([ours, theirs])
     both = pd.DataFrame({"ours": margins(ours), "theirs": margins(theirs)})
     keys = [ours[name].to_numpy() for name in ("magnification", "truth", "group")]
@@ -58,7 +58,7 @@ def correlations(ours: pd.DataFrame, theirs: pd.DataFrame) -> dict[str, float]:
 
 
 def separated(components: pd.DataFrame) -> pd.DataFrame:
-    """The same variances, the means around 0 so that AUROC is `SEPARATION` at each magnification."""
+    """The same variances with means placed around 0 so that AUROC is `SEPARATION` at each magnification."""
     spread = np.sqrt(components[["between", "within"]].sum(axis=1).groupby("magnification").transform("sum"))
     sign = np.where(components.index.get_level_values("truth") == MALIGNANT, 1, -1)
     return components.assign(mean=sign * spread * norm.ppf(SEPARATION) / 2)
@@ -71,16 +71,16 @@ class NormalArms:
         """Lay out the data sets.
 
         Args:
-            table: predictions, for who the images are of.
-            components: as `variance_components`.
-            correlation: as `correlations`.
-            gap: how much closer together, in logits, the second arm's classes lie.
+            table: predictions, of which only the images and their patients are used.
+            components: as `variance_components` returns them.
+            correlation: as `correlations` returns it.
+            gap: by how many logits the classes of the second arm are closer together.
         """
-        own = components.loc[pd.MultiIndex.from_frame(table[["magnification", "truth"]])]
+        effects = components.loc[pd.MultiIndex.from_frame(table[["magnification", "truth"]])]
         sign = np.where(table["truth"] == MALIGNANT, 1, -1)
         self.table, self.correlation = table.reset_index(drop=True), correlation
-        self.means = [own["mean"].to_numpy() - sign * closer / 2 for closer in (0, gap)]
-        self.between, self.within = np.sqrt(own["between"].to_numpy()), np.sqrt(own["within"].to_numpy())
+        self.means = [effects["mean"].to_numpy() - sign * closer / 2 for closer in (0, gap)]
+        self.between, self.within = np.sqrt(effects["between"].to_numpy()), np.sqrt(effects["within"].to_numpy())
         self.group = pd.factorize(table["group"])[0]
 
     def logits(self, generator: np.random.Generator) -> list[np.ndarray]:
@@ -93,15 +93,18 @@ class NormalArms:
         ]
 
     def sets(self, generators: Iterable[np.random.Generator]) -> Iterator[DataSet]:
-        """One data set a generator."""
+        """One data set per generator."""
         designs = {name: (rows.index, Design(rows, by)) for name, rows, by in scopes(self.table)}
         signs = [1 if name == MALIGNANT else -1 for name in class_names(self.table)]
         for generator in generators:
-            arms = [expit(np.outer(logits, signs)) for logits in self.logits(generator)]
-            yield {name: tuple(design.scored(arm[rows]) for arm in arms) for name, (rows, design) in designs.items()}
+            ours, theirs = (expit(np.outer(logits, signs)) for logits in self.logits(generator))
+            yield {
+                name: (design.scored(ours[rows]), design.scored(theirs[rows]))
+                for name, (rows, design) in designs.items()
+            }
 
     def population(self, generators: Sequence[np.random.Generator]) -> list[pd.DataFrame]:
-        """Both arms' predictions in as many data sets as there are generators, as one: what is true, nearly."""
+        """Both arms' predictions in one data set per generator, put together: nearly the truth."""
         names = ("image", "patient", "group")
         copies = [self.table.assign(**{n: f"{i} " + self.table[n] for n in names}) for i in range(len(generators))]
         draws = [self.logits(generator) for generator in generators]
@@ -118,19 +121,19 @@ class NormalArms:
 
 
 def _pair(generator: np.random.Generator, size: int, correlation: float) -> list[np.ndarray]:
-    shared, *own = generator.standard_normal((3, size))
-    return [np.sqrt(correlation) * shared + np.sqrt(1 - correlation) * one for one in own]
+    shared, *separate = generator.standard_normal((3, size))
+    return [np.sqrt(correlation) * shared + np.sqrt(1 - correlation) * one for one in separate]
 
 
 class RedrawnArms:
-    """Two arms' real logits; their patients are drawn with replacement, within each class."""
+    """Two arms with real logits, whose patients are drawn with replacement within each class."""
 
     def __init__(self, ours: pd.DataFrame, theirs: pd.DataFrame):
-        """Score once.
+        """Score both arms once.
 
         Args:
-            ours: predictions.
-            theirs: of the same images.
+            ours: predictions of the first arm.
+            theirs: predictions of the second, of the same images.
         """
         self.tables = aligned([ours, theirs])
         self.scopes = {
@@ -139,18 +142,18 @@ class RedrawnArms:
         }
 
     def sets(self, generators: Iterable[np.random.Generator]) -> Iterator[DataSet]:
-        """One data set a generator."""
+        """One data set per generator."""
         for generator in generators:
             seed = int(generator.integers(2**32))
-            yield {name: tuple(Redrawn(arm, seed) for arm in arms) for name, arms in self.scopes.items()}
+            yield {name: (Redrawn(one, seed), Redrawn(other, seed)) for name, (one, other) in self.scopes.items()}
 
     def population(self, generators: Sequence[np.random.Generator]) -> list[pd.DataFrame]:
-        """The tables: what is true, exactly; nothing is drawn."""
+        """The tables themselves, which are exactly the truth; nothing is drawn."""
         return self.tables
 
 
 class Redrawn:
-    """A scored design with its clusters drawn anew, each copy a cluster of its own."""
+    """A scored design whose clusters are redrawn; each copy is a separate cluster."""
 
     def __init__(self, arm: Scored, seed: int):
         (counts,) = draw_counts(arm.classes, 1, seed)
@@ -162,5 +165,5 @@ class Redrawn:
         return self.arm.values(counts @ self.copies, metrics)
 
     def shares(self, metric: str) -> np.ndarray:
-        """As `Scored.shares`, to a factor a class."""
+        """As `Scored.shares`, up to one factor per class."""
         return self.arm.shares(metric)[self.drawn]

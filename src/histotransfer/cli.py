@@ -1,9 +1,9 @@
-"""The command line: thin, and light to start (everything that computes is imported when a command runs)."""
+"""The command line: thin, and quick to start, since what computes is imported when a command runs."""
 
 import itertools
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
@@ -22,22 +22,22 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-data_app = typer.Typer(help="Data sets: get, check and count them.", no_args_is_help=True)
-weights_app = typer.Typer(help="ImageNet weights.", no_args_is_help=True)
-book_app = typer.Typer(help="The book.", no_args_is_help=True)
-app.add_typer(data_app, name="data")
-app.add_typer(weights_app, name="weights")
-study_app = typer.Typer(help="Experiments declared in study/*.toml.", no_args_is_help=True)
-cache_app = typer.Typer(help="Stored outputs of frozen groups.", no_args_is_help=True)
-runs_app = typer.Typer(help="Records of runs.", no_args_is_help=True)
-app.add_typer(book_app, name="book")
-course_app = typer.Typer(help="The book as a course.", no_args_is_help=True)
-app.add_typer(course_app, name="course")
-app.add_typer(study_app, name="study")
-app.add_typer(cache_app, name="cache")
-app.add_typer(runs_app, name="runs")
-experiment_app = typer.Typer(help="Experiments of the book, each with a record (numbers only).", no_args_is_help=True)
-app.add_typer(experiment_app, name="experiment")
+
+
+def _group(name: str, about: str) -> typer.Typer:
+    group = typer.Typer(help=about, no_args_is_help=True)
+    app.add_typer(group, name=name)
+    return group
+
+
+data_app = _group("data", "Data sets: get, check and count them.")
+weights_app = _group("weights", "ImageNet weights.")
+book_app = _group("book", "The book.")
+course_app = _group("course", "The book as a course.")
+study_app = _group("study", "Experiments declared in study/*.toml.")
+cache_app = _group("cache", "Stored outputs of frozen groups.")
+runs_app = _group("runs", "Records of runs.")
+experiment_app = _group("experiment", "Experiments of the book, each with a record (numbers only).")
 
 SHIPPED = Path("src/histotransfer/deploy/models")
 ProfileName = Literal["phantom", "lite", "paper"]
@@ -47,6 +47,7 @@ SettingsOption = Annotated[
 ]
 DataOption = Annotated[str, typer.Option(help="Folder with the data sets; empty: phantom data are made.")]
 OutOption = Annotated[Path, typer.Option(help="Folder for the records.")]
+ResultsOption = Annotated[Path, typer.Option(help="Folder of all experiments.")]
 RunArgument = Annotated[Path, typer.Argument(help="Folder of a run of `ladder`, with its model.safetensors.")]
 RunDataOption = Annotated[Path, typer.Option(help="Folder with the data sets that it was made from.")]
 
@@ -56,10 +57,9 @@ def data_summary(
     root: Annotated[str, typer.Argument(help="Folder with the data sets; empty: phantom data are made.")] = "",
 ) -> None:
     """Count images, patients and groups of each data set in a folder."""
-    from histotransfer.datasets.roots import resolve_root
     from histotransfer.datasets.summary import count_images, load_present
 
-    for name, table in load_present(resolve_root("phantom", root)).items():
+    for name, table in load_present(_root("phantom", root)).items():
         typer.echo(f"{name}\n{count_images(table, by='subtype').to_string()}\n")
 
 
@@ -82,9 +82,9 @@ def data_verify(root: Annotated[Path, typer.Argument(help="Folder with the data 
     """Decode every image, compare with what was published, and name whatever is wrong (exit status 1)."""
     from histotransfer.datasets.verify import verify
 
-    found = verify(root, progress=sys.stderr.isatty())
-    typer.echo(str(found))
-    raise typer.Exit(0 if found.ok else 1)
+    report = verify(root, progress=sys.stderr.isatty())
+    typer.echo(str(report))
+    raise typer.Exit(0 if report.ok else 1)
 
 
 @data_app.command("groups")
@@ -92,8 +92,7 @@ def data_groups(root: Annotated[Path, typer.Argument(help="Folder with lung_colo
     """Find LC25000's duplicate groups by image and write lc25000_groups/<class>.csv."""
     from histotransfer.datasets.duplicates import write_groups
 
-    for path in write_groups(root, progress=sys.stderr.isatty()):
-        typer.echo(str(path))
+    _echo_each(write_groups(root, progress=sys.stderr.isatty()))
 
 
 @weights_app.command("fetch")
@@ -109,7 +108,7 @@ def weights_fetch(
 
 @app.command()
 def ladder(
-    out: Annotated[Path, typer.Option(help="Folder for the records.")],
+    out: OutOption,
     profile: ProfileOption = "phantom",
     data: DataOption = "",
     own: Annotated[
@@ -128,11 +127,8 @@ def ladder(
 
     With --own and without --data LC25000 is left out.
     """
-    from histotransfer.config import ladder_config
-    from histotransfer.datasets.roots import resolve_root
-
-    config = ladder_config(profile, _pairs(settings or []))
-    root = None if own and not data else resolve_root(profile, data)
+    config = _config(profile, settings)
+    root = None if own and not data else _root(profile, data)
     from histotransfer.study.runner import run_ladder
 
     folder = run_ladder(config, root, out, own=own, pattern=pattern, progress=sys.stderr.isatty(), report=typer.echo)
@@ -141,13 +137,10 @@ def ladder(
 
 @experiment_app.command("leakage")
 def leakage(
-    out: OutOption,
-    profile: ProfileOption = "phantom",
-    data: DataOption = "",
-    settings: SettingsOption = None,
+    out: OutOption, profile: ProfileOption = "phantom", data: DataOption = "", settings: SettingsOption = None
 ) -> None:
     """What a split by image is worth: one frozen probe, split by patient and by image."""
-    config, root = _settings_and_data(profile, data, settings)
+    config, root = _config(profile, settings), _root(profile, data)
     from histotransfer.experiments import leakage
 
     typer.echo(f"records: {leakage.run(config, root, out, progress=sys.stderr.isatty(), report=typer.echo)}")
@@ -155,13 +148,10 @@ def leakage(
 
 @experiment_app.command("normalisation")
 def normalisation(
-    out: OutOption,
-    profile: ProfileOption = "phantom",
-    data: DataOption = "",
-    settings: SettingsOption = None,
+    out: OutOption, profile: ProfileOption = "phantom", data: DataOption = "", settings: SettingsOption = None
 ) -> None:
     """What colour normalisation is worth: one frozen probe, split by patient, each normaliser in turn."""
-    config, root = _settings_and_data(profile, data, settings)
+    config, root = _config(profile, settings), _root(profile, data)
     from histotransfer.experiments import normalisation
 
     typer.echo(f"records: {normalisation.run(config, root, out, progress=sys.stderr.isatty(), report=typer.echo)}")
@@ -179,7 +169,7 @@ def complexity(
     settings: SettingsOption = None,
 ) -> None:
     """Accuracy against cost: early exits, picture sizes, precisions, a small net."""
-    config, root = _settings_and_data(profile, data, settings, needs_data=part != "times")
+    config, root = _config(profile, settings), Path(data) if part == "times" else _root(profile, data)
     from histotransfer.experiments import complexity
 
     typer.echo(f"records: {complexity.run(part, config, root, out, report=typer.echo)}")
@@ -233,13 +223,14 @@ def duplicates(
     typer.echo(f"record: {duplicates.run(data, out, progress=sys.stderr.isatty())}")
 
 
-# What these commands were called in version 0.1; they go in 0.3.
-for _name, _command in (
-    ("leakage", leakage),
-    ("normalisation", normalisation),
-    ("failures", failures),
-    ("explain", explanations),
-):
+# The names of these commands in version 0.1; they are removed in 0.3.
+OLD: dict[str, Callable[..., None]] = {
+    "leakage": leakage,
+    "normalisation": normalisation,
+    "failures": failures,
+    "explain": explanations,
+}
+for _name, _command in OLD.items():
     app.command(_name, hidden=True)(_command)
 study_app.command("complexity", hidden=True)(complexity)
 
@@ -305,24 +296,22 @@ def export(
     _make_folder(out)
     from histotransfer.deploy.release import release
 
-    for path in release(weights, to, out, int8=int8, data=data, report=typer.echo):
-        typer.echo(str(path))
+    _echo_each(release(weights, to, out, int8=int8, data=data, report=typer.echo))
 
 
 @study_app.command("run")
 def study_run(
     plan: Annotated[Path, typer.Argument(help="A plan, as study/primary.toml.")],
     data: DataOption = "",
-    out: Annotated[Path, typer.Option(help="Folder of all experiments.")] = Path("results"),
+    out: ResultsOption = Path("results"),
     scheduler: Annotated[str, typer.Option(help="Address of a Dask scheduler.")] = "",
     workers: Annotated[int, typer.Option(min=0, help="Dask workers on this machine; 0: one run after another.")] = 0,
 ) -> None:
     """Do what is left of a plan: finished runs are skipped, broken ones continue; exit status 1 if one failed."""
-    from histotransfer.datasets.roots import resolve_root
     from histotransfer.study.plan import read_plan
 
     declared = read_plan(plan)
-    root = resolve_root(declared.profile, data)
+    root = _root(declared.profile, data)
     from histotransfer.study.execution import run_plan
 
     outcomes = run_plan(declared, root, out, scheduler=scheduler, workers=workers, report=typer.echo)
@@ -335,7 +324,7 @@ def study_run(
 @study_app.command("list")
 def study_list(
     plan: Annotated[Path, typer.Argument(help="A plan.")],
-    out: Annotated[Path, typer.Option(help="Folder of all experiments.")] = Path("results"),
+    out: ResultsOption = Path("results"),
 ) -> None:
     """Every run of a plan, whether it is finished, and the budget of the rest."""
     from histotransfer.study.plan import is_finished, planned_runs, read_plan
@@ -352,17 +341,13 @@ def study_list(
 @study_app.command("ship")
 def study_ship(
     data: DataOption = "",
-    out: Annotated[Path, typer.Option(help="Folder for the network and its card.")] = Path(
-        "src/histotransfer/deploy/models"
-    ),
+    out: Annotated[Path, typer.Option(help="Folder for the network and its card.")] = SHIPPED,
 ) -> None:
     """Train the final recipe on every patient and write the network that `predict` uses, with its model card."""
-    from histotransfer.datasets.roots import resolve_root
     from histotransfer.deploy.release import ship
     from histotransfer.report.study import Study
 
-    for path in ship(Study("study", "results"), resolve_root("lite", data), out, report=typer.echo):
-        typer.echo(str(path))
+    _echo_each(ship(Study("study", "results"), _root("lite", data), out, report=typer.echo))
 
 
 @cache_app.command("ls")
@@ -395,8 +380,7 @@ def runs_diff(
     from histotransfer.records import difference
 
     lines, equal = difference(first, second)
-    for line in lines:
-        typer.echo(line)
+    _echo_each(lines)
     raise typer.Exit(0 if equal else 1)
 
 
@@ -413,7 +397,7 @@ def book_build(
 
 
 class _TwoWords(TyperCommand):
-    """A command whose option -p takes two words, as papermill's does; Typer repeats options of one word only."""
+    """A command whose option -p takes two words, as papermill's does; Typer repeats only options of one word."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         words, joined = iter(args), []
@@ -441,7 +425,7 @@ def book_run(
 
     source = find_chapter(chapter)
     if list_parameters:
-        typer.echo("\n".join(described_parameters(source)))
+        _echo_each(described_parameters(source))
         return
     if out is None:
         raise HistotransferError("--out: name the notebook to write")
@@ -456,24 +440,29 @@ def book_run(
 
 
 @course_app.command("export")
-def course_export(
-    out: Annotated[Path, typer.Option(help="Folder to make; it must be new or empty.")],
-) -> None:
+def course_export(out: Annotated[Path, typer.Option(help="Folder to make; it must be new or empty.")]) -> None:
     """Write notebooks for students and instructors, slides, a syllabus and a marking rubric."""
     from histotransfer.book.course import export_course
 
     typer.echo(str(export_course(".", out, report=typer.echo)))
 
 
-def _settings_and_data(
-    profile: ProfileName, data: str, settings: list[str] | None, *, needs_data: bool = True
-) -> tuple["LadderConfig", Path]:
-    """The configuration of an experiment, and the folder with its data sets; phantom data are made if need be."""
+def _config(profile: ProfileName, settings: list[str] | None) -> "LadderConfig":
     from histotransfer.config import ladder_config
+
+    return ladder_config(profile, _pairs(settings or []))
+
+
+def _root(profile: ProfileName, data: str) -> Path:
+    """The folder with the data sets; phantom data are generated if none is given."""
     from histotransfer.datasets.roots import resolve_root
 
-    config = ladder_config(profile, _pairs(settings or []))
-    return config, resolve_root(profile, data) if needs_data else Path(data)
+    return resolve_root(profile, data)
+
+
+def _echo_each(lines: Iterable[object]) -> None:
+    for line in lines:
+        typer.echo(str(line))
 
 
 def _pairs(settings: list[str], option: str = "--set", form: str = "key=value") -> dict[str, str]:
@@ -496,7 +485,7 @@ def _make_folder(path: Path) -> None:
 
 @contextmanager
 def _output(out: Path | None) -> Iterator[TextIO]:
-    """A file that is there whole or not at all, or the screen."""
+    """A file that is written whole or not at all, or standard output."""
     if out is None:
         yield sys.stdout
         return

@@ -1,1 +1,1 @@
-"""The book: how it is built, what its chapters share, its exercises, and the course that is drawn from it."""
+"""The book: how it is built, what its chapters share, its exercises, and the course made from it."""

@@ -1,4 +1,4 @@
-"""What chapters have in common: how they begin, and the settings of what they train themselves."""
+"""What chapters share: how they begin, and the settings of what they train while they run."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +8,7 @@ from histotransfer.config import ChapterParameters, LadderConfig, ProfileName, l
 from histotransfer.datasets.roots import resolve_root
 from histotransfer.figures import use_style
 
-# On two cores chapter 04 took about 20 minutes of `lite` at 224 pixels, and 13 at 160 beside another chapter.
+# With `lite` on two cores chapter 04 took about 20 minutes at 224 pixels, and 13 at 160 beside another chapter.
 LIVE_PIXELS = 128
 
 
@@ -28,10 +28,10 @@ def begin(**parameters: Any) -> Path:
         parameters: the names of the chapter's `parameters` cell with their values.
 
     Returns:
-        The folder with the data sets; phantom data are made where none is given.
+        The folder with the data sets; phantom data are generated if none is given.
 
     Raises:
-        HistotransferError: an ill-typed value, or real images asked for and no folder given.
+        HistotransferError: a value has the wrong type, or real images are wanted and no folder is given.
     """
     checked = validated(ChapterParameters, parameters)
     use_style()
@@ -41,11 +41,11 @@ def begin(**parameters: Any) -> Path:
 def live_config(profile: ProfileName, settings: Mapping[str, Any]) -> LadderConfig:
     """Settings of what a chapter trains while it runs: `ladder_config`, but `lite` with pictures of `LIVE_PIXELS`.
 
-    The records, and the commands that made them, have the profile's own size.
+    The records were made with the profile's own size.
 
     Args:
         profile: phantom, lite or paper.
-        settings: what replaces the profile's values; a `size` among them is kept.
+        settings: replacements of the profile's values; a `size` among them is kept.
 
     Raises:
         HistotransferError: as `ladder_config`.

@@ -1,8 +1,8 @@
 """The book as a course: notebooks for students and for instructors, slides, a syllabus, a marking rubric.
 
-All of it is drawn from the chapters. What a chapter must have for that (`tests/book` checks it): in its opening cell
-**Takes** ... and **Needs** ...; and exercises of three cells each, the task (`{exercise}`), the scaffold (tagged
-`exercise`), and the solution (`{solution}`, tagged `solution`).
+All of it is made from the chapters. For that a chapter must have **Takes** ... and **Needs** ... in its opening cell,
+and exercises of three cells each: the task (`{exercise}`), the scaffold (tagged `exercise`), and the solution
+(`{solution}`, tagged `solution`). `tests/book` checks this.
 """
 
 import copy
@@ -30,8 +30,8 @@ _DIRECTIVE = re.compile(
 )
 _TABLE_NAME = re.compile(r"^:name: (tab-\S+)$", re.M)
 _TABLE = re.compile(r":::\{table\} (?P<caption>.*)\n:name: (?P<name>\S+)\n\n(?P<body>[\s\S]*?)\n+:::")
-CAPTION = "caption"  # tag of a cell that holds one
-KINDS = {"fig-": "Fig.", "tab-": "Table"}  # what the book's pages call what has such a name
+CAPTION = "caption"  # tag of a cell that holds a caption
+KINDS = {"fig-": "Fig.", "tab-": "Table"}  # word on the book's pages, by the beginning of a name
 _TIMES = re.compile(r"\*\*Takes\*\* about (\d+) minutes to read,\s(\d+) to run \([^)]*\),\s(\d+) for the\sexercises\.")
 
 
@@ -41,7 +41,7 @@ class Exercise:
 
     Attributes:
         label: of the page's cross-reference, unique in the book.
-        title: what it is called.
+        title: its title.
         level: one of `LEVELS`.
         scaffold: the student's cell; its last line calls the self-check.
         solution: code that, run after the scaffold, makes the self-check pass.
@@ -69,7 +69,7 @@ class Exercise:
 
 @dataclass(frozen=True)
 class Chapter:
-    """What a course needs to know of a chapter; times are in minutes."""
+    """The facts about a chapter that a course needs; times are in minutes."""
 
     stem: str
     title: str
@@ -82,10 +82,10 @@ class Chapter:
 
 
 def read_chapter(source: Path) -> Chapter:
-    """What `source` says of itself in its opening cell, and its exercises.
+    """Read a chapter's opening cell and its exercises.
 
     Raises:
-        HistotransferError: the opening lacks times or needs, or an exercise lacks one of its cells.
+        HistotransferError: the opening cell lacks times or needs, or an exercise lacks one of its cells.
     """
     notebook = read_source(source)
     opening = notebook.cells[0].source
@@ -117,7 +117,7 @@ def _exercises(source: Path, notebook: NotebookNode) -> Iterator[Exercise]:
         level = given and re.match(rf"\*({'|'.join(LEVELS)})\.\*", given["body"])
         code = solved and re.search(r"```python\n([\s\S]+?)\n```", solved["body"])
         label = re.search(r"^:label: (\S+)$", task.source, re.M)
-        if not (level and code and label and _tagged(scaffold, "exercise") and _tagged(solution, "solution")):
+        if not (given and level and code and label and _tagged(scaffold, "exercise") and _tagged(solution, "solution")):
             raise HistotransferError(
                 f"{source}: the exercise {given['title'] if given else task.source!r} needs a label, a level "
                 f"({', '.join(LEVELS)}), then a cell tagged `exercise` and one tagged `solution` with Python code"
@@ -126,7 +126,7 @@ def _exercises(source: Path, notebook: NotebookNode) -> Iterator[Exercise]:
 
 
 def reading_minutes(notebook: NotebookNode) -> float:
-    """Minutes that the prose and code of a chapter take to read, its exercises aside."""
+    """Minutes that it takes to read the prose and code of a chapter without its exercises."""
     cells = [cell for cell in notebook.cells if not _is_of_exercise(cell)]
     words = sum(len(cell.source.split()) for cell in cells if cell.cell_type == "markdown")
     return words / WORDS_A_MINUTE + MINUTES_A_CELL * sum(cell.cell_type == "code" for cell in cells)
@@ -137,25 +137,25 @@ def reading_minutes(notebook: NotebookNode) -> float:
 
 
 def figure_numbers(sources: Sequence[Path]) -> dict[str, str]:
-    """`Table 2.1` by `tab-...` and `Fig. 2.1` by `fig-...`: what the book's pages call each figure and table.
+    """The number of each figure and table in the book: its name, such as `tab-...`, to `Table 2.1`.
 
     Args:
         sources: the chapters in the book's order.
     """
-    found = {}
+    numbers = {}
     for chapter, source in enumerate(sources, start=1):
-        counts = Counter()
+        counts = Counter[str]()
         for cell in read_source(source).cells:
             figure = _figure(cell)
             for name in [figure["name"]] if figure else _TABLE_NAME.findall(cell.source):
                 kind = KINDS[name[:4]]
                 counts[kind] += 1
-                found[name] = f"{kind} {chapter}.{counts[kind]}"
-    return found
+                numbers[name] = f"{kind} {chapter}.{counts[kind]}"
+    return numbers
 
 
 def citations(bibliography: Path) -> dict[str, str]:
-    """Authors, year and where it is to be had, of each work by its key, as Markdown.
+    """Authors, year and source of each work, as Markdown, by the work's key.
 
     Raises:
         HistotransferError: pybtex is not installed.
@@ -164,16 +164,16 @@ def citations(bibliography: Path) -> dict[str, str]:
         from pybtex.database import parse_file
     except ImportError as error:
         raise HistotransferError(f"citations need pybtex: {INSTALL}") from error
-    found = {}
+    cited = {}
     for key, work in parse_file(str(bibliography)).entries.items():
         people = [" ".join(map(str, person.rich_last_names)) for person in work.persons["author"]]
         who = " and ".join(people) if len(people) < 3 else f"{people[0]} et al."
         named = f"{who}, {work.fields['year']}"
         if doi := work.fields.get("doi"):
-            found[key] = f"[{named}](https://doi.org/{doi})"
+            cited[key] = f"[{named}](https://doi.org/{doi})"
         else:
-            found[key] = f"{named}: {work.fields['title']}; {work.fields['note']}"
-    return found
+            cited[key] = f"{named}: {work.fields['title']}; {work.fields['note']}"
+    return cited
 
 
 def student(notebook: NotebookNode, references: Mapping[str, str]) -> NotebookNode:
@@ -181,13 +181,13 @@ def student(notebook: NotebookNode, references: Mapping[str, str]) -> NotebookNo
 
     Args:
         notebook: of one chapter.
-        references: what to write for a figure, a table or a work: `figure_numbers` and `citations`.
+        references: text for each figure, table and work by its name: `figure_numbers` and `citations`.
     """
     return _plain_copy(notebook, [cell for cell in notebook.cells if not _tagged(cell, "solution")], references)
 
 
 def instructor(notebook: NotebookNode, references: Mapping[str, str]) -> NotebookNode:
-    """A copy in which each solution is a cell that can be run, with its self-check; arguments as of `student`."""
+    """A copy in which each solution is a cell that can be run, with its self-check; arguments as for `student`."""
     cells, check = [], ""
     for cell in notebook.cells:
         if _tagged(cell, "exercise"):
@@ -195,28 +195,30 @@ def instructor(notebook: NotebookNode, references: Mapping[str, str]) -> Noteboo
         if not _tagged(cell, "solution"):
             cells.append(cell)
             continue
-        body = _DIRECTIVE.search(cell.source)["body"]
-        why, code = re.fullmatch(r"([\s\S]*?)\n*```python\n([\s\S]+?)\n```\s*", body).groups()
-        cells.append(nbformat.v4.new_markdown_cell(f"**Solution.** {why}", metadata=cell.metadata))
-        cells.append(nbformat.v4.new_code_cell(f"{code}\n\n\n{check}", metadata=cell.metadata))
+        directive = _DIRECTIVE.search(cell.source)
+        parts = directive and re.fullmatch(r"([\s\S]*?)\n*```python\n([\s\S]+?)\n```\s*", directive["body"])
+        if not parts:
+            raise HistotransferError(f"a solution is not a text and then Python code: {cell.source!r}")
+        cells.append(nbformat.v4.new_markdown_cell(f"**Solution.** {parts[1]}", metadata=cell.metadata))
+        cells.append(nbformat.v4.new_code_cell(f"{parts[2]}\n\n\n{check}", metadata=cell.metadata))
     return _plain_copy(notebook, cells, references)
 
 
 def plain(text: str, references: Mapping[str, str]) -> str:
-    """Markdown that Jupyter shows as it is meant: directives and roles of the book's pages written out.
+    """Turn MyST's Markdown into Markdown that Jupyter shows: directives and roles are replaced by their text.
 
     Args:
-        text: of a cell, in MyST's Markdown.
-        references: as of `student`; what they do not hold is written by its name.
+        text: of a cell.
+        references: as for `student`; a name that is not among them is written as it is.
     """
 
-    def written(found: re.Match[str]) -> str:
-        return "; ".join(references.get(name, name) for name in re.split(r",\s*", found[1]))
+    def written(role: re.Match[str]) -> str:
+        return "; ".join(references.get(name, name) for name in re.split(r",\s*", role[1]))
 
-    text = _TABLE.sub(lambda found: f"**{{numref}}`{found['name']}`** {found['caption']}\n\n{found['body']}", text)
+    text = _TABLE.sub(lambda table: f"**{{numref}}`{table['name']}`** {table['caption']}\n\n{table['body']}", text)
     text = re.sub(r"\{numref\}`([^`]+)`", written, text)
-    text = re.sub(r"\{cite(?::\w+)?\}`([^`]+)`", lambda found: f"({written(found)})", text)
-    text = _DIRECTIVE.sub(lambda found: f"### {found['title']}\n\n{found['body']}", text)
+    text = re.sub(r"\{cite(?::\w+)?\}`([^`]+)`", lambda role: f"({written(role)})", text)
+    text = _DIRECTIVE.sub(lambda directive: f"### {directive['title']}\n\n{directive['body']}", text)
     text = re.sub(r"\{ref\}`([^`<]+?) <[^`>]+>`", r"\1", text)
     text = re.sub(r"\{py:\w+\}`(?:~[\w.]*\.)?([^`]+)`", r"`\1`", text)
     text = re.sub(r"\{term\}`([^`<]+?)(?: <[^`]+>)?`", r"\1", text)
@@ -238,7 +240,7 @@ def _plain_copy(notebook: NotebookNode, cells: list[NotebookNode], references: M
 
 
 def _figure(cell: NotebookNode) -> NotebookNode | None:
-    """Name and caption of what a cell puts out, where it has them."""
+    """Name and caption of a cell's output, if it has them."""
     return cell.metadata.get("mystnb", {}).get("figure")
 
 
@@ -257,13 +259,13 @@ def _is_of_exercise(cell: NotebookNode) -> bool:
 def slides(notebook: NotebookNode, title: str, template: Path, references: Mapping[str, str]) -> str:
     """A chapter as a reveal.js page: a slide for each heading, below it one for each cell of prose and each figure.
 
-    A figure or table stands under the prose before it where that is a few words only.
+    If the prose before a figure or table is only a few words, both are on one slide.
 
     Args:
         notebook: executed or not; solutions are left out.
         title: of the page.
-        template: nbconvert template; the page asks for `reveal/` and `mathjax/` beside itself and for nothing else.
-        references: as of `student`.
+        template: nbconvert template; the page loads `reveal/` and `mathjax/` beside itself and nothing else.
+        references: as for `student`.
 
     Raises:
         HistotransferError: nbconvert is not installed.
@@ -296,7 +298,7 @@ def slides(notebook: NotebookNode, title: str, template: Path, references: Mappi
 
 
 def syllabus(chapters: list[Chapter]) -> str:
-    """What is taught in which order, with times, as Markdown."""
+    """The chapters in order, with times, goals and exercises, as Markdown."""
     lines = [
         "# Syllabus",
         "",
@@ -356,19 +358,19 @@ def rubric(chapters: list[Chapter]) -> str:
 def export_course(root: str | Path, out: str | Path, *, report: Callable[[str], None] = print) -> Path:
     """Write `student/`, `instructor/`, `slides/`, `syllabus.md` and `rubric.md`, all of it or nothing.
 
-    Slides show the outputs of the last `make book`; of a chapter that has changed since they show code alone.
+    Slides show the outputs of the last `make book`; those of a chapter that has changed since then show only code.
 
     Args:
         root: the repository.
-        out: a folder that is not there yet, or is empty.
-        report: receives one line a chapter.
+        out: a folder that does not exist yet, or is empty.
+        report: called with one line per chapter.
 
     Returns:
         `out`.
 
     Raises:
-        HistotransferError: `out` is in use; a chapter lacks what `read_chapter` reads; nbconvert or pybtex is
-            not installed.
+        HistotransferError: `out` is not empty; a chapter lacks something that `read_chapter` needs; nbconvert or pybtex
+            is not installed.
     """
     root, out = Path(root).absolute(), Path(out).absolute()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -396,7 +398,7 @@ def export_course(root: str | Path, out: str | Path, *, report: Callable[[str], 
 
 
 def _executed(path: Path, notebook: NotebookNode) -> NotebookNode | None:
-    """The executed notebook at `path` if it was made from just these cells (parameters may differ)."""
+    """The executed notebook at `path` if it has the same cells (its parameters may differ)."""
     if not path.is_file():
         return None
     executed = nbformat.read(path, as_version=4)

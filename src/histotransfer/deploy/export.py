@@ -1,12 +1,12 @@
-"""A trained network as a file for other programs: OpenVINO, ONNX, safetensors; its outputs checked before it is kept.
+"""A trained network as a file for other programs: OpenVINO, ONNX or safetensors.
 
-Each file carries the description that the weights file has in its header, under the key `histotransfer`.
+Each file carries the description in the header of the weights file, under the key `histotransfer`.
 """
 
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -27,9 +27,9 @@ def write_network(model: SEDenseNet, description: Mapping[str, Any], to: Format,
 
     Args:
         model: in eval mode, on the CPU.
-        description: of the network, with `size`; travels inside the file.
-        to: openvino writes an .xml and a .bin beside it.
-        path: with the suffix of the format.
+        description: of the network, with `size`; it is stored in the file.
+        to: the format; openvino writes an .xml and a .bin beside it.
+        path: the file, with the suffix of the format.
 
     Raises:
         HistotransferError: the extra `export` is not installed.
@@ -51,13 +51,14 @@ def _write_onnx(model: SEDenseNet, description: Mapping[str, Any], path: Path) -
     example = torch.zeros(2, 3, description["size"], description["size"])
     shapes = ({0: torch.export.Dim("batch")},)
     program = torch.onnx.export(model, (example,), dynamo=True, dynamic_shapes=shapes, verbose=False)
+    program = cast(torch.onnx.ONNXProgram, program)  # None with dynamo=False only
     program.model.metadata_props[openvino.DESCRIPTION] = json.dumps(description, sort_keys=True)
     program.save(path)
     onnx.checker.check_model(path)
 
 
 def read_network(path: Path, to: Format) -> Network:
-    """What was written, as a function from ``(N, 3, S, S)`` to logits; ONNX is run by OpenVINO."""
+    """Load a written network as a function from ``(N, 3, S, S)`` to logits; OpenVINO runs ONNX too."""
     if to == "safetensors":
         return torch.inference_mode()(load_model(path)[0])
     model = openvino.load(path)[0] if to == "openvino" else openvino.import_openvino().Core().read_model(path)

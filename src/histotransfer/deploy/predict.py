@@ -1,7 +1,7 @@
-"""Predict pictures with a trained network, one bad picture never costing the others.
+"""Predict pictures with a trained network; a bad picture does not stop the others.
 
-Pictures are read by a thread one batch ahead of the network, so that neither waits for the other; no more than two
-batches are in memory, however many pictures there are.
+A thread reads pictures one batch ahead of the network, so that neither waits for the other. At most two batches are
+in memory, however many pictures there are.
 """
 
 import csv
@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal, TextIO
 
@@ -22,6 +23,7 @@ import torch
 from histotransfer.errors import HistotransferError
 from histotransfer.models import openvino
 from histotransfer.models.description import describe
+from histotransfer.models.se_densenet import SEDenseNet
 from histotransfer.models.weights import load_model
 from histotransfer.tiles import TileSource, augmented_source, decode, mean_over_views, resize
 
@@ -29,7 +31,7 @@ Runtime = Literal["torch", "openvino"]
 BATCH = 32
 PICTURES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"}
 SHIPPED = Path(__file__).parent / "models" / "final.safetensors"
-HEAT = 0.5  # the most that an overlay covers of a picture
+HEAT = 0.5  # the largest share of an overlay in a pixel's colour
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ def _batches(files: Iterator[str]) -> Iterator[list[str]]:
 def _one_ahead(
     prepare: Callable[[list[str]], Prepared], batches: Iterable[list[str]]
 ) -> Iterator[tuple[list[str], Prepared]]:
-    """Each batch with what `prepare` makes of it, in order; a thread prepares the next while one is being used."""
+    """Each batch with the result of `prepare`, in order; a thread prepares the next batch while one is being used."""
     waiting: deque[tuple[list[str], Future[Prepared]]] = deque()
     with ThreadPoolExecutor(1) as reader:
         for batch in batches:
@@ -73,70 +75,86 @@ def _one_ahead(
 
 
 class Predictor:
-    """A network with everything its weights file says about preprocessing.
+    """A network with the preprocessing that its weights file describes.
 
     Args:
         weights: a file written by `histotransfer ladder`, or an .xml written by `histotransfer export`.
-        runtime: what runs the network; `openvino` needs the extra `export` and is the faster one on a CPU.
+        runtime: what runs the network; `openvino` needs the extra `export` and is faster on a CPU.
 
     Attributes:
         description: how pictures are prepared, and the names of the classes.
-        model: the network in PyTorch, None where the weights are an .xml.
+        model: the network in PyTorch; None if the weights are an .xml.
 
     Raises:
-        HistotransferError: not such a file, or not for this runtime.
+        HistotransferError: the file is not such a file, or not for this runtime.
     """
 
     def __init__(self, weights: str | Path, runtime: Runtime = "torch"):
-        weights, self.model = Path(weights), None
+        weights = Path(weights)
+        self.model: SEDenseNet | None = None
+        self.network: Callable[[torch.Tensor], torch.Tensor]
         if weights.suffix == ".xml":
             if runtime != "openvino":
                 raise HistotransferError(f"{weights}: an OpenVINO model; use --runtime openvino")
             converted, metadata = openvino.load(weights)
+            self.description = describe(metadata, weights)
+            self.network = openvino.OpenVINONetwork(converted)
         else:
             self.model, metadata = load_model(weights)
-        self.description = describe(metadata, weights)
-        if runtime == "torch":
-            self.network = self.model.to(memory_format=torch.channels_last)
-        else:
-            if self.model is not None:
+            self.description = describe(metadata, weights)
+            if runtime == "torch":
+                self.network = self.model.to(memory_format=torch.channels_last)
+            else:
                 converted = openvino.convert(self.model, self.description.size, metadata)
-            self.network = openvino.OpenVINONetwork(converted)
+                self.network = openvino.OpenVINONetwork(converted)
 
     def predict(self, files: Iterable[str | Path], overlays: Path | None = None) -> Iterator[Prediction | Trouble]:
         """Predict files in order, `BATCH` at a time; memory does not grow with their number.
 
         Args:
             files: pictures; may be a generator.
-            overlays: a folder for one PNG a picture, ``<number>-<name>.png``: evidence for the predicted class.
+            overlays: a folder for one PNG per picture, ``<number>-<name>.png``: evidence for the predicted class.
 
         Raises:
-            HistotransferError: overlays asked for of an .xml, which has no gradients.
+            HistotransferError: overlays of an .xml are wanted, which has no gradients.
         """
-        if overlays is not None and self.model is None:
-            raise HistotransferError("overlays need gradients: give the .safetensors that was exported")
+        explain = None
+        if overlays is not None:
+            if self.model is None:
+                raise HistotransferError("overlays need gradients: give the .safetensors that was exported")
+            explain = partial(_write_overlays, self.model, overlays)
         done = 0
         for batch, prepared in _one_ahead(self._prepare, _batches(map(str, files))):
-            yield from self._finish(batch, prepared, overlays, done)
+            yield from self._finish(batch, prepared, explain, done)
             done += len(batch)
 
     def _prepare(self, files: list[str]) -> Prepared:
         prepared: Prepared = []
         for file in files:
             try:
-                prepared.append(self.description.normaliser.transform(resize(decode(file), self.description.size)))
+                tile, _ = self.description.normaliser.normalise(resize(decode(file), self.description.size))
+                prepared.append(tile)
             except HistotransferError as error:
                 prepared.append(Trouble(file, str(error)))
         return prepared
 
     def _finish(
-        self, files: list[str], prepared: Prepared, overlays: Path | None, done: int
+        self,
+        files: list[str],
+        prepared: Prepared,
+        explain: Callable[[np.ndarray, np.ndarray, list[str]], None] | None,
+        done: int,
     ) -> list[Prediction | Trouble]:
-        results = list(prepared)
-        good = [i for i, item in enumerate(prepared) if not isinstance(item, Trouble)]
+        results: dict[int, Prediction | Trouble] = {}
+        good: dict[int, np.ndarray] = {}
+        for i, item in enumerate(prepared):
+            if isinstance(item, Trouble):
+                results[i] = item
+            else:
+                good[i] = item
         if not good:
-            return results
-        tiles = np.stack([prepared[i] for i in good])
+            return list(results.values())
+        tiles = np.stack(list(good.values()))
         with torch.inference_mode():
             logits = mean_over_views(
                 self.network, augmented_source(tiles, **self.description.views), np.arange(len(good))
@@ -144,14 +162,16 @@ class Predictor:
         probabilities, classes = logits.softmax(dim=1).max(dim=1)
         for i, p, c in zip(good, probabilities.tolist(), classes.tolist(), strict=True):
             results[i] = Prediction(files[i], self.description.classes[c], p)
-        if overlays is not None:
-            from histotransfer.evaluation.explain import grad_cam  # slow to import, and seldom wanted
+        if explain is not None:
+            explain(tiles, classes.numpy(), [f"{done + i + 1:05d}-{Path(files[i]).stem}.png" for i in good])
+        return [results[i] for i in range(len(files))]
 
-            maps = grad_cam(self.model, TileSource(tiles), classes.numpy())
-            for i, tile, heat in zip(good, tiles, maps, strict=True):
-                name = f"{done + i + 1:05d}-{Path(files[i]).stem}.png"
-                write_overlay(overlays / name, tile, heat)
-        return results
+
+def _write_overlays(model: SEDenseNet, folder: Path, tiles: np.ndarray, classes: np.ndarray, names: list[str]) -> None:
+    from histotransfer.evaluation.explain import grad_cam  # slow to import, and rarely needed
+
+    for name, tile, heat in zip(names, tiles, grad_cam(model, TileSource(tiles), classes), strict=True):
+        write_overlay(folder / name, tile, heat)
 
 
 def write_overlay(path: Path, tile: np.ndarray, heat: np.ndarray) -> None:
@@ -160,10 +180,10 @@ def write_overlay(path: Path, tile: np.ndarray, heat: np.ndarray) -> None:
     Args:
         path: file to write.
         tile: ``(H, W, 3)`` uint8 RGB.
-        heat: ``(h, w)`` signed evidence; what is not above 0 leaves the picture as it is.
+        heat: ``(h, w)`` signed evidence; where it is not above 0, the picture is unchanged.
 
     Raises:
-        HistotransferError: it cannot be written.
+        HistotransferError: the file cannot be written.
     """
     strength = cv2.resize(np.maximum(heat, 0), tile.shape[1::-1], interpolation=cv2.INTER_LINEAR)
     strength = strength / max(float(strength.max()), np.finfo(np.float32).tiny)
@@ -175,18 +195,18 @@ def write_overlay(path: Path, tile: np.ndarray, heat: np.ndarray) -> None:
 
 
 def find_pictures(arguments: Iterable[str]) -> Iterator[str]:
-    """Files as they are given; for a folder the pictures in and under it, for a pattern with * what it matches.
+    """Files as given; for a folder the pictures in and under it, for a pattern with * the files that match.
 
-    Both in the order of their names. A folder or pattern that yields nothing is yielded itself, to be complained of.
+    Folders and patterns are sorted by name. One without pictures is yielded itself, so that its reader reports it.
     """
     for argument in arguments:
         if Path(argument).is_dir():
-            found = sorted(str(path) for path in Path(argument).rglob("*") if path.suffix.lower() in PICTURES)
+            files = sorted(str(path) for path in Path(argument).rglob("*") if path.suffix.lower() in PICTURES)
         elif glob.has_magic(argument) and not Path(argument).exists():
-            found = sorted(glob.glob(argument, recursive=True))  # noqa: PTH207  Path.glob takes no absolute pattern
+            files = sorted(glob.glob(argument, recursive=True))  # noqa: PTH207  Path.glob takes no absolute pattern
         else:
-            found = []
-        yield from found or [argument]
+            files = []
+        yield from files or [argument]
 
 
 class RowWriter:
@@ -194,8 +214,8 @@ class RowWriter:
 
     Args:
         file: text, opened with ``newline=""``.
-        form: csv with a header, or jsonl: a JSON object a line with the same keys.
-        profile: of the network; each row carries it.
+        form: csv with a header, or jsonl: one JSON object per line with the same keys.
+        profile: the network's; each row carries it.
     """
 
     COLUMNS = ("file", "label", "probability", "profile")

@@ -29,7 +29,7 @@ from histotransfer.tiles import JITTER_DRAWS, mean_over_views
 from histotransfer.transfer.stages import Report
 from histotransfer.transfer.task import Task
 
-CHECKED = 16  # random images, and as many of the training part, that the outputs are compared on
+CHECKED = 16  # outputs are compared on so many random images, and as many of the training part
 CALIBRATION = 300  # training images that int8 is calibrated on
 BATCH = 32
 METRICS = ("accuracy", "balanced_accuracy", "auroc", "sensitivity", "specificity")
@@ -51,17 +51,17 @@ def release(
         weights: a file written by the ladder.
         to: the format.
         out: a folder that exists.
-        int8: quantise (openvino only), calibrated on the training patients of the network's own split; what that costs
-            is measured on its test part and stands in the card.
-        data: the images that it was trained on: a folder of data sets, or one's own as the ladder took them (a CSV).
-        report: called with one line a step.
+        int8: quantise (openvino only), calibrated on the training patients of the network's own split; the cost in
+            accuracy is measured on its test part and reported in the card.
+        data: the images that it was trained on: a folder of data sets, or one's own as given to the ladder.
+        report: called with one line per step.
 
     Returns:
         The files written.
 
     Raises:
-        HistotransferError: weights or images that cannot be used, other images than it was trained on, a missing
-            extra, or outputs that differ.
+        HistotransferError: the weights or images cannot be used, the images are not those it was trained on, an
+            extra is missing, or outputs differ.
     """
     weights, out = Path(weights), Path(out)
     if int8 and to != "openvino":
@@ -70,7 +70,6 @@ def release(
         raise HistotransferError("int8 is calibrated on the training patients: give their images with --data")
     model, description = load_model(weights)
     task = None if data is None else trained_on(weights, description, data)
-    name = f"{weights.stem}{'-int8' if int8 else ''}{SUFFIX[to]}"
     with TemporaryDirectory(dir=out, prefix=".export-") as folder:
         path = Path(folder) / weights.with_suffix(SUFFIX[to]).name
         write_network(model, description, to, path)
@@ -78,36 +77,33 @@ def release(
         difference = check_outputs(model, read_network(path, to), images)
         report(f"{len(images)} images: outputs differ by {difference:.1g} at most, {TOLERANCE:g} is allowed")
         sections = [_measured(weights)]
-        if int8:
-            smaller, section = _int8(path, model, task, report)
+        if int8 and task is not None:
+            path, section = _as_int8(path, model, task, report)
             sections.append(section)
-            openvino.save(smaller, Path(folder) / name)
-            for file in (path, path.with_suffix(".bin")):
-                file.unlink()
-        card = model_card(name, weights, description, parameter_count(model), sections)
-        (Path(folder) / f"{name}.md").write_text(card, encoding="utf-8")
+        card = model_card(path.name, weights, description, parameter_count(model), sections)
+        path.with_name(f"{path.name}.md").write_text(card, encoding="utf-8")
         return [file.replace(out / file.name) for file in sorted(Path(folder).iterdir())]
 
 
 def ship(
     study: Study, data: str | Path, out: str | Path, experiment: str = "final", report: Report = print
 ) -> list[Path]:
-    """The network that ships: the one arm of an experiment trained on every patient, in float16, with its model card.
+    """Train the network that ships, the one arm of an experiment, on every patient; write it in float16 with its card.
 
-    Its metrics are those of the same recipe out of fold: nobody is left to test the network itself on.
+    The card's metrics are those of the same recipe out of fold: no patient is left to test the network itself on.
 
     Args:
         study: plans and records; the experiment must be finished.
         data: folder of the data sets.
-        out: folder for ``<experiment>.safetensors`` and its card; made if need be.
-        experiment: its plan has one arm.
-        report: called with one line a step.
+        out: folder for ``<experiment>.safetensors`` and its card; created if missing.
+        experiment: its plan has one arm, of the same name.
+        report: called with one line per step.
 
     Returns:
         The files written.
 
     Raises:
-        HistotransferError: the experiment is not finished, or data that cannot be used.
+        HistotransferError: the experiment is not finished, or the data cannot be used.
     """
     out, sections = Path(out), _of_the_recipe(study, experiment)
     run = next(run for run in planned_runs(read_plan(study.study / f"{experiment}.toml")) if run.arm == experiment)
@@ -122,7 +118,7 @@ def ship(
 
 
 def _of_the_recipe(study: Study, experiment: str) -> list[str]:
-    """What the records of an experiment say of its arm of the same name: at home, and elsewhere if tested there."""
+    """Sections of the card, from the records of an experiment: metrics out of fold, and on UCSB if tested there."""
     tested, record = study.pooled(experiment, experiment), f"Records: `results/{experiment}`"
     sections = [
         "## Metrics of the recipe, out of fold\n\nTrained on about seven tenths of the patients, with one tenth for"
@@ -148,17 +144,17 @@ def _metrics(name: str, run: Run, metrics: tuple[str, ...], part: str = "test") 
 
 
 def trained_on(weights: Path, description: Mapping[str, Any], data: str | Path) -> Task:
-    """The images that a network was trained on, split as they were.
+    """The images that a network was trained on, in the same split.
 
     Raises:
-        HistotransferError: the weights file does not say how they were split, or these are others.
+        HistotransferError: the weights file does not describe the split, or `data` holds other images.
     """
     try:
         config, known = validated(LadderConfig, description["config"]), description["data"]
     except KeyError as error:
         raise HistotransferError(f"{weights}: its description lacks {error}; train it again with `ladder`") from error
-    own = None if known["name"] in ("breakhis", "phantom") else data
-    task = target_task(config, None if own else data, own)
+    is_own = known["name"] not in ("breakhis", "phantom")
+    task = target_task(config, None, data) if is_own else target_task(config, data)
     if fingerprint(task.images, task.hashes) != known["fingerprint"]:
         raise HistotransferError(
             f"{data}: not the {known['images']} images of {known['name']} that {weights} was trained on"
@@ -177,11 +173,11 @@ def _some(task: Task, part: str, count: int) -> torch.Tensor:
     return task.source.batch(rows, np.zeros_like(rows))
 
 
-def _int8(path: Path, model: SEDenseNet, task: Task, report: Report) -> tuple[Any, str]:
-    """The network at `path` in int8, and what the card says of it."""
+def _as_int8(path: Path, model: SEDenseNet, task: Task, report: Report) -> tuple[Path, str]:
+    """Replace the network at `path` by one in int8; return its file and a section of the card on its cost."""
     calibration = _some(task, "train", CALIBRATION)
     smaller = openvino.quantise(openvino.load(path)[0], calibration)
-    networks = {"float32": model, "int8": openvino.OpenVINONetwork(smaller)}
+    networks: dict[str, Network] = {"float32": model, "int8": openvino.OpenVINONetwork(smaller)}
     runs = {name: _predicted(name, network, task) for name, network in networks.items()}
     lost = gap(runs["float32"], runs["int8"])
     everything = lost[(lost["magnification"] == "all") & (lost["metric"] == "patient_accuracy")].iloc[0]
@@ -193,15 +189,19 @@ def _int8(path: Path, model: SEDenseNet, task: Task, report: Report) -> tuple[An
     for title, metrics in (("By image", METRICS), ("By patient", PATIENT_METRICS)):
         table = pd.concat([with_intervals(runs), lost], ignore_index=True)
         text += f"\n{title}:\n\n{_markdown(formatted(table, _there(table, metrics)))}\n"
-    return smaller, text
+    quantised = path.with_stem(f"{path.stem}-int8")
+    openvino.save(smaller, quantised)
+    for file in (path, path.with_suffix(".bin")):
+        file.unlink()
+    return quantised, text
 
 
 @torch.inference_mode()
 def _predicted(name: str, network: Network, task: Task) -> Run:
-    """The test part as a network sees it, in the form of a run."""
+    """A network's predictions of the test part, in the form of a run."""
     rows, source = task.rows("test"), task.predicted_source
     batches = np.array_split(rows, -(-len(rows) // BATCH))
-    logits = torch.cat([mean_over_views(network, source, own) for own in batches]).numpy()
+    logits = torch.cat([mean_over_views(network, source, batch) for batch in batches]).numpy()
     return Run(Path(name), {}, pd.DataFrame(), predictions_of(task, rows, logits, task.config), {})
 
 
@@ -210,7 +210,7 @@ def _there(table: pd.DataFrame, metrics: tuple[str, ...]) -> list[str]:
 
 
 def _measured(weights: Path) -> str:
-    """Metrics of the record that lies beside the weights."""
+    """A section of the card: metrics from the record beside the weights."""
     text = "## Metrics\n\n"
     try:
         run = read_run(weights.parent)
@@ -239,10 +239,10 @@ def model_card(name: str, weights: Path, description: Mapping[str, Any], paramet
 
     Args:
         name: of the exported file.
-        weights: the file it was made from.
-        description: the network's, from its weights file.
-        parameters: their number.
-        sections: on metrics.
+        weights: the file from which it was made.
+        description: of the network, from its weights file.
+        parameters: number of parameters.
+        sections: those on metrics.
     """
     data = description.get("data", {})
     known = f"{data['images']} images of {data['patients']} slide ids (`{data['name']}`)" if data else "not recorded"

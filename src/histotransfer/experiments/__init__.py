@@ -1,1 +1,1 @@
-"""What is asked beside the study: one module per experiment, each with one `run()` that writes a record."""
+"""Experiments beside the study: one module each, with one `run()` that writes a record."""

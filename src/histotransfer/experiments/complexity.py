@@ -1,7 +1,7 @@
 """How accuracy depends on what a network costs (open question Q2): exits, picture sizes, precisions, gates.
 
-Early exits of the frozen ImageNet trunk are probed out of fold, split by patient (`run_probes`); a small net is trained
-from scratch in each fold (`run_scratch`); `measure_times` times all of them. Nothing is chosen from it, so nothing is
+`run_probes` probes early exits of the frozen ImageNet trunk out of fold, split by patient; `run_scratch` trains a small
+net from scratch in each fold; `measure_times` times all of them. Nothing is chosen from the results, so nothing is
 tuned on test patients.
 """
 
@@ -42,11 +42,11 @@ NETS: dict[str, dict[str, Any]] = {
     "block4-se": {"positions": ("block", "transition")},
     "block4-se-block": {"positions": ("block",)},
     "block4-se-everywhere": {"positions": ("layer", "block", "transition")},
-    # Three blocks of twelve plain layers, k = 12, behind the stem for large pictures: about as many parameters as the
+    # Three blocks of twelve plain layers, k = 12, after the stem for large pictures: about as many parameters as the
     # paper states.
     SMALL: {"positions": (), **CONFIGURATIONS["densenet40-k12"], "stem": "imagenet"},
 }
-"""Name to keyword arguments of `SEDenseNet`; those named as an exit are cut off there."""
+"""Name to keyword arguments of `SEDenseNet`; a net with the name of an exit ends there."""
 TIMES = "times.csv"
 TIMED_IMAGES, TIMED_REPEATS = 8, 5
 CALIBRATION = 300  # training images that int8 is calibrated on
@@ -59,7 +59,7 @@ def build(name: str) -> nn.Module:
 
 
 def cost(name: str, size: int, precision: Precision) -> dict[str, float]:
-    """`parameters`, `MB` of them at a precision (million bytes), and `GFLOPs` (billion multiply-adds) of one image."""
+    """`parameters`, their size at a precision in `MB` (million bytes), `GFLOPs` (billion multiply-adds) per image."""
     with torch.device("meta"):
         net = build(name)
     parameters = parameter_count(net)
@@ -100,20 +100,20 @@ def run_probes(
 ) -> Path:
     """Probe every exit of the frozen trunk at every picture size: runs ``<exit>-<size>-<precision>``.
 
-    In float16 the trunk's weights are rounded to it; the arithmetic stays float32, as on a CPU. In int8 the whole trunk
-    is quantised anew in each fold, calibrated on training images of that fold; its earlier exits are left out.
+    In float16 the trunk's weights are rounded to float16; the arithmetic stays float32, as on a CPU. In int8 the whole
+    trunk is quantised in each fold, calibrated on training images of that fold; its earlier exits are left out.
 
     Args:
         config: normaliser, folds, seed, weights.
         data_root: folder with BreakHis.
         out: the experiment's folder.
-        sizes: pixels a side.
+        sizes: pixels per side.
         precisions: of the trunk.
         progress: show bars.
-        report: called with one line a run.
+        report: called with one line per run.
 
     Raises:
-        HistotransferError: data or weights that cannot be used.
+        HistotransferError: the data or the weights cannot be used.
     """
     for size in sizes:
         study = ProbeStudy(config.model_copy(update={"size": size}), data_root, out)
@@ -121,15 +121,7 @@ def run_probes(
         colours = normaliser(config.normaliser)
         tiles, fallbacks = load_tiles(table["path"].tolist(), size, colours, progress=progress)
         for precision in precisions:
-            model, source = copy.deepcopy(study.model).eval(), TileSource(tiles)
-            if precision == "float16":
-                model.half().float()
-            features_of: Mapping[Exit, np.ndarray | FoldFeatures] = (
-                {"block4": _quantised_features(model, source, size, config.seed)}
-                if precision == "int8"
-                else exit_features(model, source, config.batch_size)
-            )
-            for name, features in features_of.items():
+            for name, features in _features(study.model, TileSource(tiles), precision, study.config).items():
                 probed = Probed("breakhis", table, breakhis.LABELS, features, fallbacks)
                 settings = {"normaliser": config.normaliser, "net": name, "precision": precision, "training": "frozen"}
                 metrics = study.write(f"{name}-{size}-{precision}", probed, table["group"], "patient", settings)
@@ -137,16 +129,28 @@ def run_probes(
     return Path(out)
 
 
-def _quantised_features(model: SEDenseNet, source: TileSource, size: int, seed: int) -> FoldFeatures:
+def _features(
+    trunk: SEDenseNet, source: TileSource, precision: Precision, config: LadderConfig
+) -> Mapping[Exit, np.ndarray | FoldFeatures]:
+    """Features of every exit at a precision; in int8 of the whole trunk only."""
+    model = copy.deepcopy(trunk).eval()
+    if precision == "int8":
+        return {"block4": _quantised_features(model, source, config)}
+    if precision == "float16":
+        model.half().float()
+    return exit_features(model, source, config.batch_size)
+
+
+def _quantised_features(model: SEDenseNet, source: TileSource, config: LadderConfig) -> FoldFeatures:
     trunk = EarlyExit(model, "block4").eval()
-    trunk.classifier = nn.Identity()
-    converted = openvino.convert(trunk, size, {})
+    trunk.add_module("classifier", nn.Identity())
+    converted = openvino.convert(trunk, config.size, {})
 
     def features(train: np.ndarray) -> np.ndarray:
-        rows = np.random.default_rng(seed).permutation(np.flatnonzero(train))[:CALIBRATION]
+        rows = np.random.default_rng(config.seed).permutation(np.flatnonzero(train))[:CALIBRATION]
         network = openvino.OpenVINONetwork(openvino.quantise(converted, source.batch(rows, np.zeros_like(rows))))
         batches = np.array_split(np.arange(len(source)), -(-len(source) // 32))
-        return torch.cat([network(source.batch(own, np.zeros_like(own))) for own in batches]).numpy()
+        return torch.cat([network(source.batch(batch, np.zeros_like(batch))) for batch in batches]).numpy()
 
     return features
 
@@ -155,29 +159,31 @@ def run_scratch(config: LadderConfig, data_root: str | Path, out: str | Path, *,
     """Train the small net from random weights in every fold and predict each image once: ``small-k12-112-float32``.
 
     `EPOCHS` epochs, every layer at the same rate, as in the study's comparison from scratch (`study/scratch.toml`).
-    Folds that were trained before a run was broken off are not trained again.
+    Folds that were trained before a run was interrupted are not trained again.
 
     Args:
         config: as for the ladder; size, gates, rates by depth and cache are set here.
         data_root: folder with BreakHis.
         out: the experiment's folder.
-        report: called with one line a fold.
+        report: called with one line per fold.
 
     Raises:
-        HistotransferError: data that cannot be used.
+        HistotransferError: the data cannot be used.
     """
     recorder = Recorder(config, out)
-    changes = {"size": SMALL_SIZE, "start": "scratch", "se_positions": (), "rate_decay": 1.0, "cache": False}
+    config = config.model_copy(
+        update={"size": SMALL_SIZE, "start": "scratch", "se_positions": (), "rate_decay": 1.0, "cache": False}
+    )
     predictions, histories, checkpoints = [], [], []
     for fold in range(config.folds):
-        own = config.model_copy(update=changes | {"fold": fold})
-        task = target_task(own, data_root)
-        torch.manual_seed(own.seed)
-        model = build(SMALL).to(own.device, memory_format=torch.channels_last)
-        settings = own.model_dump(mode="json", exclude={"weights"}) | {"net": SMALL, "epochs": EPOCHS}
+        of_fold = config.model_copy(update={"fold": fold})
+        task = target_task(of_fold, data_root)
+        torch.manual_seed(of_fold.seed)
+        model = SEDenseNet(2, **NETS[SMALL]).to(of_fold.device).to(memory_format=torch.channels_last)
+        settings = of_fold.model_dump(mode="json", exclude={"weights"}) | {"net": SMALL, "epochs": EPOCHS}
         checkpoints.append(checkpoint_of(Path(out) / UNFINISHED, settings, "random", task))
-        stages = train_stages(model, task, (("all", EPOCHS),), own, checkpoints[-1], report=report)
-        table = predictions_of(task, task.evaluated, stages[-1].logits, own)
+        stages = train_stages(model, task, (("all", EPOCHS),), of_fold, checkpoints[-1], report=report)
+        table = predictions_of(task, task.evaluated, stages[-1].logits, of_fold)
         predictions.append(table[table["part"] == "test"])
         histories.append(history(stages).assign(fold=fold))
     whole = pd.concat(predictions, ignore_index=True)
@@ -186,7 +192,7 @@ def run_scratch(config: LadderConfig, data_root: str | Path, out: str | Path, *,
         name,
         whole,
         config={
-            **own.model_dump(mode="json", exclude={"weights", "fold"}),
+            **config.model_dump(mode="json", exclude={"weights", "fold"}),
             "breakhis_schedule": [["all", EPOCHS]],
             "net": SMALL,
             "precision": "float32",
@@ -202,11 +208,11 @@ def run_scratch(config: LadderConfig, data_root: str | Path, out: str | Path, *,
 
 
 def measure_times(out: str | Path, *, sizes: Sequence[int] = SIZES, report: Report = print) -> Path:
-    """Write ``out/times.csv``: milliseconds an image of every net, size and precision on this machine, by OpenVINO.
+    """Write ``out/times.csv``: milliseconds per image of every net, size and precision on this machine, by OpenVINO.
 
-    Medians of `TIMED_REPEATS` passes over `TIMED_IMAGES` images after a first one, all cores. Weights are random: time
-    does not depend on them. float16 is stored only and takes as long as float32. Run it on a machine with nothing else
-    to do; its load stands in ``out/times.json``.
+    They are medians of `TIMED_REPEATS` passes over `TIMED_IMAGES` images, after one pass to warm up, on all cores. The
+    weights are random, because time does not depend on them. float16 is not timed: it is only stored and takes as long
+    as float32. Run it on a machine that does nothing else; the machine's load is written to ``out/times.json``.
 
     Raises:
         HistotransferError: the extra `export` is not installed.

@@ -1,7 +1,7 @@
 """How well the project's own duplicate groups of LC25000 agree with published ones.
 
-``histotransfer experiment duplicates --data DIR`` writes `results/duplicates`: `record.json` (what was found; the
-same for equal images) and `provenance.json` (times, memory, versions).
+``histotransfer experiment duplicates --data DIR`` writes `results/duplicates`: `record.json` (the groups and their
+agreement, the same for equal images) and `provenance.json` (times, memory, versions).
 """
 
 import os
@@ -35,9 +35,9 @@ WHOLE = 25_000
 
 
 def measure(root: str | Path, *, seed: int = 0, progress: bool = False) -> dict:
-    """Tune the threshold on half of the groups of each class, measure pairwise precision and recall on the others.
+    """Tune the threshold on half of the groups of each class; measure pairwise precision and recall on the others.
 
-    The threshold is the middle of those with the highest F1 on the first half.
+    Of the thresholds with the highest F1 on the first half, the middle one is taken.
 
     Args:
         root: folder with LC25000 lung and its group lists.
@@ -55,8 +55,8 @@ def measure(root: str | Path, *, seed: int = 0, progress: bool = False) -> dict:
     for name, chosen in half.items():
         rows = table[chosen].reset_index(drop=True)
         pairs = score_pairs(rows["path"], progress=progress)
-        found = {t: groups_of(pairs, t, len(rows)) for t in THRESHOLDS}
-        curves[name] = {t: pairwise_agreement(pd.Series(groups), rows["group"]) for t, groups in found.items()}
+        groups_at = {t: groups_of(pairs, t, len(rows)) for t in THRESHOLDS}
+        curves[name] = {t: pairwise_agreement(pd.Series(groups), rows["group"]) for t, groups in groups_at.items()}
     f1 = {t: hmean(pair) for t, pair in curves["tuning"].items()}
     plateau = [t for t, value in f1.items() if value == max(f1.values())]
     threshold = float(plateau[len(plateau) // 2])
@@ -79,10 +79,10 @@ def measure(root: str | Path, *, seed: int = 0, progress: bool = False) -> dict:
 
 
 def _everything(table: pd.DataFrame, threshold: float, progress: bool) -> dict:
-    """All images at once, and which published groups are found to be one."""
+    """Agreement on all images at once, and which published groups are joined into one."""
     pairs = score_pairs(table["path"], progress=progress)
-    found = pd.Series(groups_of(pairs, threshold, len(table)))
-    precision, recall = pairwise_agreement(found, table["group"])
+    groups = pd.Series(groups_of(pairs, threshold, len(table)))
+    precision, recall = pairwise_agreement(groups, table["group"])
     linked = pairs[pairs["score"] >= threshold]
     names = table["group"].to_numpy()
     ends = pd.DataFrame({"a": names[linked["a"]], "b": names[linked["b"]], "score": linked["score"].to_numpy()})
@@ -90,7 +90,7 @@ def _everything(table: pd.DataFrame, threshold: float, progress: bool) -> dict:
     ordered = pd.DataFrame(np.sort(across[["a", "b"]].to_numpy(), axis=1), columns=["a", "b"], index=across.index)
     joined = ordered.assign(score=across["score"]).groupby(["a", "b"])["score"].agg(["size", "max"])
     return {
-        "groups": int(found.nunique()),
+        "groups": int(groups.nunique()),
         "precision": precision,
         "recall": recall,
         "joined": [
@@ -101,7 +101,7 @@ def _everything(table: pd.DataFrame, threshold: float, progress: bool) -> dict:
 
 
 def cost(root: str | Path) -> dict:
-    """Measured time and memory, and what they come to for all 25,000 images."""
+    """Time and memory, measured, and extrapolated to all 25,000 images."""
     paths = lc25000.load(root)["path"]
     with tempfile.TemporaryDirectory() as folder:  # decoding is timed at the published size
         large = [Path(folder) / f"{i}.jpeg" for i in range(48)]
@@ -120,7 +120,7 @@ def cost(root: str | Path) -> dict:
     seconds = time.perf_counter() - start
     factor = WHOLE / len(paths)
     kilobytes = sum(array.nbytes for array in vars(prints).values()) / len(paths) / 1000
-    # Neighbours grow with the square (in compiled code), the rest with the number of images.
+    # The search for neighbours grows with the square of the number of images, the rest linearly.
     rest = seconds - search - len(paths) * per_image
     return {
         "images": len(paths),

@@ -1,4 +1,4 @@
-"""A trained network on images it never saw, ready to be explained; and the record of what its explanations say."""
+"""A trained network's predictions of unseen images, ready to be explained; and the record of the explanations."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,10 +57,10 @@ class PredictedImages:
         return np.array(self.classes)[self.predicted]
 
     def masks(self) -> np.ndarray:
-        """Where the diagnosis is, as the network sees it: ``(N, S, S)`` bool.
+        """Where in each tile the diagnosis is visible: ``(N, S, S)`` bool.
 
         Raises:
-            HistotransferError: images that are no phantoms: of these nobody knows.
+            HistotransferError: the images are no phantoms, so the place is unknown.
         """
         shape = self.tiles.shape[1:3]
         masks = [truth(path).diagnostic_mask.astype(np.uint8) for path in self.paths]
@@ -72,10 +72,10 @@ def predict_images(weights: str | Path, table: pd.DataFrame) -> PredictedImages:
 
     Args:
         weights: a file written by `histotransfer ladder`.
-        table: N rows of an image table. The caller makes sure that the network was trained on none of its patients.
+        table: N rows of an image table. The caller ensures that the network was trained on none of its patients.
 
     Raises:
-        HistotransferError: weights or images that cannot be read, or labels that the network does not know.
+        HistotransferError: the weights or an image cannot be read, or the network does not know a label.
     """
     model, metadata = load_model(Path(weights))
     model = model.to(memory_format=torch.channels_last)  # as `predict` runs it: the same last digits
@@ -90,14 +90,14 @@ def predict_images(weights: str | Path, table: pd.DataFrame) -> PredictedImages:
 
 
 def unseen_images(run: Run, data_root: str | Path) -> pd.DataFrame:
-    """Images of patients that a run never saw: new phantom patients for one on phantom tissue, else its test images.
+    """Images of patients that a run never saw: new phantom patients for a run on phantom tissue, else its test images.
 
     Args:
-        run: a ladder's.
-        data_root: folder of the data sets it was made from.
+        run: a run of the ladder.
+        data_root: folder of the data sets that it was made from.
 
     Returns:
-        Image table; of phantoms one field a patient and magnification, from the phantom data of the next seed.
+        Image table. Of phantoms it has one field per patient and magnification, from the phantom data of the next seed.
     """
     if run.record["profile"] == "phantom":
         table = breakhis.load(resolve_root("phantom", seed=run.record["seed"] + 1))
@@ -107,21 +107,21 @@ def unseen_images(run: Run, data_root: str | Path) -> pd.DataFrame:
 
 
 def run(folder: str | Path, data_root: str | Path, out: str | Path) -> Path:
-    """Explain a recorded ladder on images it never saw: numbers only, no pixel.
+    """Explain the network of a recorded run on images it never saw; the record holds numbers only, no pixels.
 
     Args:
         folder: of the run, with its `model.safetensors`.
-        data_root: folder of the data sets it was made from.
+        data_root: folder of the data sets that it was made from.
         out: folder of the record: `sanity.csv`, `gates.csv` (profiles), `gate_differences.csv`, `record.json`,
             `provenance.json`.
 
     Raises:
-        HistotransferError: a run or images that cannot be read, or weights that are not the run's.
+        HistotransferError: the run or an image cannot be read, or the weights are not the run's.
     """
-    own, weights = read_run(Path(folder)), Path(folder) / "model.safetensors"
-    if not weights.is_file() or file_hash(weights) != own.record["artifacts"]["model.safetensors"]:
+    recorded, weights = read_run(Path(folder)), Path(folder) / "model.safetensors"
+    if not weights.is_file() or file_hash(weights) != recorded.record["artifacts"]["model.safetensors"]:
         raise HistotransferError(f"{weights}: missing, or not the weights of this run; run the ladder again")
-    shown = predict_images(weights, unseen_images(own, data_root))
+    shown = predict_images(weights, unseen_images(recorded, data_root))
     profiles = gate_profiles(gates(shown.model, shown.source), shown.groups, shown.labels)
     checked = sanity_check(shown.model, shown.source, shown.predicted, shown.groups, shown.labels)
     tables = {
@@ -130,11 +130,11 @@ def run(folder: str | Path, data_root: str | Path, out: str | Path) -> Path:
         "gates": profiles.set_index("gate"),
     }
     record = {
-        "run": own.record["run"],
-        "experiment": own.record["experiment"],
-        "profile": own.record["profile"],
-        "data": own.record["data"],
-        "weights": own.record["artifacts"]["model.safetensors"],
+        "run": recorded.record["run"],
+        "experiment": recorded.record["experiment"],
+        "profile": recorded.record["profile"],
+        "data": recorded.record["data"],
+        "weights": recorded.record["artifacts"]["model.safetensors"],
         "images": len(shown.groups),
         "patients": len(set(shown.groups)),
     }

@@ -2,9 +2,9 @@
 
 The thresholds were chosen by `research/detectors.py`, on synthetic histories that are not used here.
 
-* Judging: other synthetic histories of the same family and of one that the design never saw; and runs of small networks
-  on phantom tissue, each on patients of its own. What is true of a run is said twice: by what was provoked, and by the
-  same rule applied to its log-loss on test patients, whom no detector saw.
+* Judging: on other synthetic histories, of the same family and of one that the design never saw; and on runs of small
+  networks on phantom tissue, where each seed has its own patients. Such a run has two truths: what was provoked, and
+  what the same rule says of its log-loss on test patients, whom no detector saw.
 * Show: DenseNet-121 from ImageNet and from scratch on one budget.
 """
 
@@ -18,7 +18,7 @@ from scipy.stats import binomtest
 from histotransfer.datasets import phantom
 from histotransfer.evaluation import failures as detectors
 from histotransfer.experiments.provoked import FULL, MAGNIFICATION, STARTS, Effort, provoked_runs, shown_run
-from histotransfer.experiments.synthetic import SIGNATURES, Case, draw_case
+from histotransfer.experiments.synthetic import FAMILIES, SIGNATURES, Case, Family, draw_case
 from histotransfer.models.weights import imagenet_trunk
 from histotransfer.records import environment, write_record
 from histotransfer.transfer.stages import Report
@@ -46,16 +46,16 @@ def run(out: str | Path, weights: str = "", effort: Effort = FULL, report: Repor
             runs on phantom tissue) and `provenance.json`.
         weights: as `LadderConfig.weights`.
         effort: how much is computed.
-        report: called with one line a step.
+        report: called with one line per step.
 
     Returns:
         `out`.
 
     Raises:
-        HistotransferError: ImageNet weights that cannot be had.
+        HistotransferError: the ImageNet weights cannot be loaded.
     """
     around, trunk = environment(), imagenet_trunk(weights)
-    findings = [synthetic_findings(family, effort.cases) for family in ("exponential", "power")]
+    findings = [synthetic_findings(family, effort.cases) for family in FAMILIES]
     report("judged on synthetic histories")
     runs = []
     for seed in range(effort.seeds):
@@ -81,7 +81,7 @@ def run(out: str | Path, weights: str = "", effort: Effort = FULL, report: Repor
 
 
 def detect(signature: str, case: Case, **threshold: float) -> detectors.Finding:
-    """What the detector of a signature says of a case."""
+    """Apply the detector of a signature to a case."""
     if signature == "overfitting":
         return detectors.overfitting(case.run, **threshold)
     if signature == "negative transfer":
@@ -89,8 +89,8 @@ def detect(signature: str, case: Case, **threshold: float) -> detectors.Finding:
     return detectors.slow_convergence(case.run, case.reference, detectors.convergence_level(case.others), **threshold)
 
 
-def synthetic_findings(family: str, cases: int) -> pd.DataFrame:
-    """What the detectors say of the judging histories of a family: `signature, histories, truth, found`."""
+def synthetic_findings(family: Family, cases: int) -> pd.DataFrame:
+    """The detectors' findings on the judging histories of a family: `signature, histories, truth, found`."""
     rows = [
         {
             "signature": signature,
@@ -108,24 +108,24 @@ def synthetic_findings(family: str, cases: int) -> pd.DataFrame:
 def counts(findings: pd.DataFrame) -> pd.DataFrame:
     """Hits among histories with a signature and false alarms among those without, with Wilson's 95 % intervals.
 
-    Runs on phantom tissue that share a seed share patients, which the intervals do not know.
+    The intervals do not account for runs on phantom tissue that share a seed and so share patients.
 
     Args:
-        findings: `signature, histories, truth, found`, one row a history.
+        findings: `signature, histories, truth, found`, one row per history.
 
     Returns:
-        One row a signature, set of histories and truth: `n`, `found`, `rate`, `low`, `high`.
+        One row per signature, set of histories and truth: `n`, `found`, `rate`, `low`, `high`.
     """
     rows = []
-    for key, own in findings.groupby(["signature", "histories", "truth"], sort=False):
-        found = int(own["found"].sum())
-        interval = binomtest(found, len(own)).proportion_ci(method="wilson")
-        rows.append([*key, len(own), found, found / len(own), interval.low, interval.high])
+    for key, cases in findings.groupby(["signature", "histories", "truth"], sort=False):
+        positive, n = int(cases["found"].sum()), len(cases)
+        interval = binomtest(positive, n).proportion_ci(method="wilson")
+        rows.append([*key, n, positive, positive / n, interval.low, interval.high])
     return pd.DataFrame(rows, columns=["signature", "histories", "truth", "n", "found", "rate", "low", "high"])
 
 
 def provoked_findings(histories: pd.DataFrame) -> pd.DataFrame:
-    """What the detectors say of the runs of `provoked_runs`, once for each reading of the truth.
+    """The detectors' findings on the runs of `provoked_runs`, once for each of the two truths.
 
     Returns:
         Columns `signature, histories, truth, found, amount, epoch, arm, seed`.
@@ -133,7 +133,7 @@ def provoked_findings(histories: pd.DataFrame) -> pd.DataFrame:
     runs = dict(list(histories.groupby(["arm", "seed"])))
     rows = []
     for (signature, arm, reference, provoked), seed in product(COMPARED, sorted(set(histories["seed"]))):
-        names = (arm, reference, "many images, again")  # from the last the level of convergence is set
+        names = (arm, reference, "many images, again")  # the last sets the level of convergence
         case, tested = (
             Case(run, other, [level])
             for run, other, level in (
@@ -152,5 +152,5 @@ def provoked_findings(histories: pd.DataFrame) -> pd.DataFrame:
 
 
 def as_tested(history: pd.DataFrame) -> pd.DataFrame:
-    """The history with the log-loss on test patients in the place of that on validation patients."""
+    """The history with the log-loss on test patients in place of that on validation patients."""
     return history.assign(validation_log_loss=history["test_log_loss"])

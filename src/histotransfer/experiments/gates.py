@@ -1,7 +1,7 @@
-"""How far training has moved the SE gates of a run: a record made from its weights.
+"""How far training has moved the SE gates of a run, recorded from its weights.
 
 ``histotransfer experiment gates RUN --data DIR`` writes `results/gates`: `gates.csv`, `record.json`, `provenance.json`.
-Gates are read on the run's validation images; nothing is tuned on what they say.
+Gates are read on the run's validation images; nothing is tuned on them.
 """
 
 from pathlib import Path
@@ -30,12 +30,12 @@ def gate_statistics(model: SEDenseNet, source: Source) -> pd.DataFrame:
         source: N images.
 
     Returns:
-        One row a gate, in the network's order: `channels`; `lowest` and `highest` of its ``(N, C)`` values; `moved`,
-        the mean of ``|gate - 1|``; `by_image`, the standard deviation over images, averaged over channels (0: each
-        gate is a constant, whatever the image).
+        One row per gate, in the network's order: `channels`; `lowest` and `highest` of its ``(N, C)`` values; `moved`,
+        the mean of ``|gate - 1|``; `by_image`, the standard deviation over images, averaged over channels (0: the gate
+        is the same for every image).
 
     Raises:
-        HistotransferError: a network without gates.
+        HistotransferError: the network has no gates.
     """
     rows = {
         name: {
@@ -62,25 +62,22 @@ def run(folder: str | Path, data_root: str | Path, out: str | Path = TARGET) -> 
         `out`.
 
     Raises:
-        HistotransferError: not a run, weights that are not its own, or images that are not there.
+        HistotransferError: the folder is not a run's, the weights are not the run's, or an image is missing.
     """
-    found = read_run(Path(folder))
-    model, metadata = load_model(found.folder / WEIGHTS)
-    known, weights = describe(metadata, found.folder / WEIGHTS), file_hash(found.folder / WEIGHTS)
-    if weights != found.record["artifacts"].get(WEIGHTS):
-        raise HistotransferError(f"{found.folder / WEIGHTS}: is not the file that record.json names; run it again")
-    images = found.predictions.loc[found.predictions["part"] == "validation", "image"]
-    tiles, _ = load_tiles(
-        image_paths(images, data_root).tolist(),
-        known.size,
-        known.normaliser,
-    )
+    recorded = read_run(Path(folder))
+    file = recorded.folder / WEIGHTS
+    model, metadata = load_model(file)
+    known, weights = describe(metadata, file), file_hash(file)
+    if weights != recorded.record["artifacts"].get(WEIGHTS):
+        raise HistotransferError(f"{file}: is not the file that record.json names; run it again")
+    images = recorded.predictions.loc[recorded.predictions["part"] == "validation", "image"]
+    tiles, _ = load_tiles(image_paths(images, data_root).tolist(), known.size, known.normaliser)
     record = {
-        **{key: found.record[key] for key in ("experiment", "run", "profile", "seed")},
-        "data": found.record["data"]["name"],
+        **{key: recorded.record[key] for key in ("experiment", "run", "profile", "seed")},
+        "data": recorded.record["data"]["name"],
         "part": "validation",
         "images": len(images),
-        "schedule": found.record["config"]["breakhis_schedule"],
+        "schedule": recorded.record["config"]["breakhis_schedule"],
         "weights": weights,
     }
     return write_record(Path(out), record, {"gates": gate_statistics(model, TileSource(tiles))}, environment())

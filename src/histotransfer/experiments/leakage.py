@@ -26,15 +26,15 @@ def run(
         config: size, normaliser, folds, seed, device, weights.
         data_root: folder with both data sets.
         out: the experiment's folder; the runs `RUNS` are written into it, and `official_folds.csv` where the published
-            folds lie beside the data.
+            folds are among the data.
         progress: show bars.
-        report: called with one line a run.
+        report: called with one line per run.
 
     Returns:
         `out`.
 
     Raises:
-        HistotransferError: data or weights that cannot be used.
+        HistotransferError: the data or the weights cannot be used.
     """
     study = ProbeStudy(config, data_root, out)
     for name, dataset in SETS.items():
@@ -60,7 +60,7 @@ def official_overlaps(folder: str | Path) -> pd.DataFrame:
         folder: holds `dsfold1.txt` to `dsfold5.txt`.
 
     Returns:
-        One row a fold: images, slide ids and base numbers in test, and how many of either stand in training as well.
+        One row per fold: images, slide ids and base numbers in test, and how many of these two are in training too.
 
     Raises:
         HistotransferError: a list is missing or broken.
@@ -69,8 +69,8 @@ def official_overlaps(folder: str | Path) -> pd.DataFrame:
     for fold in range(1, OFFICIAL_FOLDS + 1):
         parts = read_official_fold(Path(folder) / f"dsfold{fold}.txt")
         names = {part: [breakhis.parse_name(n) for n, p in parts.items() if p == part] for part in ("train", "test")}
-        ids = {part: {name.slide_id for name in own} for part, own in names.items()}
-        bases = {part: {name.base_number for name in own} for part, own in names.items()}
+        ids = {part: {name.slide_id for name in listed} for part, listed in names.items()}
+        bases = {part: {name.base_number for name in listed} for part, listed in names.items()}
         rows.append(
             {
                 "fold": fold,

@@ -1,4 +1,4 @@
-"""What colour normalisation is worth: how near it comes to the truth, and what it does to a frozen probe.
+"""What colour normalisation is worth: how close it comes to the truth, and how it changes a frozen probe.
 
 `distances_to_truth` measures colours on phantom tissue, where the perfect answer can be rendered; `run` predicts
 BreakHis out of fold, split by patient, from the frozen features of one set of images in differently normalised colours.
@@ -14,7 +14,7 @@ from histotransfer.config import LadderConfig
 from histotransfer.datasets import breakhis
 from histotransfer.datasets.phantom import breast_image
 from histotransfer.experiments.probe import Probed, ProbeStudy
-from histotransfer.stain import NORMALISERS, Fallback, normaliser, to_lab
+from histotransfer.stain import NORMALISERS, Fallback, Normaliser, normaliser, to_lab
 from histotransfer.tiles import load_tiles
 from histotransfer.transfer.stages import Report
 
@@ -35,18 +35,19 @@ def run(
     """Predict every BreakHis image out of fold, split by patient, once for each way to normalise its colour.
 
     Args:
-        config: size, folds, seed, device, weights; its normaliser has no say.
+        config: size, folds, seed, device, weights; its normaliser is ignored.
         data_root: folder with BreakHis.
         out: the experiment's folder; the `runs` are written into it.
-        runs: names of normalisers, to the published reference; with `BY_SLIDE` the tiles of each slide are pooled.
+        runs: some of `RUNS`: names of normalisers (to the published reference); those that end in `BY_SLIDE` pool the
+            tiles of each slide.
         progress: show bars.
-        report: called with one line a run.
+        report: called with one line per run.
 
     Returns:
         `out`.
 
     Raises:
-        HistotransferError: data or weights that cannot be used.
+        HistotransferError: the data or the weights cannot be used.
     """
     study = ProbeStudy(config, data_root, out)
     table = breakhis.load(study.root)
@@ -62,16 +63,16 @@ def run(
 
 
 def normalise_as(run: str, tiles: np.ndarray, slides: pd.Series) -> tuple[np.ndarray, list[Fallback]]:
-    """Tiles ``(N, S, S, 3)`` uint8 as one of `RUNS` has them, and those that were left as they are.
+    """Tiles ``(N, S, S, 3)`` uint8 normalised as in one of `RUNS`, and which of them were left unchanged.
 
     Args:
         run: one of `RUNS`.
         tiles: N images.
         slides: ``(N,)`` the slide of each.
     """
-    method, fallbacks = normaliser(run.removesuffix(BY_SLIDE)), []
+    method, fallbacks = normaliser(run.removesuffix(BY_SLIDE)), list[Fallback]()
     if not run.endswith(BY_SLIDE):
-        return method.transform(tiles, fallbacks=fallbacks), fallbacks
+        return np.asarray(method.transform(tiles, fallbacks=fallbacks)), fallbacks
     normalised = np.empty_like(tiles)
     for slide in slides.unique():
         rows = np.flatnonzero(slides == slide)
@@ -82,16 +83,16 @@ def normalise_as(run: str, tiles: np.ndarray, slides: pd.Series) -> tuple[np.nda
 def distances_to_truth(
     reference: int, patients: Iterable[int], *, methods: Sequence[str] = ("macenko", "vahadane", "reinhard"), seed: int
 ) -> pd.DataFrame:
-    """How far phantom tiles are from the same tissue with the reference patient's stains, strength of them and light.
+    """How far phantom tiles are from the same tissue with the stains, staining strength and light of another patient.
 
     Args:
         reference: the patient whose slide the normalisers are fitted to.
-        patients: the patients whose slides are normalised; eight tiles each, judged by the four of index 0.
+        patients: the patients whose slides are normalised: eight tiles each, of which the four of index 0 are compared.
         methods: names of normalisers.
         seed: of the phantom.
 
     Returns:
-        One row a method (index): mean CIELAB delta E `as scanned`, after normalising `by tile` and `by slide`.
+        One row per method (index): mean CIELAB delta E `as scanned`, after normalising `by tile` and `by slide`.
     """
     target = _slide(reference, seed)
     fitted = {(name, way): _fitted(name, way, target) for name in methods for way in ("by tile", "by slide")}
@@ -120,6 +121,6 @@ def _slide(patient: int, seed: int) -> list[np.ndarray]:
     return [breast_image(patient, m, index, seed=seed).image for m in MAGNIFICATIONS for index in INDICES]
 
 
-def _fitted(name: str, way: str, target: list[np.ndarray]):
+def _fitted(name: str, way: str, target: list[np.ndarray]) -> Normaliser:
     method = normaliser(name)
     return method.fit(target) if way == "by tile" else method.fit_slide(target)

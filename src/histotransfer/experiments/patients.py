@@ -1,4 +1,4 @@
-"""Who the images are of: one row a patient, with counts and colours, live or as a record (no pixel leaves the data)."""
+"""The patients of the images: one row per patient with counts and colours, computed or as a record without pixels."""
 
 import os
 from pathlib import Path
@@ -22,11 +22,11 @@ def per_patient(table: pd.DataFrame) -> pd.DataFrame:
         table: an image table.
 
     Returns:
-        Indexed by group: `label`, `images`, one count a magnification (`40x`, ...), and the mean of the images' mean
-        CIELAB colour (`L`, `a`, `b`) with its standard deviation over the images (`L_sd`, ...; 0 for a single one).
+        Indexed by group: `label`, `images`, one count per magnification (`40x`, ...), the images' mean CIELAB colours
+        averaged (`L`, `a`, `b`), and their standard deviation over images (`L_sd`, ...; 0 for a single image).
 
     Raises:
-        HistotransferError: an image that cannot be read.
+        HistotransferError: an image cannot be read.
     """
     lab = np.array([to_lab(decode(path)).mean(axis=(0, 1)) for path in table["path"]])
     colours = pd.DataFrame(lab, columns=COLOURS, index=table.index).groupby(table["group"])
@@ -37,14 +37,14 @@ def per_patient(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def run(data_root: str | Path, out: str | Path) -> Path:
-    """Write the record of BreakHis' patients: ``out/patients.csv`` and what it was made from.
+    """Write the record of BreakHis' patients: ``out/patients.csv``, and the images it was made from.
 
     Args:
         data_root: folder with `BreaKHis_v1`.
         out: folder of the record.
 
     Raises:
-        HistotransferError: data that cannot be read.
+        HistotransferError: the data cannot be read.
     """
     root = Path(data_root).resolve()
     table = breakhis.load(root)

@@ -1,10 +1,10 @@
-"""One frozen probe predicts every image of a data set once, out of fold, and a record is written.
+"""A frozen probe that predicts every image of a data set once, out of fold, and records the run.
 
-Its features are frozen ImageNet DenseNet-121 features, so no training of a network stands between two runs. `leakage`
-compares splits by it, `normalisation` colours, `complexity` exits and picture sizes.
+It is fitted to features of a frozen ImageNet DenseNet-121, so two runs do not differ by the training of a network.
+`leakage` compares splits with it, `normalisation` compares colours, `complexity` exits and picture sizes.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from histotransfer.transfer.stages import history, initial_model
 from histotransfer.transfer.training import check_device, pooled_features
 
 FoldFeatures = Callable[[np.ndarray], np.ndarray]
-"""From a mask of training images ``(N,)`` to features of all images ``(N, C)``: of a network fitted to these alone."""
+"""Takes a mask ``(N,)`` of training images; returns features ``(N, C)`` of all images by a network fitted to those."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Probed:
         name: of the data set.
         table: N images.
         classes: labels in the order of the logits.
-        features: ``(N, C)``, or a function that gives them for each fold.
+        features: ``(N, C)``, or a function that computes them for each fold.
         fallbacks: the images that could not be normalised.
     """
 
@@ -55,7 +55,7 @@ class ProbeStudy:
         out: the experiment's folder.
 
     Raises:
-        HistotransferError: weights or a device that cannot be used.
+        HistotransferError: the weights or the device cannot be used.
     """
 
     def __init__(self, config: LadderConfig, data_root: str | Path, out: str | Path):
@@ -68,15 +68,17 @@ class ProbeStudy:
         """``(N, C)`` of tiles ``(N, S, S, 3)`` uint8."""
         return pooled_features(self.model, TileSource(tiles), self.config.batch_size, self.config.device)
 
-    def write(self, run: str, probed: Probed, units: pd.Series, kind: str, settings: dict[str, str]) -> dict[str, Any]:
+    def write(
+        self, run: str, probed: Probed, units: pd.Series, kind: str, settings: Mapping[str, str]
+    ) -> dict[str, Any]:
         """Probe a data set and write the run.
 
         Args:
-            run: its name.
+            run: the run's name.
             probed: the data set.
             units: ``(N,)`` what a fold keeps together.
-            kind: what to call that: `patient` or `image`.
-            settings: what sets this run apart from the others, for the record's `config`.
+            kind: the name of such a unit: `patient` or `image`.
+            settings: what differs from other runs of the experiment, for the record's `config`.
 
         Returns:
             Metrics of all images.
@@ -110,12 +112,13 @@ class ProbeStudy:
 def out_of_fold(
     probed: Probed, images: pd.Series, units: pd.Series, config: LadderConfig
 ) -> tuple[pd.DataFrame, list[float], dict]:
-    """Predictions of every image by the probe that did not see its fold.
+    """Predict every image with a probe that was fitted without the image's fold.
 
     Args:
         probed: N images.
-        images: their portable names.
-        units: ``(N,)`` what is kept together: patients, or single images. C is chosen the same way inside training.
+        images: their names, the same on every machine.
+        units: ``(N,)`` what a fold keeps together: patients, or single images. C is chosen inside the training part, by
+            folds of the same kind.
         config: folds and seed.
 
     Returns:

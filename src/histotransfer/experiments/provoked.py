@@ -1,18 +1,19 @@
-"""Training failures provoked on purpose, on phantom tissue; each seed has patients of its own.
+"""Training failures provoked on purpose, on phantom tissue; each seed has its own patients.
 
 Small networks::
 
     few images        overfitting: a high rate and many epochs on a few fields
-    some images       neither few nor many: no truth but what test patients show
+    some images       neither few nor many: the only truth is what test patients show
     many images       the same network on many fields; the arm without transfer
-    right labels      transfer: trunk from a source task, frozen, under a new head
-    shuffled labels   negative transfer: the same, with the labels of the source shuffled
-    ..., again        the same patients, another initialisation and order: no difference but chance
+    right labels      transfer: trunk from a source task, frozen, with a new head
+    shuffled labels   negative transfer: the same, with the labels of the source task shuffled
+    ..., again        the same patients, another initialisation and order: differs by chance alone
 
 And DenseNet-121 from ImageNet and from scratch on one budget, for slow convergence.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,7 +27,7 @@ from histotransfer.models.weights import Trunk, load_trunk
 from histotransfer.tiles import TileSource
 from histotransfer.transfer.training import Batches, predict_logits, train_stage
 
-SMALL = {"block_config": (2, 2, 2, 2), "growth_rate": 8, "stem_features": 16, "reduction": 4}
+SMALL: dict[str, Any] = {"block_config": (2, 2, 2, 2), "growth_rate": 8, "stem_features": 16, "reduction": 4}
 STARTS = {"DenseNet-121, scratch": False, "DenseNet-121, ImageNet": True}
 MAGNIFICATION = 100
 RATE, HIGH_RATE, SHOW_RATE = 3e-3, 1e-2, 3e-4
@@ -39,15 +40,15 @@ class Effort:
     """How much is computed.
 
     Attributes:
-        cases: synthetic cases with and as many without each signature: for the design, and for each family of judging.
+        cases: synthetic histories of each family with each signature, and as many without it.
         seeds: runs of each arm on phantom tissue.
         show_seeds: runs of DenseNet-121 from each start.
-        many: training fields, and fields of the source task; each field is of another patient.
+        many: training fields, and as many fields of the source task; each field is of another patient.
         some, few: training fields of the runs on less.
         held_out: validation fields, and as many test fields.
         epochs: of a run; twice as many on few images.
         show_epochs: of a run of DenseNet-121.
-        size: pixels a side.
+        size: pixels per side.
     """
 
     cases: int = 500
@@ -66,19 +67,19 @@ FULL = Effort()
 
 
 def fields(count: int, size: int, seed: int) -> Fields:
-    """One field of each of `count` patients, benign and malignant in turn: ``(N, S, S, 3)`` uint8, ``(N,)`` classes."""
+    """One field per patient, alternately benign and malignant: ``(count, S, S, 3)`` uint8, ``(count,)`` classes."""
     each, tiles = len(phantom.BENIGN_PATIENTS), []
     for pair in range(count // 2):
         several, patient = divmod(pair, each)
-        for own in (patient, patient + each):
-            tiles.append(phantom.breast_image(own, MAGNIFICATION, 0, size=size, seed=1000 * seed + several).image)
+        for number in (patient, patient + each):
+            tiles.append(phantom.breast_image(number, MAGNIFICATION, 0, size=size, seed=1000 * seed + several).image)
     return np.stack(tiles), np.arange(len(tiles)) % 2
 
 
 def train(
     model: SEDenseNet, data: dict[str, Fields], epochs: int, rate: float, seed: int, stage: Stage = "all"
 ) -> pd.DataFrame:
-    """Train on ``data["train"]``: the history, with `test_log_loss` beside the usual columns."""
+    """Train on ``data["train"]`` and return the history, with a column `test_log_loss` beside the usual ones."""
     config = ladder_config("phantom", {"learning_rate": rate, "rate_decay": 1.0})
     tested: list[float] = []
 
@@ -100,13 +101,12 @@ def train(
 
 
 def provoked_runs(seed: int, effort: Effort) -> pd.DataFrame:
-    """The histories of all arms of one seed, on patients of its own."""
+    """The histories of all arms of one seed, on that seed's patients."""
     sizes = {"train": effort.many, "validation": effort.held_out, "test": effort.held_out, "source": effort.many}
     data = {part: fields(count, effort.size, 4 * seed + i) for i, (part, count) in enumerate(sizes.items())}
     tiles, labels = data.pop("source")
-    some, few = (
-        {**data, "train": tuple(array[:count] for array in data["train"])} for count in (effort.some, effort.few)
-    )
+    train_tiles, train_labels = data["train"]
+    some, few = ({**data, "train": (train_tiles[:count], train_labels[:count])} for count in (effort.some, effort.few))
     arms = {
         "few images": train(_small(seed), few, 2 * effort.epochs, HIGH_RATE, seed),
         "some images": train(_small(seed), some, effort.epochs, RATE, seed),

@@ -1,8 +1,8 @@
 """Synthetic histories with a known truth, on which the detectors of failures are designed and judged.
 
-A log-loss falls from a start to a floor; validation keeps a gap above training, is noisy, and jumps where a stage
-unfreezes another block. On top of it, if asked for: a rise of validation after some epoch (overfitting), a higher floor
-of validation (negative transfer), a slower fall (slow convergence). Two families::
+The log-loss falls from a start to a floor. That on validation images stays above that on training images, is noisy, and
+jumps where a stage unfreezes another block. A signature adds to this: a rise of the validation loss after some epoch
+(overfitting), a higher floor of it (negative transfer), or a slower fall (slow convergence). There are two families::
 
                       "exponential" (design, judging)       "power" (judging only)
     fall              exp(-t / s)                           (1 + t / s) ** -1.5
@@ -10,20 +10,21 @@ of validation (negative transfer), a slower fall (slow convergence). Two familie
     noise             normal                                Student's t with 3 degrees of freedom
     epochs            15 to 40                              10 to 60
 
-The noise has an autocorrelation of 0.3. All ranges stand in `draw_shape` and `SIGNATURES`.
+The noise has an autocorrelation of 0.3. All ranges are in `draw_shape` and `SIGNATURES`.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
 from scipy.signal import lfilter
 
 Family = Literal["exponential", "power"]
-EPOCHS = {"exponential": (15, 40), "power": (10, 60)}
+FAMILIES: tuple[Family, ...] = get_args(Family)
+EPOCHS: dict[Family, tuple[int, int]] = {"exponential": (15, 40), "power": (10, 60)}
 AUTOCORRELATION = 0.3
-LEVEL_RUNS = 5
+LEVEL_RUNS = 5  # runs that a level of convergence is set from
 # What a signature adds to a run, and how much of it.
 SIGNATURES = {
     "overfitting": ("rise", 0.15, 0.8),
@@ -48,7 +49,7 @@ class CurveShape:
 
 @dataclass(frozen=True)
 class Case:
-    """A run, one without the signature to compare it with, and others of the run's kind to set a level from."""
+    """A run, a reference run without the signature, and other runs like the first, which set a level of convergence."""
 
     run: pd.DataFrame
     reference: pd.DataFrame
@@ -56,7 +57,7 @@ class Case:
 
 
 def draw_shape(generator: np.random.Generator, family: Family) -> CurveShape:
-    """Draw a shape."""
+    """Draw the shape of a case's curves."""
     low, high = EPOCHS[family]
     epochs = int(generator.integers(low, high + 1))
     unfreezings = tuple(
@@ -82,10 +83,10 @@ def simulate(
 
     Args:
         shape: of its curves.
-        generator: its noise, and where a rise begins.
-        rise: nats that validation gains until the end.
-        harm: nats by which the floor of validation is higher.
-        slower: times as many epochs for the same fall.
+        generator: draws its noise, and where a rise begins.
+        rise: nats that the validation loss gains until the end.
+        harm: nats by which the floor of the validation loss is higher.
+        slower: factor on the number of epochs that the same fall takes.
     """
     t = np.arange(shape.epochs)
     scale = shape.scale * slower
@@ -117,8 +118,8 @@ def draw_case(signature: str, provoked: bool, family: Family, seed: int) -> Case
 
     Args:
         signature: one of `SIGNATURES`.
-        provoked: with it; without it nothing but noise tells the run from its reference.
-        family: of curves.
+        provoked: whether the run has it; if not, it differs from its reference by noise alone.
+        family: of the curves.
         seed: of the case.
     """
     generator = np.random.default_rng([seed, len(signature), provoked])

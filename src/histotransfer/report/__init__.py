@@ -1,1 +1,1 @@
-"""What a page says of records: tables, verdicts, answers. Nothing here trains or predicts."""
+"""Tables, verdicts and answers that pages show, made from records. Nothing here trains or predicts."""

@@ -1,6 +1,6 @@
-"""The verdict table: for each claim what was run, the number with its interval and n, and what the rule says of it.
+"""The verdict table: for each claim what was run, the number with its interval and n, and the verdict of the rule.
 
-Nothing is computed here: `verdicts` does, from the records; these are its tables as people read them.
+`verdicts` computes all numbers from the records; this module puts them into the words of a table.
 """
 
 from collections.abc import Iterator
@@ -25,15 +25,15 @@ from histotransfer.report.verdicts import (
 )
 
 JUDGED = {"C5": ("imagenet", "whole"), "C6": ("Macenko", "flips and half turns")}  # what the paper does
-GAIN = (0.02, 0.06)  # "2 to 6 points": the magnitude of C4, told beside its verdict
+GAIN = (0.02, 0.06)  # "2 to 6 points": the magnitude of C4, reported beside its verdict
 COLUMNS = ("claim", "compared", "metric", "result", "n", "smallest", "verdict", "plan", "record")
 
 
 def answers(study: Study) -> pd.DataFrame:
-    """One row a claim, or several where a claim has parts: index `id`, columns `COLUMNS`.
+    """One row per claim, or several where a claim has parts: index `id`, columns `COLUMNS`.
 
-    `smallest` is the smallest true difference, for C1 distance from its threshold, that the design would have shown
-    with a power of 0.8; `plan` is the file that `histotransfer study run` makes the `record` from.
+    `smallest` is the smallest true difference (for C1: distance from its threshold) that the design would have shown
+    with a power of 0.8; `plan` is the file from which `histotransfer study run` makes the `record`.
     """
     rows = [*_accuracy(study), *_differences(study), *_convergence(study), *_overfitting(study), _size()]
     table = pd.DataFrame(rows).set_index("id").sort_index(kind="stable")
@@ -109,8 +109,8 @@ def _size() -> dict:
 
 
 def _row(claim: str, study: Study, experiment: str, row: pd.Series) -> dict:
-    """What all rows have in common; `row` may hold `value, low, high, smallest, images, patients, runs, verdict`."""
-    said = {
+    """The cells that every row has; `row` may hold `value, low, high, smallest, images, patients, runs, verdict`."""
+    cells = {
         "id": claim,
         "claim": study.claims[claim]["claim"],
         "verdict": row["verdict"],
@@ -118,10 +118,10 @@ def _row(claim: str, study: Study, experiment: str, row: pd.Series) -> dict:
         "record": f"results/{experiment}",
     }
     if row["verdict"] == NOT_RUN:
-        return said
+        return cells
     about = f"{row['images']:.0f} images, {row['patients']} patients" if "images" in row else f"{row['runs']:.0f} runs"
     smallest = row.get("smallest", np.nan)
-    return said | {
+    return cells | {
         "result": number(row["value"], row["low"], row["high"]),
         "n": about,
         "smallest": "–" if pd.isna(smallest) else f"{smallest:.2f}",

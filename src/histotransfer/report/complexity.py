@@ -16,7 +16,9 @@ from histotransfer.records import Run, read_run
 from histotransfer.report.study import NotRunYet, Study
 from histotransfer.report.tables import gap, gap_within_folds, patients_of
 
-STUDIED = {  # nets of the study at 224 pixels, the trained ones after LC25000: experiment and arm
+Training = Literal["frozen", "scratch", "trained"]
+STUDIED: dict[tuple[str, Training], tuple[str, str]] = {
+    # Nets of the study at 224 pixels, the trained ones with LC25000 as source task: experiment and arm.
     ("block4", "frozen"): ("primary", "frozen-probe"),
     ("block4", "trained"): ("primary", "plain-lung"),
     ("block4-se-block", "trained"): ("se-placement", "block"),
@@ -27,35 +29,35 @@ STUDIED_SEED = 0  # the only one that all of them have
 
 
 class Net(NamedTuple):
-    """What tells one evaluated net from another; `colours` is the normaliser it saw its images through."""
+    """What distinguishes one evaluated net from another; `colours` is the normaliser of its images."""
 
     net: str
     size: int
     precision: Precision
-    training: Literal["frozen", "scratch", "trained"]
+    training: Training
     colours: str
 
 
 def read_nets(results: str | Path) -> dict[Net, pd.DataFrame]:
-    """Predictions of every net that ``<results>/complexity`` holds a record of."""
-    found = {}
+    """Predictions of every net with a record in ``<results>/complexity``."""
+    nets = {}
     for path in sorted((Path(results) / "complexity").glob("*/record.json")):
         run = read_run(path.parent)
         config = run.record["config"]
         net = Net(config["net"], config["size"], config["precision"], config["training"], config["normaliser"])
-        found[net] = run.predictions
-    return found
+        nets[net] = run.predictions
+    return nets
 
 
 def studied_nets(study: Study) -> dict[Net, pd.DataFrame]:
-    """Predictions of the arms of `STUDIED` that are finished, of `STUDIED_SEED` alone."""
-    found = {}
+    """Predictions of the arms of `STUDIED` that are finished, with `STUDIED_SEED` only."""
+    nets = {}
     for (name, training), (experiment, arm) in STUDIED.items():
         with contextlib.suppress(NotRunYet):
             config = study.runs(experiment, arm)[0].record["config"]
             net = Net(name, config["size"], "float32", training, config["normaliser"])
-            found[net] = study.predictions(experiment, arm, seeds=(STUDIED_SEED,))
-    return found
+            nets[net] = study.predictions(experiment, arm, seeds=(STUDIED_SEED,))
+    return nets
 
 
 def complexity_table(nets: Mapping[Net, pd.DataFrame], times: pd.DataFrame | None = None) -> pd.DataFrame:
@@ -63,7 +65,7 @@ def complexity_table(nets: Mapping[Net, pd.DataFrame], times: pd.DataFrame | Non
 
     Args:
         nets: as `read_nets` and `studied_nets` return them.
-        times: as `measure_times` writes them; without them `ms` is missing.
+        times: as `measure_times` writes them; without them `ms` is NaN.
 
     Returns:
         Columns `net, size, precision, training, colours, parameters, MB, GFLOPs, ms, auroc, low, high, images,
@@ -72,8 +74,8 @@ def complexity_table(nets: Mapping[Net, pd.DataFrame], times: pd.DataFrame | Non
     """
     rows = []
     for net, predictions in nets.items():
-        found = {scope: (rows, by) for scope, rows, by in scopes(predictions)}
-        used, by = found.get(MEAN, found["all"])
+        by_scope = {scope: (images, by) for scope, images, by in scopes(predictions)}
+        used, by = by_scope.get(MEAN, by_scope["all"])
         auroc = intervals(used, by).loc["auroc"]
         rows.append(
             net._asdict()
@@ -94,9 +96,9 @@ def exit_gaps(experiment: str | Path, size: int = 224) -> pd.DataFrame:
     """AUROC of each earlier exit minus that of the whole frozen trunk, mean over 40x, 100x and 200x, paired by patient.
 
     Returns:
-        Index "exit minus exit"; `pooled`, the difference with its interval, and `AUROC`, one of `DIRECTIONS`; both
-        again of pairs that one network scored (`tables.gap_within_folds`): `within folds`, `there`; `images`,
-        `patients`.
+        Index "exit minus exit"; `pooled`, the difference with its interval, and `AUROC`, one of `DIRECTIONS`; the same
+        for the AUROC of image pairs that one network scored (`tables.gap_within_folds`): `within folds`, `there`;
+        `images`, `patients`.
 
     Raises:
         HistotransferError: a run is missing or damaged.
@@ -115,7 +117,7 @@ def size_gaps(experiment: str | Path, sizes: Sequence[int] = SIZES) -> pd.DataFr
 
 def precision_gaps(experiment: str | Path, sizes: Sequence[int] = SIZES) -> pd.DataFrame:
     """AUROC of the whole trunk in fewer bits minus that in float32, as `exit_gaps`."""
-    pairs = {}
+    pairs: dict[str, tuple[Run, Run]] = {}
     for size in sizes:
         whole, *fewer = (read_run(Path(experiment) / f"block4-{size}-{bits}") for bits in BYTES)
         names = [f"{bits} minus float32, {size} pixels" for bits in list(BYTES)[1:]]
@@ -150,5 +152,5 @@ def _mean_gaps(pairs: Mapping[str, tuple[Run, Run]]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def _direction(found: pd.Series) -> str:
-    return HIGHER if found["low"] > 0 else LOWER if found["high"] < 0 else NEITHER
+def _direction(interval: pd.Series) -> str:
+    return HIGHER if interval["low"] > 0 else LOWER if interval["high"] < 0 else NEITHER

@@ -1,6 +1,6 @@
-"""How often intervals like those of the book held the truth, as `research/coverage.py` measured it on simulated data.
+"""How often intervals like those of the book contained the truth, as `research/coverage.py` measured on simulated data.
 
-Read from its record, `results/coverage`; shown beside the intervals.
+It is read from the record in `results/coverage` and shown beside the intervals.
 """
 
 from collections.abc import Sequence
@@ -12,25 +12,26 @@ import pandas as pd
 from histotransfer.errors import HistotransferError
 from histotransfer.evaluation.metrics import metric_name
 
-EVALUATION = "evaluation"  # the phase whose data sets no method was chosen on
+EVALUATION = "evaluation"  # the phase on whose data sets no method was chosen
 ONE, TWO = "one arm", "difference"
 USED = {ONE: "Korn and Graubard", TWO: "expanded percentile"}
 
 
 def methods(kind: str, metrics: Sequence[str], folder: str | Path = "results/coverage") -> pd.DataFrame:
-    """How the methods that were tried did, one row each.
+    """How well each of the methods tried did, one row per method.
 
     Args:
         kind: `ONE` or `TWO`.
-        metrics: of those in `COMPARED`.
+        metrics: some of `COMPARED` in `research.coverage`.
         folder: the record.
 
     Returns:
-        For each metric `held, %` of its intervals in the worst scenario and at the worst magnification, and their mean
-        `width`; the method in use is marked. At the head stands how many data sets each scenario has.
+        For each metric `held, %`, the percentage of its intervals that contained the truth in the worst scenario and at
+        the worst magnification, and their mean `width`. The method in use is marked. The name of the index says how
+        many data sets each scenario has.
 
     Raises:
-        HistotransferError: no such record.
+        HistotransferError: there is no such record.
     """
     tried = _recorded(folder, "methods")
     tried = tried[(tried["phase"] == EVALUATION) & (tried["kind"] == kind) & tried["metric"].isin(metrics)]
@@ -50,19 +51,19 @@ def _recorded(folder: str | Path, name: str) -> pd.DataFrame:
 
 
 def with_coverage(table: pd.DataFrame, folder: str | Path = "results/coverage") -> pd.DataFrame:
-    """A table of `study.tables` with how often such intervals held the truth, as far as that was measured.
+    """A table of `report.tables` with a column `coverage`: how often such intervals contained the truth.
 
     Args:
-        table: as `with_intervals` or `gap` makes it.
+        table: as `with_intervals` or `gap` returns it.
         folder: the record.
 
     Returns:
-        The table with `coverage`: the lowest over the scenarios, for the same magnification, numbers of patients and
-        metric; NaN where these were not measured, and where the interval leaves out nothing that a share, or the
-        difference of two, can be.
+        The table with `coverage`, from 0 to 1: the lowest over all scenarios with the same magnification, numbers of
+        patients and metric. NaN where these were not simulated, and where the interval covers all possible values (0 to
+        1, or -1 to 1 for a difference).
 
     Raises:
-        HistotransferError: no such record.
+        HistotransferError: there is no such record.
     """
     keys = ["magnification", "patients", "metric"]
     measured = _recorded(folder, "coverage")

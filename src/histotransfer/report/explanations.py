@@ -1,4 +1,4 @@
-"""The record of explanations beside those of a network that was just trained."""
+"""Explanations of a network that was just trained, beside the record of those on real images."""
 
 import json
 from collections.abc import Sequence
@@ -12,22 +12,25 @@ from histotransfer.errors import HistotransferError
 def gates_beside_record(
     differences: pd.DataFrame, groups: Sequence[str], folder: str | Path = "results/explanations"
 ) -> pd.DataFrame:
-    """Differences of a network's gates above those of the record, each under its n; differences in millionths.
+    """The gate differences of a network, and below them those of the record; differences in millionths.
 
     Args:
         differences: as `explain.gate_differences` returns them.
-        groups: ``(N,)`` the patient of each image that they are of.
-        folder: as `experiments.explanations` wrote it.
+        groups: ``(N,)`` the patient of each image behind `differences`.
+        folder: a record of `experiments.explanations`.
+
+    Returns:
+        One row per source (named with its n) and gate.
 
     Raises:
-        HistotransferError: no such record.
+        HistotransferError: there is no such record.
     """
     try:
         record = json.loads((Path(folder) / "record.json").read_text(encoding="utf-8"))
         real = pd.read_csv(Path(folder) / "gate_differences.csv", index_col="gate")
     except OSError as error:
         raise HistotransferError(f"{folder}: no record of explanations ({error.strerror}): {error.filename}") from error
-    own = f"own: {len(groups)} images, {len(set(groups))} patients"
-    both = pd.concat({own: differences, f"real: {record['images']} images, {record['patients']} patients": real})
+    live = f"own: {len(groups)} images, {len(set(groups))} patients"
+    both = pd.concat({live: differences, f"real: {record['images']} images, {record['patients']} patients": real})
     spread = ["largest", "low", "high"]
     return both.assign(**(1e6 * both[spread]).round(1)).round(6).rename_axis([None, None])

@@ -1,4 +1,4 @@
-"""The rehearsal: arms compared on validation patients alone, before any of them met a test patient."""
+"""The rehearsal: arms compared on validation patients only, before any of them was tested."""
 
 import contextlib
 
@@ -12,10 +12,10 @@ from histotransfer.study.plan import read_plan
 
 
 def rehearsal_patients(study: Study, experiment: str = "rehearsal") -> set[str]:
-    """The strict patients whose images a rehearsal is judged on.
+    """The strict patients on whose images the arms of a rehearsal are compared.
 
     Raises:
-        NotRunYet: its first arm is not run.
+        NotRunYet: its first arm is not run yet.
     """
     base, *_ = read_plan(study.study / f"{experiment}.toml").arms
     return set(study.predictions(experiment, base, part="validation")["group"])
@@ -25,12 +25,12 @@ def rehearsal(study: Study, experiment: str = "rehearsal") -> pd.DataFrame:
     """Every arm of a rehearsal on validation patients, best first, and its difference from the first arm.
 
     Returns:
-        Index `arm`; `changes` (the settings that set it apart); `auroc` (mean over `MEAN_OVER`, the validation
+        Index `arm`; `changes` (its settings beside the common ones); `auroc` (mean over `MEAN_OVER`, the validation
         parts of all folds together), `minus_base` with `low` and `high` (paired by patient), `log_loss`, `images`,
-        `patients`. Arms not run yet are left out.
+        `patients`. Arms that are not run yet are left out.
 
     Raises:
-        NotRunYet: the first arm is not run.
+        NotRunYet: the first arm is not run yet.
     """
     arms = read_plan(study.study / f"{experiment}.toml").arms
     base, *others = arms
@@ -40,13 +40,13 @@ def rehearsal(study: Study, experiment: str = "rehearsal") -> pd.DataFrame:
             tables[arm] = study.predictions(experiment, arm, part="validation")
     rows = {}
     for arm, table in tables.items():
-        found = all_metrics(table, "magnification", ["auroc", "log_loss"])
+        metrics = all_metrics(table, "magnification", ["auroc", "log_loss"])
         gain = mean_difference([(table, tables[base])], "auroc")
         rows[arm] = {
             "changes": ", ".join(f"{name}: {value}" for name, value in arms[arm].items()) or "–",
-            "auroc": found["auroc"],
+            "auroc": metrics["auroc"],
             **gain[["value", "low", "high"]].rename({"value": "minus_base"}),
-            "log_loss": found["log_loss"],
+            "log_loss": metrics["log_loss"],
             "images": len(table),
             "patients": patients_of(table),
         }

@@ -1,6 +1,6 @@
 """The records of the study, arm by arm: the plans say which runs belong together.
 
-Nothing is computed here but what puts runs together; `verdicts` holds them against the claims.
+This module only puts runs together; `verdicts` compares them with the claims.
 """
 
 import contextlib
@@ -19,14 +19,14 @@ from histotransfer.study.plan import planned_runs, read_plan
 
 
 class NotRunYet(HistotransferError):
-    """Runs of a plan are missing; a record that is damaged is another matter."""
+    """Runs of a plan are missing (not raised for damaged records)."""
 
 
 def read_claims(study: str | Path) -> dict[str, dict]:
     """The claims of `claims.toml`, by id.
 
     Raises:
-        HistotransferError: missing, or not such a file.
+        HistotransferError: the file is missing, or not a file of claims.
     """
     path = Path(study) / "claims.toml"
     try:
@@ -48,7 +48,7 @@ class Study:
         self.claims = read_claims(study)
 
     def runs(self, experiment: str, arm: str, stage: str = "", seeds: Collection[int] = ()) -> list[Run]:
-        """The runs of an arm: as a stage left the network, and of some seeds only, if these are given.
+        """The runs of an arm: after a stage or, without one, after the last; all seeds, or only those given.
 
         Raises:
             NotRunYet: runs of the plan are missing.
@@ -68,51 +68,49 @@ class Study:
     def predictions(
         self, experiment: str, arm: str, stage: str = "", part: str = "test", seeds: Collection[int] = ()
     ) -> pd.DataFrame:
-        """Predictions of an arm, averaged over its runs as `pool` does; those of the test part are out of fold.
+        """Predictions of an arm, averaged over its runs by `pool`; those of the test part are out of fold.
 
         Raises:
             NotRunYet: runs of the plan are missing.
-            HistotransferError: they did not predict that part.
+            HistotransferError: the runs did not predict that part.
         """
         return pool((run.predictions for run in self.runs(experiment, arm, stage, seeds)), part)
 
     def pooled(
         self, experiment: str, arm: str, stage: str = "", part: str = "test", seeds: Collection[int] = ()
     ) -> Run:
-        """`predictions` in the form of a run, as `tables` takes it."""
+        """`predictions` in the form of a run, as the functions of `tables` take it."""
         return _as_run(arm, stage, self.predictions(experiment, arm, stage, part, seeds))
 
     def history(self, experiment: str, arm: str) -> pd.DataFrame:
-        """The histories of an arm's runs in one table, a run's name as its `seed`, as `figures` tells runs apart.
+        """The histories of an arm's runs in one table; `seed` holds the run's name, by which `figures` separate runs.
 
-        The source task is trained once per seed, for all folds: it is there once, under the first of them.
+        The source task is trained once per seed, for all folds, so its history is there once, under the first fold.
 
         Raises:
             NotRunYet: runs of the plan are missing.
         """
-        found, seen = [], set()
+        histories, seen = [], set()
         for run in self.runs(experiment, arm):
-            own, seed = run.history, run.record["seed"]
-            found.append(
-                (own if seed not in seen else own[own["dataset"] == own["dataset"].iloc[-1]]).assign(
-                    seed=run.folder.name
-                )
-            )
+            history, seed = run.history, run.record["seed"]
+            if seed in seen:
+                history = history[history["dataset"] == history["dataset"].iloc[-1]]
             seen.add(seed)
-        return pd.concat(found, ignore_index=True)
+            histories.append(history.assign(seed=run.folder.name))
+        return pd.concat(histories, ignore_index=True)
 
     def within(self, experiment: str, name: str, stage: str = "") -> Run:
-        """Arms that each know one magnification (`<name>-40`, `<name>-100`, ...), each tested on its own, as one run.
+        """Arms of one magnification each (`<name>-40`, `<name>-100`, ...), each tested on its own, as one run.
 
         Raises:
             NotRunYet: runs of the plan are missing.
         """
-        own = {at: self.predictions(experiment, f"{name}-{at}", stage) for at in MEAN_OVER}
-        tables = [table[table["magnification"] == at] for at, table in own.items()]
+        arms = {at: self.predictions(experiment, f"{name}-{at}", stage) for at in MEAN_OVER}
+        tables = [table[table["magnification"] == at] for at, table in arms.items()]
         return _as_run(name, stage, pd.concat(tables, ignore_index=True))
 
     def each(self, experiment: str, arm: str, stage: str = "") -> Run:
-        """Test predictions of an arm whose folds overlap: an image stands once for each fold that tested it.
+        """Test predictions of an arm whose folds overlap, one row per image and fold that tested it.
 
         Raises:
             NotRunYet: runs of the plan are missing.
@@ -129,22 +127,22 @@ class Study:
         part: str = "test",
         metrics: Collection[str] | None = None,
     ) -> pd.DataFrame:
-        """`tables.gap` of several arms (experiment and name), each minus the reference.
+        """`tables.gap` of several arms (experiment and name): each arm minus the reference.
 
         Arms that are not run yet are left out.
 
         Raises:
-            NotRunYet: none of them is run.
+            NotRunYet: none of them is run yet.
         """
-        found = []
+        finished = []
         for experiment, arm in arms:
             with contextlib.suppress(NotRunYet):
-                found.append(self.pooled(experiment, arm, part=part, seeds=seeds))
-        if not found:
+                finished.append(self.pooled(experiment, arm, part=part, seeds=seeds))
+        if not finished:
             raise NotRunYet(f"none of {', '.join(arm for _, arm in arms)} is run yet")
-        return pd.concat([gap(reference, run, part, metrics=metrics) for run in found], ignore_index=True)
+        return pd.concat([gap(reference, run, part, metrics=metrics) for run in finished], ignore_index=True)
 
 
 def _as_run(arm: str, stage: str, predictions: pd.DataFrame) -> Run:
-    """Predictions put together from several runs, in the form that `tables` takes."""
+    """Predictions put together from several runs, in the form of a run."""
     return Run(Path(f"{arm} after {stage}" if stage else arm), {}, pd.DataFrame(), predictions, {})

@@ -1,4 +1,4 @@
-"""Eight tumour subtypes, one against the rest (open question Q1): descriptive, and only of enough patients."""
+"""Eight tumour subtypes, each against the rest (open question Q1): descriptive, where patients are enough."""
 
 from dataclasses import replace
 
@@ -11,12 +11,12 @@ from histotransfer.evaluation.intervals import intervals
 from histotransfer.evaluation.metrics import MEAN_OVER, class_names
 from histotransfer.records import Run
 
-FEWEST = 5  # base numbers of a subtype, below which nothing is said of it
+FEWEST = 5  # base numbers that a subtype needs to be evaluated
 REST = "rest"
 
 
 def one_against_rest(predictions: pd.DataFrame, subtype: str) -> pd.DataFrame:
-    """A table of many classes as one of two: `rest` and a subtype, with the same probabilities."""
+    """Turn a predictions table of many classes into one of two, `rest` and a subtype, with the same probabilities."""
     names = class_names(predictions)
     others = predictions[[f"logit_{name}" for name in names if name != subtype]].to_numpy()
     return predictions.drop(columns=[f"logit_{name}" for name in names]).assign(
@@ -27,7 +27,7 @@ def one_against_rest(predictions: pd.DataFrame, subtype: str) -> pd.DataFrame:
 
 
 def as_two_classes(run: Run) -> Run:
-    """A run on subtypes as one on benign and malignant: the probabilities of each side added up."""
+    """Turn a run on subtypes into one on benign and malignant by adding up the probabilities of each side."""
     names, table = class_names(run.predictions), run.predictions
     label = {name: LABELS[code not in BENIGN_CODES] for code, name in SUBTYPES.items()}
     sides = {
@@ -45,20 +45,21 @@ def subtype_table(predictions: pd.DataFrame) -> pd.DataFrame:
         predictions: out of fold, of subtypes.
 
     Returns:
-        Index `subtype`; `patients` (base numbers), `images`, and, missing of fewer than `FEWEST` base numbers, `auroc`
-        and `recall`, each with `_low` and `_high`. Recall is of the class that the network finds most probable of all.
+        Index `subtype`; `patients` (base numbers), `images`, `auroc` and `recall`, each with `_low` and `_high`; these
+        are NaN for subtypes of fewer than `FEWEST` base numbers. For recall the network's answer is the most probable
+        of all classes.
     """
     used = predictions[predictions["magnification"].isin(MEAN_OVER)].reset_index(drop=True)
     logits = used[[f"logit_{name}" for name in class_names(used)]]
     certain = 100.0 * logits.eq(logits.max(axis=1), axis=0)  # as if the most probable class had a probability of 1
     most_probable = used.assign(**certain)
     rows = {}
-    for subtype, own in used.groupby("truth"):
-        row = {"patients": own["group"].nunique(), "images": len(own)}
+    for subtype, images in used.groupby("truth"):
+        row = {"patients": images["group"].nunique(), "images": len(images)}
         if row["patients"] >= FEWEST:
             for name, metric, table in (("auroc", "auroc", used), ("recall", "sensitivity", most_probable)):
-                found = intervals(one_against_rest(table, subtype), "magnification").loc[metric]
-                row |= {name: found["value"], f"{name}_low": found["low"], f"{name}_high": found["high"]}
+                interval = intervals(one_against_rest(table, subtype), "magnification").loc[metric]
+                row |= {name: interval["value"], f"{name}_low": interval["low"], f"{name}_high": interval["high"]}
         rows[subtype] = row
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("subtype")
     return table.sort_values(["patients", "images"], ascending=False)

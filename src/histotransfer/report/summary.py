@@ -1,4 +1,4 @@
-"""What the README and the landing page show of the study: one figure and the table of verdicts, from the records.
+"""The study's results on the README and the landing page: one figure and the table of verdicts, from the records.
 
 ``make picture`` draws the README's figure; the book draws its own when it is built.
 """
@@ -41,13 +41,14 @@ CAPTION = (
 
 
 def measured(study: Study) -> pd.DataFrame:
-    """What the figure shows: the trained network split by patient and by image, in the form of `with_intervals`."""
-    table = with_intervals({f"split by {split}": run for split, run in _split_both_ways(study).items()})
+    """The numbers of the figure: the trained network split by patient and by image, in the form of `with_intervals`."""
+    by_patient, by_image = _split_both_ways(study)
+    table = with_intervals({"split by patient": by_patient, "split by image": by_image})
     return table[table["magnification"] != ALL]
 
 
-def _split_both_ways(study: Study) -> dict[str, Run]:
-    return {split: study.within("leakage-trained", split) for split in ("patient", "image")}
+def _split_both_ways(study: Study) -> tuple[Run, Run]:
+    return study.within("leakage-trained", "patient"), study.within("leakage-trained", "image")
 
 
 def larger_class(study: Study) -> pd.Series:
@@ -58,22 +59,22 @@ def larger_class(study: Study) -> pd.Series:
 
 
 def picture(study: Study, table: pd.DataFrame) -> Figure:
-    """Accuracy at each magnification, split in both ways (`measured`), beside what is claimed and the larger class."""
+    """Accuracy at each magnification with both splits (`measured`), beside the claim and the larger class."""
     use_style()
     return forest(table, "accuracy", study.claims["C1"]["threshold"], larger_class(study))
 
 
 def caption(study: Study, table: pd.DataFrame) -> str:
-    """`CAPTION` with its numbers, of the same table, and of the difference of its two splits."""
+    """`CAPTION` with its numbers: those of the table, and the difference of its two splits."""
     means = table.query("metric == 'accuracy' and magnification == 'mean'").set_index("run")
     rows = {split: means.loc[f"split by {split}", ENDS] for split in ("patient", "image")}
     about = means.iloc[0][["images", "patients"]]
-    rows["gap"] = _of_means(gap(*_split_both_ways(study).values(), metrics=["accuracy"])).loc["accuracy", ENDS]
+    rows["gap"] = _of_means(gap(*_split_both_ways(study), metrics=["accuracy"])).loc["accuracy", ENDS]
     return CAPTION.format(**about, **{name: number(*row) for name, row in rows.items()})
 
 
 def tally(table: pd.DataFrame) -> str:
-    """How many lines of the table of `answers` have which verdict, in a sentence."""
+    """A sentence that counts the verdicts in the table of `answers`."""
     counts = table["verdict"].str.split(r"[;,] ").str[0].value_counts()
     each = ", ".join(f"{count} **{verdict}**" for verdict, count in counts.items())
     return (
@@ -83,15 +84,15 @@ def tally(table: pd.DataFrame) -> str:
 
 
 def verdicts(study: Study, table: pd.DataFrame) -> str:
-    """The table of `answers` in Markdown: one line a claim or part of one, what its first line says not repeated."""
+    """The table of `answers` in Markdown, one line per claim or part; what a claim's lines share is written once."""
     lines = ["| claim | verdict | result | what was compared | n |", "|---|---|---|---|---|"]
-    said: dict[str, str] = {}
+    last_compared: dict[str, str] = {}
     for claim, row in table.iterrows():
         text, compared = f"{claim}: {row['claim']}", f"{row['compared']} ({row['metric']})"
-        if claim in said:  # on a phone it is all that is seen
+        if claim in last_compared:  # a phone shows this cell only, so it must differ from the one above
             text = claim + (row["claim"].removeprefix(study.claims[claim]["claim"]) or f", {row['compared']}")
-        shown = "as above" if said.get(claim) == compared else compared
-        said[claim] = compared
+        shown = "as above" if last_compared.get(claim) == compared else compared
+        last_compared[claim] = compared
         cells = (text, f"**{row['verdict']}**", row["result"], shown, row["n"])
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -110,13 +111,14 @@ def recipe(study: Study) -> str:
     """The final recipe minus the frozen probe, in a sentence."""
     probe, final = (study.pooled("final", arm) for arm in ("frozen-probe", "final"))
     chosen_on = rehearsal_patients(study)
-    unseen = [without(run, chosen_on) for run in (probe, final)]
+    unseen_probe, unseen_final = (without(run, chosen_on) for run in (probe, final))
     return (
         "**Beyond the paper.** A recipe of our own, chosen on validation patients and then tested once, minus such a"
         " regression, colours as scanned, mean over 40x, 100x and 200x:"
         f" {_minus(probe, final, ('auroc', 'accuracy', 'log_loss'))}; of log-loss more is worse. Within folds AUROC"
         f" differs by {_minus_probe_within_folds(study)}. Without the patients that had a part in the choice:"
-        f" {_minus(*unseen, ('auroc',))}, within folds {_minus_probe_within_folds(study, chosen_on)}. Minus a"
+        f" {_minus(unseen_probe, unseen_final, ('auroc',))},"
+        f" within folds {_minus_probe_within_folds(study, chosen_on)}. Minus a"
         " regression that could be regularised more freely:"
         f" {_minus(study.pooled('wide-probe', 'wide-probe'), final)}. Brackets are missing where so few patients give"
         " no interval. Chapter {doc}`../notebooks/10_strategies` says how the recipe was chosen; a network trained"
@@ -125,15 +127,15 @@ def recipe(study: Study) -> str:
 
 
 def _minus_probe_within_folds(study: Study, left_out: Collection[str] = ()) -> str:
-    arms = [[without(run, left_out) for run in study.runs("final", arm)] for arm in ("final", "frozen-probe")]
-    return number(*_of_means(gap_within_folds([tuple(arms)], "final minus probe")).loc["auroc_within_folds", ENDS])
+    final, probe = ([without(run, left_out) for run in study.runs("final", arm)] for arm in ("final", "frozen-probe"))
+    return number(*_of_means(gap_within_folds([(final, probe)], "final minus probe")).loc["auroc_within_folds", ENDS])
 
 
 def _minus(reference: Run, other: Run, metrics: Sequence[str] = ("auroc", "accuracy")) -> str:
     means = _of_means(gap(reference, other, metrics=metrics))
-    said = (f"{metric_name(metric)} {number(*means.loc[metric, ENDS])}" for metric in metrics)
+    differences = (f"{metric_name(metric)} {number(*means.loc[metric, ENDS])}" for metric in metrics)
     about = means.iloc[0]
-    return f"{', '.join(said)} ({about['images']} images, {about['patients']} patients)"
+    return f"{', '.join(differences)} ({about['images']} images, {about['patients']} patients)"
 
 
 def _of_means(table: pd.DataFrame) -> pd.DataFrame:
@@ -141,24 +143,24 @@ def _of_means(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def colours(study: Study) -> str:
-    """What the rule says of C1 where colours are as scanned, in a sentence."""
-    threshold, said = study.claims["C1"]["threshold"], []
+    """The verdict of the rule on C1 where colours are as scanned, in a sentence."""
+    threshold, clauses = study.claims["C1"]["threshold"], []
     for experiment, arm, name in AS_SCANNED:
         table = with_intervals({name: study.pooled(experiment, arm)}).query("metric == 'accuracy'")
-        own = table.set_index("magnification").loc[[str(at) for at in MEAN_OVER]]
-        each = (f"{at}x {verdict(row['low'], row['high'], threshold)}" for at, row in own.iterrows())
-        said.append(f"{name}: {', '.join(each)}")
+        rows = table.set_index("magnification").loc[[str(at) for at in MEAN_OVER]]
+        each = (f"{at}x {verdict(row['low'], row['high'], threshold)}" for at, row in rows.iterrows())
+        clauses.append(f"{name}: {', '.join(each)}")
     return (
         "**C1 with care.** The paper does not say how it normalised colours; Macenko's method is our choice. By the"
-        f" same rule on colours as scanned, {'; '.join(said)}. {{doc}}`../notebooks/02_normalization`.\n"
+        f" same rule on colours as scanned, {'; '.join(clauses)}. {{doc}}`../notebooks/02_normalization`.\n"
     )
 
 
 def attention(study: Study) -> str:
-    """How far the gates behind C2 were from being none, in a sentence.
+    """How far the gates behind C2 were from 1, where they change nothing, in a sentence.
 
     Raises:
-        NotRunYet: no record of gates.
+        NotRunYet: there is no record of the gates.
     """
     path = study.results / "gates" / "gates.csv"
     if not path.is_file():
@@ -172,7 +174,7 @@ def attention(study: Study) -> str:
 
 
 def convergence(study: Study) -> str:
-    """In how many runs of each arm of C5 the validation images are of one class, in a sentence; empty where in none.
+    """In how many runs of each arm of C5 all validation images are of one class, in a sentence; empty if in none.
 
     Raises:
         NotRunYet: runs of the experiment are missing.
@@ -192,20 +194,21 @@ def convergence(study: Study) -> str:
 def write_summary(study: Study, folder: Path) -> None:
     """Write what a page includes: ``folder/short.md`` (tally, figure) and ``folder/summary.md`` (table, remarks).
 
-    Without its experiment each is left out, but tally and table, which say which claims are not run.
+    A figure or remark whose experiment is not run is left out; tally and table say which claims are not run.
     """
     folder.mkdir(parents=True)
-    found = answers(study)
-    short = tally(found)
+    table = answers(study)
+    short = tally(table)
     with contextlib.suppress(NotRunYet):
-        table = measured(study)
-        figure = picture(study, table)
+        accuracies = measured(study)
+        figure = picture(study, accuracies)
         figure.savefig(folder / FIGURE, metadata={"Software": None})
-        head = f":::{{figure}} {folder.name}/{FIGURE}\n:name: fig-summary\n:alt: {figure.alt}"
+        alt = figure.alt  # type: ignore[attr-defined]  # set by figures.style.described
+        head = f":::{{figure}} {folder.name}/{FIGURE}\n:name: fig-summary\n:alt: {alt}"
         short += f"\nWhat the way of splitting alone is worth: {{numref}}`fig-summary`.\n\n{head}\n\n"
-        short += f"{caption(study, table)}\n:::\n"
+        short += f"{caption(study, accuracies)}\n:::\n"
     (folder / "short.md").write_text(short, encoding="utf-8")
-    text = f":::{{table}} What the study says of each claim.\n:name: tab-summary\n\n{verdicts(study, found)}\n:::\n"
+    text = f":::{{table}} What the study says of each claim.\n:name: tab-summary\n\n{verdicts(study, table)}\n:::\n"
     for remark in (colours, attention, convergence, bar, recipe):
         with contextlib.suppress(NotRunYet):
             text += f"\n{remark(study)}"

@@ -1,4 +1,4 @@
-"""Tables of the book, drawn from records: no number reaches a page any other way."""
+"""Tables of the book, made from records: the pages take their numbers from nowhere else."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -21,13 +21,13 @@ def read_experiment(folder: str | Path, runs: Sequence[str]) -> dict[str, Run]:
     """The named runs of an experiment's folder.
 
     Raises:
-        HistotransferError: one is missing or damaged, or they were not evaluated on the same images.
+        HistotransferError: a run is missing or damaged, or the runs were not evaluated on the same images.
     """
-    found = {name: read_run(Path(folder) / name) for name in runs}
-    images = {name: tuple(run.predictions[["image", "part"]].itertuples(index=False)) for name, run in found.items()}
+    read = {name: read_run(Path(folder) / name) for name in runs}
+    images = {name: tuple(run.predictions[["image", "part"]].itertuples(index=False)) for name, run in read.items()}
     if len(set(images.values())) > 1:
         raise HistotransferError(f"{folder}: {', '.join(runs)} were not evaluated on the same images; run them again")
-    return found
+    return read
 
 
 def with_intervals(runs: Mapping[str, Run], part: str = "test") -> pd.DataFrame:
@@ -50,10 +50,10 @@ def with_intervals(runs: Mapping[str, Run], part: str = "test") -> pd.DataFrame:
 def gap(reference: Run, other: Run, part: str = "test", *, metrics: Collection[str] | None = None) -> pd.DataFrame:
     """Metrics of `other` minus those of `reference` on the same images, in the form of `with_intervals`.
 
-    One column more: `smallest`, as `intervals.differences` gives it, which `metrics` is handed to.
+    It has one more column, `smallest`, from `intervals.differences`, to which `metrics` is passed.
 
     Raises:
-        HistotransferError: no predictions of that part, or not of the same images.
+        HistotransferError: a run has no predictions of that part, or the two are not of the same images.
     """
     name = f"{other.folder.name} minus {reference.folder.name}"
     tables = (scopes(_of_part(run, part)) for run in (reference, other))
@@ -69,7 +69,7 @@ def within_folds(arms: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
     Its metrics are `auroc_within_folds` and `patient_auroc_within_folds`.
 
     Args:
-        arms: name to all runs of the arm, every fold and seed.
+        arms: all runs of each arm, every fold and seed, by the arm's name.
 
     Raises:
         HistotransferError: an arm has no predictions of the test part.
@@ -83,14 +83,15 @@ def within_folds(arms: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
 
 
 def gap_within_folds(pairs: Sequence[tuple[Sequence[Run], Sequence[Run]]], name: str) -> pd.DataFrame:
-    """What `within_folds` says of one arm minus that of another, in the form of `gap`; of several pairs the mean.
+    """`within_folds` of one arm minus that of another, in the form of `gap`; over several pairs the mean.
 
     Args:
-        pairs: all runs of an arm, and all of the one it is held against.
-        name: what the rows are called.
+        pairs: all runs of an arm, and all runs of the arm that is subtracted.
+        name: the `run` of the rows.
 
     Raises:
-        HistotransferError: no predictions of the test part, or not of the same images in the same folds and seeds.
+        HistotransferError: an arm has no predictions of the test part, or the arms were not tested on the same images
+            in the same folds and seeds.
     """
     same = ["seed", "fold", "image"]
     arms = [_every_test(runs).sort_values(same, ignore_index=True) for pair in pairs for runs in pair]
@@ -99,10 +100,10 @@ def gap_within_folds(pairs: Sequence[tuple[Sequence[Run], Sequence[Run]]], name:
     rows = []
     for tables in zip(*map(scopes, arms), strict=True):
         magnification, predictions, _ = tables[0]
-        found = [WithinFolds(own, by) for _, own, by in tables]
-        both = list(zip(found[::2], found[1::2], strict=True))
-        gaps = mean_gaps([(one.value, other.value) for one, other in both])
-        rows += _rows_within(name, magnification, predictions, limits_of_gaps(gaps, both))
+        scored = [WithinFolds(tested, by) for _, tested, by in tables]
+        scored_pairs = list(zip(scored[::2], scored[1::2], strict=True))
+        gaps = mean_gaps([(one.value, other.value) for one, other in scored_pairs])
+        rows += _rows_within(name, magnification, predictions, limits_of_gaps(gaps, scored_pairs))
     return pd.DataFrame(rows)
 
 
@@ -148,17 +149,17 @@ def patients_of(predictions: pd.DataFrame) -> str:
 def formatted(
     table: pd.DataFrame, metrics: Sequence[str], *, smallest: str | None = None, unit: str = "patients"
 ) -> pd.DataFrame:
-    """A long table as people read it: one row a magnification and run, `0.84 [0.77, 0.90]` a metric, n at the end.
+    """A long table as text: one row per magnification and run, `0.84 [0.77, 0.90]` per metric, n at the end.
 
-    Where there is one run only, its name is left out, but a difference is named at the head; so is the magnification
-    where several runs have but one. Of a table with `coverage` it stands behind the interval, in percent: how often
-    such intervals held the truth where that was measured (`study.coverage`).
+    If there is only one run, its name is left out; the name of a difference becomes the name of the columns. So does
+    the magnification if several runs have only one. If the table has `coverage`, the percentage follows the interval:
+    how often such intervals contained the truth where that was measured (`report.coverage`).
 
     Args:
-        table: as `with_intervals` or `gap` makes it.
-        metrics: of it, in this order.
+        table: as `with_intervals` or `gap` returns it.
+        metrics: those to show, in this order.
         smallest: the metric of a difference whose `smallest` is shown last.
-        unit: what the intervals leave out or draw together, as readers call it, in the plural: the head of its column.
+        unit: plural name of the units that the intervals resample or leave out; it heads the column of their number.
     """
     text = table[table["metric"].isin(metrics)].copy()
     coverage = text.get("coverage", pd.Series(np.nan, text.index))
@@ -169,8 +170,8 @@ def formatted(
     wide["images"] = about["images"]
     wide[f"{unit} ({about['classes'].iloc[0]})"] = about["patients"]
     if smallest is not None:
-        own = table[table["metric"] == smallest].set_index(rows)["smallest"]
-        wide[f"smallest {metric_name(smallest)}"] = [number(value, np.nan, np.nan) for value in own.reindex(wide.index)]
+        smallest_of = table[table["metric"] == smallest].set_index(rows)["smallest"].reindex(wide.index)
+        wide[f"smallest {metric_name(smallest)}"] = [number(value, np.nan, np.nan) for value in smallest_of]
     order = {name: i for i, name in enumerate(["40", "100", "200", "400", MEAN, ALL])}
     runs = list(dict.fromkeys(table["run"]))
     wide = wide.sort_index(
@@ -185,13 +186,13 @@ def formatted(
 
 
 def fixed_and_tuned(runs: Sequence[Run]) -> pd.DataFrame:
-    """An arm's test metrics as fixed beforehand, and had the threshold or the temperature been tuned inside the folds.
+    """An arm's test metrics, and what they are if the threshold or the temperature is tuned inside the folds.
 
-    A sensitivity analysis (`calibration.sensitivity`), mean over `MEAN_OVER`, each value with its interval; at the head
-    stands the n.
+    A sensitivity analysis (`calibration.sensitivity`), mean over `MEAN_OVER`, each value with its interval; the name of
+    the columns gives the n.
 
     Args:
-        runs: of the arm, every fold and seed.
+        runs: all runs of the arm, every fold and seed.
     """
     tables = [run.predictions[run.predictions["magnification"].isin(MEAN_OVER)] for run in runs]
     tuned = sensitivity(tables, "magnification")

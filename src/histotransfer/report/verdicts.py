@@ -1,12 +1,14 @@
-"""What the study's records say of each claim, by the rule that was fixed beforehand in `study/claims.toml`.
+"""The verdict on each claim, by the rule that was fixed beforehand in `study/claims.toml`, from the study's records.
 
-Nothing is decided here: the arms that a claim compares are listed, `evaluation` computes, and the rule speaks. A claim
-whose experiment is not finished has no verdict yet, and the row says so.
+This module lists the arms that a claim compares; `evaluation` computes their differences and applies the rule. A claim
+whose experiment is not finished has the verdict `NOT_RUN`.
 """
 
 import contextlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -32,14 +34,14 @@ NOT_RUN = "not run yet"
 
 @dataclass(frozen=True)
 class Comparison:
-    """The arms behind a claim of a difference.
+    """The arms that a claim of a difference compares.
 
     Attributes:
         claim: its id.
-        experiment: the plan that holds the arms.
+        experiment: the plan with the arms.
         metric: what is compared.
-        pairs: arm and what it is held against; of several pairs the mean difference.
-        magnifications: tested on; of several the unweighted mean.
+        pairs: an arm and the arm that is subtracted; the difference is averaged over several pairs.
+        magnifications: of the test images; the metric is averaged over them, unweighted.
     """
 
     claim: str
@@ -56,7 +58,7 @@ PRIMARY = (
     Comparison("C4b", "primary", "accuracy", (("se-lung", "plain"),)),
 )
 EXPLORATORY = (Comparison("C4a", "scratch", "accuracy", (("whole", "scratch"),), (200,)),)
-# C6: what is added, the arm with it, the arm without. Colour normalisation first, then augmentation.
+# C6: the treatment, the arm with it, the arm without. Colour normalisation first, then augmentation.
 OVERFITTING = (
     ("Macenko", "macenko", "none"),
     ("Reinhard", "reinhard", "none"),
@@ -70,7 +72,7 @@ PROPOSED = "se-lung"  # the paper's model: SE, and LC25000 between ImageNet and 
 
 
 def compared_pairs(study: Study, comparison: Comparison, seeds: Collection[int] = ()) -> Pairs:
-    """The predictions that a comparison is about; of some seeds only, if these are given."""
+    """The predictions that a comparison compares; of all seeds, or only of those given."""
     tables = {}
     for arm in {arm for pair in comparison.pairs for arm in pair}:
         table = study.predictions(comparison.experiment, arm, seeds=seeds)
@@ -79,11 +81,12 @@ def compared_pairs(study: Study, comparison: Comparison, seeds: Collection[int] 
 
 
 def judge_differences(study: Study, comparisons: Sequence[Comparison], *, correct: bool = False) -> pd.DataFrame:
-    """One row a comparison: `value, low, high, smallest, images, patients, verdict`.
+    """One row per comparison: `value, low, high, smallest, images, patients, verdict`.
 
-    With `correct` also `p` and `p_holm`, of a family that keeps its size while some of it is not run yet.
+    With `correct` also `p` and `p_holm`; comparisons that are not run yet count in Holm's family too.
     """
-    rows, tests = {}, {}
+    rows: dict[str, dict[str, Any]] = {}
+    tests: dict[str, float] = {}
     for comparison in comparisons:
         claim = study.claims[comparison.claim]
         over = MEAN if len(comparison.magnifications) > 1 else str(comparison.magnifications[0])
@@ -100,132 +103,139 @@ def judge_differences(study: Study, comparisons: Sequence[Comparison], *, correc
             rows[comparison.claim] = row | {"verdict": NOT_RUN}
             continue
         by = "magnification" if over == MEAN else None
-        found = differences(pairs, by, metrics=[comparison.metric]).loc[comparison.metric]
+        difference = differences(pairs, by, metrics=[comparison.metric]).loc[comparison.metric]
         rows[comparison.claim] = {
             **row,
-            **found,
+            **difference,
             "images": len(pairs[0][0]),
             "patients": patients_of(pairs[0][0]),
-            "verdict": verdict(found["low"], found["high"], claim["threshold"]),
+            "verdict": verdict(difference["low"], difference["high"], claim["threshold"]),
         }
         if correct:
             tests[comparison.claim] = permutation_test(pairs, comparison.metric, by).p
     if correct:
         family = holm({comparison.claim: tests.get(comparison.claim, 1.0) for comparison in comparisons})
-        for claim, p in tests.items():
-            rows[claim] |= {"p": p, "p_holm": family[claim]}
+        for name, p in tests.items():
+            rows[name] |= {"p": p, "p_holm": family[name]}
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def differences_within_folds(study: Study, comparisons: Sequence[Comparison]) -> pd.DataFrame:
-    """What `tables.gap_within_folds` says of each comparison, under its claim's id; those not run are left out.
+    """`tables.gap_within_folds` of each comparison, under its claim's id; those not run yet are left out.
 
     Raises:
-        NotRunYet: none of them is run.
+        NotRunYet: none of them is run yet.
     """
-    found = []
+    finished = []
     for comparison in comparisons:
         with contextlib.suppress(NotRunYet):
-            pairs = [tuple(study.runs(comparison.experiment, arm) for arm in pair) for pair in comparison.pairs]
-            found.append(gap_within_folds(pairs, comparison.claim))
-    if not found:
+            runs = partial(study.runs, comparison.experiment)
+            pairs = [(runs(one), runs(other)) for one, other in comparison.pairs]
+            finished.append(gap_within_folds(pairs, comparison.claim))
+    if not finished:
         raise NotRunYet(f"none of {', '.join(comparison.claim for comparison in comparisons)} is run yet")
-    return pd.concat(found, ignore_index=True)
+    return pd.concat(finished, ignore_index=True)
 
 
 def judge_accuracy(study: Study) -> pd.DataFrame:
-    """C1: accuracy of the proposed model, split by patient, one row a magnification with its verdict."""
+    """C1: accuracy of the proposed model, split by patient, one row per magnification with its verdict."""
     threshold = study.claims["C1"]["threshold"]
     try:
         table = study.predictions("primary", PROPOSED)
     except NotRunYet:
         return pd.DataFrame([{"verdict": NOT_RUN}])
     rows = {}
-    for magnification, own in table.groupby("magnification"):
-        found = intervals(own)
-        value, low, high = found.loc["accuracy"]
+    for magnification, images in table.groupby("magnification"):
+        metrics = intervals(images)
+        value, low, high = metrics.loc["accuracy"]
         rows[str(magnification)] = {
             "value": value,
             "low": low,
             "high": high,
-            "smallest": smallest_distance(own, "accuracy"),
-            "larger_class": max(np.mean(own["truth"] == name) for name in own["truth"].unique()),
-            "balanced_accuracy": found.loc["balanced_accuracy", "value"],
-            "images": len(own),
-            "patients": patients_of(own),
+            "smallest": smallest_distance(images, "accuracy"),
+            "larger_class": max(np.mean(images["truth"] == name) for name in images["truth"].unique()),
+            "balanced_accuracy": metrics.loc["balanced_accuracy", "value"],
+            "images": len(images),
+            "patients": patients_of(images),
             "verdict": verdict(low, high, threshold),
         }
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def by_seed(study: Study, comparisons: Sequence[Comparison]) -> pd.DataFrame:
-    """What each seed alone would have given: one row a magnification of C1 and a comparison, one column a seed.
+    """The result of each seed alone: one row per magnification of C1 and per comparison, one column per seed.
 
     What is not run yet is left out.
     """
-    rows: dict[str, dict[str, float]] = {}
+    rows: dict[str, dict[str, float | None]] = {}
     for seed in read_plan(study.study / "primary.toml").seeds:
         with contextlib.suppress(NotRunYet):
             table = study.predictions("primary", PROPOSED, seeds=(seed,))
-            for magnification, own in table.groupby("magnification"):
+            for magnification, images in table.groupby("magnification"):
                 row = rows.setdefault(f"C1 at {magnification}x", {})
-                row[f"seed {seed}"] = all_metrics(own, wanted=["accuracy"])["accuracy"]
+                row[f"seed {seed}"] = all_metrics(images, wanted=["accuracy"])["accuracy"]
     for comparison in comparisons:
         by = "magnification" if len(comparison.magnifications) > 1 else None
         for seed in read_plan(study.study / f"{comparison.experiment}.toml").seeds:
             with contextlib.suppress(NotRunYet):
                 pairs, metric = compared_pairs(study, comparison, (seed,)), comparison.metric
-                values = [tuple(all_metrics(table, by, [metric]) for table in pair) for pair in pairs]
+                values = [(all_metrics(one, by, [metric]), all_metrics(other, by, [metric])) for one, other in pairs]
                 rows.setdefault(comparison.claim, {})[f"seed {seed}"] = mean_gaps(values)[metric]
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def judge_overfitting(study: Study) -> pd.DataFrame:
-    """C6: how much less an arm overfits with a treatment than without: one row a treatment of `OVERFITTING`.
+    """C6: how much less an arm overfits with a treatment than without; one row per treatment of `OVERFITTING`.
 
-    Overfitting is the log-loss (nats) of images that a network tested minus that of the same images by the networks
-    that trained on them, mean over `MEAN_OVER`; `value, low, high` is that without the treatment minus that with
-    it, paired by patient: the sum of `test_drop` (how much lower the treatment makes the tested log-loss) and
-    `train_rise` (how much higher the trained one), each with `_low` and `_high`. An image counts once for each
-    network that trained on it; `images` and `patients` count those: who is never in a training part, but always
-    validates, is left out. `auroc_gain` (with `_low`, `_high`) is the test AUROC with the treatment minus without,
-    of `gain_images` and `gain_patients`, all that are tested. The verdict is on the log-loss.
+    Overfitting is the log-loss (nats) of images as a network tested them, minus that of the same images as networks
+    were trained on them, mean over `MEAN_OVER`. An image counts once for each network that was trained on it.
+
+    Returns:
+        `arms`; `value, low, high`: overfitting without the treatment minus overfitting with it, paired by patient. This
+        is the sum of `test_drop` (how much the treatment lowers the log-loss of tested images) and `train_rise` (how
+        much it raises that of trained images), each with `_low` and `_high`. `images` and `patients`: those that some
+        network was trained on; patients who only ever validate are left out. `auroc_gain` (with `_low`, `_high`): the
+        test AUROC with the treatment minus that without, on `gain_images` of `gain_patients`: all that are tested.
+        `verdict`: on the log-loss.
     """
-    rows = {}
+    rows: dict[str, dict[str, Any]] = {}
     for name, treated, untreated in OVERFITTING:
         try:
-            # The mean of two paired differences is half of the difference of differences.
-            (treated_test, treated_train), (test, train) = (
-                _tested_and_trained(study, arm) for arm in (treated, untreated)
-            )
-            halves = {"test_drop": (test, treated_test), "train_rise": (treated_train, train)}
-            loss = 2 * mean_difference(list(halves.values()), "log_loss")
-            parts = {name: mean_difference([half], "log_loss") for name, half in halves.items()}
-            whole = [study.predictions("colour", arm) for arm in (treated, untreated)]
+            rows[name] = _effect_on_overfitting(study, treated, untreated)
         except NotRunYet:
             rows[name] = {"verdict": NOT_RUN}
-            continue
-        pair = tuple(table[table["magnification"].isin(MEAN_OVER)] for table in whole)
-        parts["auroc_gain"] = mean_difference([pair], "auroc")
-        known = whole[0][whole[0]["image"].isin(train["of"])]
-        rows[name] = {
-            "arms": f"{treated} against {untreated}",
-            **loss,
-            **{name: own["value"] for name, own in parts.items()},
-            **{f"{name}_{end}": own[end] for name, own in parts.items() for end in ("low", "high")},
-            "images": len(known),
-            "patients": patients_of(known),
-            "gain_images": len(pair[0]),
-            "gain_patients": patients_of(pair[0]),
-            "verdict": verdict(loss["low"], loss["high"], study.claims["C6"]["threshold"]),
-        }
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def _tested_and_trained(study: Study, arm: str) -> list[pd.DataFrame]:
-    """An arm's images once for each network that trained on them: as tested with the same seed, and as trained on.
+def _effect_on_overfitting(study: Study, treated: str, untreated: str) -> dict[str, Any]:
+    """A row of `judge_overfitting`."""
+    treated_test, treated_train = _tested_and_trained(study, treated)
+    test, train = _tested_and_trained(study, untreated)
+    halves = {"test_drop": (test, treated_test), "train_rise": (treated_train, train)}
+    # The mean of two paired differences is half of the difference of differences.
+    loss = 2 * mean_difference(list(halves.values()), "log_loss")
+    parts = {name: mean_difference([half], "log_loss") for name, half in halves.items()}
+    with_it, without_it = (study.predictions("colour", arm) for arm in (treated, untreated))
+    trained_on = with_it[with_it["image"].isin(train["of"])]
+    with_it, without_it = (table[table["magnification"].isin(MEAN_OVER)] for table in (with_it, without_it))
+    parts["auroc_gain"] = mean_difference([(with_it, without_it)], "auroc")
+    return {
+        "arms": f"{treated} against {untreated}",
+        **loss,
+        **{name: part["value"] for name, part in parts.items()},
+        **{f"{name}_{end}": part[end] for name, part in parts.items() for end in ("low", "high")},
+        "images": len(trained_on),
+        "patients": patients_of(trained_on),
+        "gain_images": len(with_it),
+        "gain_patients": patients_of(with_it),
+        "verdict": verdict(loss["low"], loss["high"], study.claims["C6"]["threshold"]),
+    }
 
-    No logits are averaged, so that the losses of both tables are those of single networks. `of` is the image.
+
+def _tested_and_trained(study: Study, arm: str) -> list[pd.DataFrame]:
+    """Two tables with one row per image and network trained on it: as tested with the same seed, and as trained on.
+
+    No logits are averaged, so the losses in both tables are those of single networks. `of` is the image's name.
     """
     whole = pd.concat(run.predictions for run in study.runs("colour", arm))
     whole = whole[whole["magnification"].isin(MEAN_OVER)]
@@ -238,12 +248,16 @@ def _tested_and_trained(study: Study, arm: str) -> list[pd.DataFrame]:
 
 
 def judge_convergence(study: Study) -> pd.DataFrame:
-    """C5: restricted mean number of epochs to a validation log-loss, one row an arm, and what transfer saves.
+    """C5: restricted mean number of epochs to a level of validation log-loss, and how many of them transfer saves.
 
-    The level is set from the runs from scratch. `value, low, high` is their epochs minus those of the arm, paired
-    by fold and seed (`comparisons.resampled_interval`); a run that never passes counts with all its epochs.
-    `one_class` counts the runs whose validation images are all of one class: their log-loss rewards a network
-    that answers with that class always.
+    The runs from scratch set the level.
+
+    Returns:
+        One row per arm: `epochs`; the number of `runs` and of those that `passed` the level; `one_class`, the number of
+        runs whose validation images are of one class only, so that their log-loss rewards a network that always gives
+        that class; `level` (nats). For arms with transfer also `value, low, high`: the epochs from scratch minus those
+        of the arm, paired by fold and seed (`comparisons.resampled_interval`), where a run that never passes counts
+        with all its epochs; and the `verdict`.
     """
     try:
         runs = {arm: study.runs("scratch", arm) for arm in (FROM_SCRATCH, *TRANSFERS)}
@@ -252,43 +266,45 @@ def judge_convergence(study: Study) -> pd.DataFrame:
     level = convergence_level(run.history for run in runs[FROM_SCRATCH])
     parts = [run.record["split"]["parts"] for run in runs[FROM_SCRATCH]]
     ratio = float(np.mean([part["validation"] / part["train"] for part in parts]))
-    horizon = int(min(curve(run.history).index[-1] for own in runs.values() for run in own))
-    found = {arm: convergence([run.history for run in own], level, horizon) for arm, own in runs.items()}
-    rows = {}
-    for arm, own in found.items():
-        rows[arm] = {
-            "epochs": own["epochs"].mean(),
-            "passed": int(own["passed"].sum()),
-            "runs": len(own),
+    horizon = int(min(curve(run.history).index[-1] for arm in runs.values() for run in arm))
+    passing = {arm: convergence([run.history for run in of_arm], level, horizon) for arm, of_arm in runs.items()}
+    rows: dict[str, dict[str, Any]] = {
+        arm: {
+            "epochs": table["epochs"].mean(),
+            "passed": int(table["passed"].sum()),
+            "runs": len(table),
             "one_class": sum(_classes_validated(run) == 1 for run in runs[arm]),
             "level": level,
         }
-        if arm != FROM_SCRATCH:
-            saved = (found[FROM_SCRATCH]["epochs"] - own["epochs"]).to_numpy()
-            value, low, high = resampled_interval(saved, ratio)
-            said = verdict(low, high, study.claims["C5"]["threshold"])
-            rows[arm] |= {"value": value, "low": low, "high": high, "verdict": said}
+        for arm, table in passing.items()
+    }
+    for arm in TRANSFERS:
+        saved = (passing[FROM_SCRATCH]["epochs"] - passing[arm]["epochs"]).to_numpy()
+        value, low, high = resampled_interval(saved, ratio)
+        of_rule = verdict(low, high, study.claims["C5"]["threshold"])
+        rows[arm] |= {"value": value, "low": low, "high": high, "verdict": of_rule}
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def external(study: Study, arms: Sequence[tuple[str, str]]) -> pd.DataFrame:
-    """N3: UCSB as all networks of an arm see it together (mean logits), nothing tuned on it.
+    """N3: UCSB as predicted by all networks of an arm together (mean logits); nothing was tuned on it.
 
     Args:
+        study: the plans and their records.
         arms: experiment and arm; those that are not run yet are left out.
 
     Returns:
-        As `tables.with_intervals`; its patients are the five slides, of which some hold both classes.
+        As `tables.with_intervals`. Its patients are the five slides, some of which hold both classes.
     """
-    found = {}
+    pooled = {}
     for experiment, arm in arms:
         with contextlib.suppress(NotRunYet):
-            found[f"{experiment}: {arm}"] = study.pooled(experiment, arm, part="ucsb")
-    return with_intervals(found, "ucsb")
+            pooled[f"{experiment}: {arm}"] = study.pooled(experiment, arm, part="ucsb")
+    return with_intervals(pooled, "ucsb")
 
 
 def mean_difference(pairs: Pairs, metric: str) -> pd.Series:
-    """A metric's row of `differences`, mean over magnifications."""
+    """A metric's row of `differences`, averaged over magnifications."""
     return differences(pairs, "magnification", metrics=[metric]).loc[metric]
 
 

@@ -1,8 +1,8 @@
 """Carrying out a plan: on this machine one run after the other, or on a Dask cluster.
 
-Runs are independent and each is a function of its settings, so it does not matter where or in which order they are
-done: a run's folder appears whole or not at all, a finished run is skipped, a broken one continues from its
-checkpoint. A worker that dies takes nothing with it: Dask gives its run to another.
+Runs are independent, and each is a function of its settings, so it does not matter where or in which order they are
+done. A run's folder appears whole or not at all; a finished run is skipped, an interrupted one continues from its
+checkpoint. When a worker dies, Dask gives its run to another.
 """
 
 import contextlib
@@ -10,7 +10,7 @@ import ctypes
 import gc
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +31,9 @@ class Outcome:
     trouble: str
 
 
+Execute = Callable[[list[PlannedRun], Path, Path], Iterator[Outcome]]
+
+
 def run_plan(
     plan: Plan,
     data_root: str | Path,
@@ -40,21 +43,21 @@ def run_plan(
     workers: int = 0,
     report: Report = print,
 ) -> list[Outcome]:
-    """Do what is left of a plan; a run that fails does not stop the others.
+    """Do the unfinished runs of a plan; a run that fails does not stop the others.
 
     Args:
         plan: the experiment.
         data_root: folder with the data sets, at the same path on every machine.
         out: folder of all experiments, shared by all machines; records go to ``out/<experiment>/<run>``.
         scheduler: address of a Dask scheduler; empty for this machine.
-        workers: that many worker processes on this machine; 0: in this process, one run after the other.
-        report: called with one line a run: how many are done, how long the rest may take.
+        workers: number of worker processes on this machine; 0: in this process, one run after the other.
+        report: called with one line per run: how many are done, how long the rest may take.
 
     Returns:
-        The outcome of every run that was done now, in the order in which they ended.
+        The outcome of every run done by this call, in the order in which they ended.
 
     Raises:
-        HistotransferError: a scheduler that cannot be reached, or the extra `[cluster]` is not installed.
+        HistotransferError: the scheduler cannot be reached, or the extra `[cluster]` is not installed.
     """
     folder = Path(out).resolve() / plan.experiment
     runs = planned_runs(plan)
@@ -77,22 +80,22 @@ def _do(run: PlannedRun, data_root: Path, folder: Path) -> Outcome:
         run_arm(run.config, data_root, folder, run.name, run.method, report=lambda line: None)
     except HistotransferError as error:
         trouble = str(error)
-    except Exception:  # whatever it is, the other runs go on and the whole story is told at the end
+    except Exception:  # whatever it is, the other runs go on; the traceback is shown at the end
         trouble = traceback.format_exc().strip()
     _hand_memory_back()
     return Outcome(run.name, time.monotonic() - started, trouble)
 
 
 def _hand_memory_back() -> None:
-    """What a run has freed, to the system: between runs only, see `KEEP_MEMORY`."""
+    """Return the memory that a run has freed to the system: between runs only, see `KEEP_MEMORY`."""
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):  # not glibc
         ctypes.CDLL(None).malloc_trim(0)
 
 
 @contextlib.contextmanager
-def _executor(scheduler: str, workers: int) -> Iterator:
-    """A function from runs to their outcomes as they end."""
+def _executor(scheduler: str, workers: int) -> Iterator[Execute]:
+    """A function that does runs and yields their outcomes as they end."""
     if not (scheduler or workers):
         yield lambda runs, data_root, folder: (_do(run, data_root, folder) for run in runs)
         return
@@ -107,16 +110,17 @@ def _executor(scheduler: str, workers: int) -> Iterator:
         for future in as_completed(futures):
             if future.status == "finished":
                 yield future.result()
-            else:  # its workers died under it more often than Dask allows
+            else:  # it lost its worker more often than Dask allows
                 yield Outcome(future.key, 0.0, f"{type(future.exception()).__name__}: {future.exception()}")
 
     with contextlib.ExitStack() as stack:
         try:
             if not scheduler:
-                # Dask has its workers hand freed memory back at once; training, which asks for it again with every
-                # batch, then spends half its time on page faults. Nor may it stop a worker for what its files map.
+                # By default Dask makes its workers return freed memory at once. Training needs it again with every
+                # batch and would spend half its time on page faults. Without a memory limit, Dask does not stop a
+                # worker for the files that it has mapped.
                 stack.enter_context(dask.config.set({"distributed.nanny.pre-spawn-environ": KEEP_MEMORY}))
-                # One thread a worker: two runs side by side are nearly twice as fast as one with two threads.
+                # One thread per worker: two runs side by side are nearly twice as fast as one with two threads.
                 scheduler = stack.enter_context(
                     LocalCluster(n_workers=workers, threads_per_worker=1, memory_limit=0, dashboard_address=None)
                 )

@@ -1,13 +1,13 @@
-"""A study declared in a TOML file: arms, folds and seeds; and which of its runs are still to be done.
+"""A study declared in a TOML file: its arms, folds and seeds, and which of its runs are finished.
 
 For example::
 
     experiment = "primary"            # its folder in results/
-    answers = ["C2", "C3a"]           # claims it is for
+    answers = ["C2", "C3a"]           # the claims that it tests
     profile = "lite"
     folds = [0, 1, 2, 3, 4]
     seeds = [0, 1, 2]
-    minutes = 3                       # expected, a run, on one thread: the budget
+    minutes = 3                       # expected per run on one thread: the budget
     [settings]                        # of every arm, as in `histotransfer ladder --set`
     threads = 1
     [arms.plain]                      # what sets an arm apart
@@ -61,7 +61,7 @@ def read_plan(path: str | Path) -> Plan:
     """Read and check a plan.
 
     Raises:
-        HistotransferError: missing, not TOML, or a name or value that is refused; also in an arm's settings.
+        HistotransferError: the file is missing or not TOML, or holds an invalid name or value, also in an arm.
     """
     try:
         values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
@@ -78,29 +78,29 @@ def read_plan(path: str | Path) -> Plan:
 
 
 def planned_runs(plan: Plan) -> list[PlannedRun]:
-    """Every run, the arms of a fold and seed one after the other: a study that is cut short is cut evenly.
+    """Every run: all arms of one fold and seed, then those of the next, so that a study stopped early has equal arms.
 
     Raises:
-        HistotransferError: a setting that is unknown or refused; the arm is named.
+        HistotransferError: a setting is unknown or invalid; the message names the arm.
     """
+    arms: dict[str, dict[str, Any]] = {name: {} for name in plan.baselines} | plan.arms
+    methods: dict[str, Method] = {name: name for name in plan.baselines}
     runs = []
     for fold in plan.folds:
         for seed in plan.seeds:
-            arms = {name: {} for name in plan.baselines} | plan.arms
-            for arm, own in arms.items():
+            for arm, changes in arms.items():
                 try:
-                    config = ladder_config(plan.profile, {**plan.settings, **own, "fold": fold, "seed": seed})
+                    config = ladder_config(plan.profile, {**plan.settings, **changes, "fold": fold, "seed": seed})
                 except HistotransferError as error:
                     raise HistotransferError(f"arm {arm}: {error}") from error
-                method = arm if arm in plan.baselines else "ladder"
-                runs.append(PlannedRun(f"{arm}-s{seed}-f{fold}", arm, config, method))
+                runs.append(PlannedRun(f"{arm}-s{seed}-f{fold}", arm, config, methods.get(arm, "ladder")))
     return runs
 
 
 def is_finished(run: PlannedRun, folder: Path) -> bool:
-    """Whether its record is there, whole, and of these settings.
+    """Whether the run's record is complete and has these settings.
 
-    A record made before a setting existed was made as that setting's default says.
+    A record that is older than a setting counts as made with that setting's default.
     """
     try:
         recorded = read_run(folder / run.name).record["config"]

@@ -1,4 +1,4 @@
-"""The one builder of a run's record, for networks, baselines and probes alike."""
+"""Builds the record of a run: of a network, a baseline or a probe."""
 
 import time
 from collections.abc import Mapping
@@ -18,11 +18,11 @@ from histotransfer.records import environment, write_run
 class Recorder:
     """Writes the runs of one experiment.
 
-    Versions and the state of the checkout are those of the moment it was made: when a long run ends, the checkout may
-    have moved on.
+    Versions and the state of the checkout are noted when it is created, because the checkout may have changed by the
+    time a long run ends.
 
     Args:
-        config: of its runs.
+        config: the settings of its runs.
         out: the experiment's folder.
 
     Raises:
@@ -50,13 +50,13 @@ class Recorder:
         """Evaluate the predictions and write the run's folder, whole or not at all.
 
         Args:
-            run: its name.
-            predictions: as `predictions_table` makes them.
-            config: its settings.
-            data: `name`, `images`, `patients`, `fingerprint` and what else there is to say of the images.
+            run: the run's name.
+            predictions: as `predictions_table` returns them.
+            config: the run's settings.
+            data: `name`, `images`, `patients`, `fingerprint` and whatever else describes the images.
             split: `kind`, `parts` and `audit`.
             history: one row per epoch; may be empty.
-            timings: for the provenance, beside the total.
+            timings: seconds of parts of the run, for the provenance; the total is added here.
             extra: further files, as `write_run` takes them.
 
         Returns:
@@ -98,12 +98,12 @@ def predictions_table(
 
     Args:
         table: N rows of an image table.
-        images: ``(N,)`` names that are the same on every machine.
+        images: ``(N,)`` names, the same on every machine.
         truth: ``(N,)`` true classes.
-        classes: in the order of the logits.
+        classes: their names, in the order of the logits.
         logits: ``(N, classes)``.
-        part: ``(N,)`` parts of the split, or one for all.
-        fold: ``(N,)`` test folds, or one for all.
+        part: ``(N,)`` parts of the split, or one part for all rows.
+        fold: ``(N,)`` test folds, or one fold for all rows.
         seed: of the run.
     """
     frame = table[["patient", "group", "magnification", "subtype"]].reset_index(drop=True)

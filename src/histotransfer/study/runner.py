@@ -1,6 +1,6 @@
 """One run, from images to its record: a network trained from ImageNet to the target task, or a baseline."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,9 +33,9 @@ from histotransfer.transfer.stages import (
 from histotransfer.transfer.task import Task
 from histotransfer.transfer.training import check_device
 
-BESIDE: tuple[Baseline, ...] = ("majority", "frozen-probe")  # every network
+BESIDE: tuple[Baseline, ...] = ("majority", "frozen-probe")  # run with every network, on the same split
 RUNS = (*BESIDE, "lc25000", "ladder")
-SPLIT_KINDS = {"patient": "patient", "image": "image", "official": "slide id", "none": "none"}  # as a record names them
+SPLIT_KINDS = {"patient": "patient", "image": "image", "official": "slide id", "none": "none"}  # names in a record
 UNFINISHED = ".unfinished"  # checkpoints in an experiment's folder
 OF_THE_TARGET = {  # settings that the source task does not depend on
     "profile", "breakhis_schedule", "train_magnifications", "split", "allow_leakage", "fold", "weights",
@@ -53,10 +53,10 @@ def run_ladder(
     progress: bool = False,
     report: Report = print,
 ) -> Path:
-    """Train ImageNet -> LC25000 -> BreakHis once, beside both baselines on the same split.
+    """Train ImageNet -> LC25000 -> BreakHis once, and run both baselines on the same split.
 
-    At the end of every stage the network predicts the test part once; nothing is chosen by it. A run that was broken
-    off continues where its last checkpoint was.
+    At the end of every stage the network predicts the test part once; nothing is chosen by it. An interrupted run
+    continues from its last checkpoint.
 
     Args:
         config: all settings.
@@ -64,8 +64,8 @@ def run_ladder(
             LC25000 out.
         out: the experiment's folder; the runs `RUNS` are written into it, and `ladder-after-<stage>` for each stage of
             the target task but the last.
-        own: one's own images, which take the place of BreakHis: a CSV, or a folder per class.
-        pattern: for a folder, how a file's path says whose image it is (`datasets.own.load_folders`).
+        own: one's own images, which replace BreakHis: a CSV, or a folder with one folder per class.
+        pattern: for a folder, how a file's path names the patient (`datasets.own.load_folders`).
         progress: show bars.
         report: called with one line per step.
 
@@ -73,7 +73,7 @@ def run_ladder(
         The folder of the final run, ``out/ladder``.
 
     Raises:
-        HistotransferError: data, weights or an output folder that cannot be used.
+        HistotransferError: the data, the weights or the output folder cannot be used.
     """
     training = _Training(config, out, report, progress=progress)
     target = target_task(config, data_root, own, pattern, progress=progress)
@@ -97,10 +97,10 @@ def run_arm(
     progress: bool = False,
     report: Report = print,
 ) -> Path:
-    """One run of a study: as `run_ladder`, without the source task's record and the weights; or one baseline.
+    """One run of a study: a baseline, or a network as in `run_ladder` but without weights and source task's record.
 
     Returns:
-        ``out/name``; beside it ``out/name-after-<stage>`` for each stage but the last.
+        ``out/name``; each stage but the last is in ``out/name-after-<stage>``.
     """
     training = _Training(config, out, report, progress=progress)
     target = target_task(config, data_root, progress=progress)
@@ -116,12 +116,12 @@ def run_arm(
 def train_on_everything(
     config: LadderConfig, data_root: str | Path, out: str | Path, *, progress: bool = False, report: Report = print
 ) -> tuple[SEDenseNet, dict]:
-    """A network with every patient of the target task in training, and its description.
+    """Train a network on every patient of the target task; return it and its description.
 
     Args:
-        config: with ``split="none"``: there is nobody left to test on, so nothing is recorded.
+        config: with ``split="none"``. No patient is left to test on, so nothing is recorded.
         data_root: folder of the data sets.
-        out: where an unfinished training is kept.
+        out: folder for the checkpoint of an unfinished training.
         progress: show bars.
         report: called with one line per step.
     """
@@ -135,13 +135,13 @@ def train_on_everything(
 
 
 def use_threads(config: LadderConfig) -> None:
-    """Have PyTorch compute with as many threads as the configuration says; with 0 it chooses itself."""
+    """Set the number of PyTorch's threads to that of the configuration; at 0 PyTorch chooses."""
     if config.threads:
         torch.set_num_threads(config.threads)
 
 
 class _Training:
-    """The steps of a run: what it starts from, its source task, its target task, and their records.
+    """The steps of a run: initial weights, source task, target task, and their records.
 
     Args:
         config: all settings.
@@ -150,7 +150,7 @@ class _Training:
         progress: show bars.
 
     Raises:
-        HistotransferError: weights, a device or an output folder that cannot be used.
+        HistotransferError: the weights, the device or the output folder cannot be used.
     """
 
     def __init__(self, config: LadderConfig, out: str | Path, report: Report, *, progress: bool):
@@ -162,16 +162,16 @@ class _Training:
         report(f"ImageNet weights: {self.trunk.source}, content hash {self.trunk.content_hash[:12]}")
 
     def run_baseline(self, method: Baseline, task: Task, run: str) -> None:
-        """Predict by a baseline and record it."""
+        """Predict with a baseline and record it."""
         logits, chosen = BASELINES[method](task, self.trunk, self.config)
         self.record(run, task, logits, chosen=chosen)
 
     def pretrained(
         self, data_root: str | Path | None, classes: int
     ) -> tuple[SEDenseNet, Task | None, list[StageResult]]:
-        """The network before its target task, its source task, and the stages it was trained through there.
+        """The network that the target task starts from, its source task (or None), and the stages of that training.
 
-        The source task is learned once for all folds and arms that share it: its checkpoint stays in the cache.
+        The source task is trained once for all folds and arms that share it: its checkpoint stays in the cache.
         """
         config = self.config
         if config.source == "none" or data_root is None:
@@ -197,10 +197,10 @@ class _Training:
         *,
         keep_model: bool = False,
     ) -> None:
-        """Train the target task; record every stage but the last as `name-after-<stage>`, and the end as `name`.
+        """Train the target task; record the final network as `name`.
 
-        As far as the configuration says so. The final network also predicts `external`, a data set that nothing was
-        chosen on.
+        With `record_stages` every earlier stage is recorded as `name-after-<stage>`; with `record_training` the final
+        network also predicts its training images. It predicts `external` too, a data set on which nothing was chosen.
         """
         config, schedule = self.config, self.config.breakhis_schedule
         checkpoint = self.checkpoint(task)
@@ -218,7 +218,7 @@ class _Training:
         checkpoint.clear()
 
     def checkpoint(self, task: Task) -> Checkpoint:
-        """Where the training of the target task is kept as it goes."""
+        """The checkpoint that the target task's training writes."""
         settings = self.config.model_dump(mode="json", exclude={"weights"})
         return checkpoint_of(self.out / UNFINISHED, settings, self.trunk.content_hash, task)
 
@@ -233,12 +233,12 @@ class _Training:
         more: Sequence[tuple[Task, np.ndarray, np.ndarray]] = (),
         extra: dict | None = None,
     ) -> None:
-        """Write a run: logits of the task's evaluated rows, and of `more` (task, rows, logits)."""
+        """Record a run from the logits of the task's evaluated rows, and of `more` rows: (task, rows, their logits)."""
         config = self.config
         predicted = [(task, task.evaluated, logits), *more]
         metrics = self.recorder.write(
             run,
-            pd.concat([predictions_of(*one, config) for one in predicted], ignore_index=True),
+            pd.concat([predictions_of(*part, config) for part in predicted], ignore_index=True),
             config={
                 **config.model_dump(mode="json", exclude={"weights"}),
                 "imagenet": described_trunk(self.trunk),
@@ -275,7 +275,7 @@ def checkpoint_of(folder: Path, settings: dict[str, Any], weights: str, task: Ta
 
 
 def _majority(task: Task, trunk: Trunk, config: LadderConfig) -> tuple[np.ndarray, dict]:
-    """Logits of the evaluated rows, and what was chosen on training patients."""
+    """Logits of the evaluated rows, and settings chosen on training patients."""
     return majority_logits(task.targets[task.rows("train")], len(task.evaluated)), {}
 
 
@@ -291,11 +291,15 @@ def _probe(
     return probe_logits(probe, features[task.evaluated]), chosen
 
 
-BASELINES = {"majority": _majority, "frozen-probe": _probe, "wide-probe": partial(_probe, offered=WIDE_C)}
+BASELINES: dict[Baseline, Callable[[Task, Trunk, LadderConfig], tuple[np.ndarray, dict]]] = {
+    "majority": _majority,
+    "frozen-probe": _probe,
+    "wide-probe": partial(_probe, offered=WIDE_C),
+}
 
 
 def model_description(task: Task, config: LadderConfig, trunk: Trunk) -> dict[str, Any]:
-    """What `predict` must know of a weights file, and what its reader should."""
+    """What a weights file says of its network: all that `predict` needs, and where it comes from."""
     return {
         "architecture": architecture(len(task.classes), config),
         "classes": list(task.classes),
@@ -311,7 +315,7 @@ def model_description(task: Task, config: LadderConfig, trunk: Trunk) -> dict[st
 
 
 def data_of(task: Task) -> dict[str, Any]:
-    """What a record says of a task's images."""
+    """The `data` of a record: which images a task has."""
     return {
         "name": task.name,
         "images": len(task.table),

@@ -1,4 +1,4 @@
-"""The tasks that a configuration asks for: which images, how they are split, and under which classes."""
+"""The tasks that a configuration asks for: which images, how they are split, and which classes they have."""
 
 from pathlib import Path
 
@@ -17,9 +17,10 @@ SOURCES = ("lc25000", "phantom")  # always split by original or patient
 def source_task(config: LadderConfig, data_root: str | Path, *, progress: bool = False) -> Task:
     """What is learned before the target: LC25000 (lung) split by original, or synthetic breast tissue by patient.
 
-    With few training copies of each original; always its first fold, so that one training serves all folds of the
-    target.
+    Training keeps only a few copies of each original (`lc25000_copies`). The split is always the first fold, so that
+    one training serves all folds of the target.
     """
+    classes: tuple[str, ...]
     if config.source == "phantom":
         root = resolve_root("phantom", seed=config.seed)
         table, classes, views = breakhis.load(root).assign(dataset="phantom"), breakhis.LABELS, breakhis.VIEWS
@@ -41,10 +42,10 @@ def target_task(
     *,
     progress: bool = False,
 ) -> Task:
-    """BreakHis, or one's own images, split as the configuration says.
+    """BreakHis or one's own images, split as the configuration says.
 
     Raises:
-        HistotransferError: data that cannot be used, or neither of the two given.
+        HistotransferError: the data cannot be used, or neither of the two is given.
     """
     if own is None:
         if data_root is None:
@@ -64,10 +65,10 @@ def target_task(
 
 
 def external_task(target: Task, config: LadderConfig, data_root: str | Path | None) -> Task:
-    """UCSB under the classes of the target task, all of it one part, `ucsb`.
+    """UCSB with the classes of the target task; all of its images are in one part, `ucsb`.
 
     Raises:
-        HistotransferError: it is not there, or the target's classes are others.
+        HistotransferError: UCSB is missing, or the target's classes are not benign and malignant.
     """
     if data_root is None or target.classes != breakhis.LABELS:
         raise HistotransferError("external: UCSB is predicted by networks that tell benign from malignant, with --data")

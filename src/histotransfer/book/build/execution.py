@@ -1,4 +1,4 @@
-"""papermill runs a chapter; what varies from run to run is taken out of the notebook."""
+"""Execute chapters with papermill and remove from the notebooks what varies from run to run."""
 
 import os
 import re
@@ -28,9 +28,9 @@ from histotransfer.book.build.sources import KERNEL, prerequisites, read_source
 from histotransfer.errors import HistotransferError
 from histotransfer.files import write_text
 
-AT_ONCE = 2  # chapters: most of what they do keeps one core busy, and each may take 2 GB
+AT_ONCE = 2  # chapters that run side by side: each keeps one core busy most of the time, and may take 2 GB
 
-# What makes two runs of a cell, or two machines, print different text, and what stands there instead.
+# Text that differs between two runs of a cell or two machines, and its replacement.
 VOLATILE = (
     (re.compile(r"\S*ipykernel_\d+[/\\]\d+\.py"), "<cell>"),
     (re.compile(r"(?<=\bat )0x[0-9a-fA-F]+"), "0x..."),
@@ -39,17 +39,17 @@ VOLATILE = (
 
 
 class _ThisInterpreter(AsyncKernelManager):
-    """Starts a kernel of the running interpreter, whatever kernels the machine has installed or has not."""
+    """Starts a kernel of the running interpreter, whichever kernels are installed on the machine."""
 
     @property
     def kernel_spec(self) -> KernelSpec:
-        # Without the first argument the debugger warns at every start; without the second a kernel that is shut down
-        # complains, now and then, of the interrupt that comes before it. What a cell raises is in the notebook.
+        # Without -Xfrozen_modules=off the debugger warns at every start. At a lower log level a kernel that is shut
+        # down sometimes logs the interrupt before it. What a cell raises is in the notebook anyway.
         spec = get_kernel_dict(["--log-level=CRITICAL"], ["-Xfrozen_modules=off"])
-        # Progress bars carry timings and some figures a date: neither belongs on a page, nor does tqdm's
-        # complaint that it finds no widgets for a bar it does not draw.
-        # OpenMP's idle threads would spin, at the cost of every other program and of the chapter beside it. One thread
-        # does not fight with that chapter for cores, and prints the same last digits whatever their number.
+        # Progress bars show timings, some figures a date, and tqdm warns that it finds no widgets for bars that it does
+        # not draw: none of this belongs on a page.
+        # Idle threads of OpenMP would spin and slow down other programs and the chapter beside this one. One thread
+        # does not compete with that chapter for cores, and prints the same last digits on any number of cores.
         environment = {
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
             "OMP_WAIT_POLICY": "passive",
@@ -66,14 +66,14 @@ class _ThisInterpreter(AsyncKernelManager):
 
 
 class ChapterError(HistotransferError):
-    """A chapter that broke while it ran; `cell` is the code of the cell that broke, empty when none had started."""
+    """A chapter failed while it ran; `cell` is the code of the cell that failed, empty if none had started."""
 
     def __init__(self, message: str, cell: str):
         super().__init__(message)
         self.cell = cell
 
-    def __reduce__(self):
-        """It comes back whole from the process that ran the chapter."""
+    def __reduce__(self) -> tuple[type["ChapterError"], tuple[str, str]]:
+        """Pickle `cell` too, because the error comes from the process that ran the chapter."""
         return type(self), (str(self), self.cell)
 
 
@@ -84,17 +84,17 @@ def execute_chapter(
     *,
     root: str | Path = ".",
 ) -> None:
-    """Execute one chapter with papermill and put the normalised notebook at `output`.
+    """Execute one chapter with papermill and write the normalised notebook to `output`.
 
     Args:
         source: the chapter, py:percent or ipynb.
-        output: the notebook to write; it is replaced only by a chapter that ran to its end.
+        output: the notebook to write; an existing one is replaced only if the chapter runs to its end.
         parameters: values for the names in the chapter's `parameters` cell; the others keep their defaults.
-        root: the folder the cells run in, the repository's root: paths in a chapter are relative to it.
+        root: the repository's root, in which the cells run: paths in a chapter are relative to it.
 
     Raises:
-        HistotransferError: parameters that are refused, or a folder in the output's place; nothing was run then.
-        ChapterError: a cell that failed: the message names chapter, cell and error, and the notebook so far lies in
+        HistotransferError: parameters are invalid, or `output` is a folder; nothing was run.
+        ChapterError: a cell failed. The message names chapter, cell and error; the notebook so far is in
             `root/_build/failed/`.
     """
     source, output, root = Path(source).absolute(), Path(output).absolute(), Path(root).absolute()
@@ -131,22 +131,21 @@ def execute_chapter(
 
 
 def execute_chapters(due: Mapping[str, tuple], root: Path) -> Iterator[tuple[str, float]]:
-    """Execute chapters, `AT_ONCE` side by side; yields the name of each, and its seconds, when it is done.
+    """Execute chapters, `AT_ONCE` side by side; yield the name of each and its seconds when it is done.
 
-    A chapter begins when those are done that it says it needs: so one that goes on with what another has trained does
-    not run beside it.
+    A chapter begins when the chapters that it needs are done, because it may use what they have trained.
 
     Args:
-        due: name of a chapter to its source, its output, and its parameters, as for `execute_chapter`.
+        due: source, output and parameters of each chapter, as for `execute_chapter`, by the chapter's name.
         root: as for `execute_chapter`.
 
     Raises:
-        ChapterError: the first that failed; those beside it are waited for, no other is begun.
+        ChapterError: a chapter failed. Those that run beside it are finished, no other is begun.
     """
     order = TopologicalSorter({name: prerequisites(source) & due.keys() for name, (source, *_) in due.items()})
     order.prepare()
     begun: dict[Future, tuple[str, float]] = {}
-    # Processes of their own: an execution sets variables of its environment and a loop of events.
+    # In separate processes, because an execution sets environment variables and an event loop.
     with ProcessPoolExecutor(AT_ONCE, mp_context=get_context("spawn")) as pool:
         waiting: list[str] = []
         while order.is_active():
@@ -162,10 +161,10 @@ def execute_chapters(due: Mapping[str, tuple], root: Path) -> Iterator[tuple[str
 
 
 def normalise(executed: NotebookNode, source: Path, values: Mapping[str, object]) -> NotebookNode:
-    """The page's notebook: the source's cells and tags with the outputs of the run, and nothing that varies.
+    """The notebook for the page: the source's cells and tags with the outputs of the run, without what varies.
 
-    papermill's `injected-parameters` cell is dropped and its values are written into the chapter's own
-    `parameters` cell, so that the page shows the parameters once and as they were.
+    papermill's `injected-parameters` cell is dropped and its values are written into the chapter's `parameters` cell,
+    so that the page shows the parameters once, with the values used.
     """
     notebook = read_source(source)
     parameters = parameters_cell(source, notebook)
@@ -185,7 +184,7 @@ def normalise(executed: NotebookNode, source: Path, values: Mapping[str, object]
             for key in ("text", "data", "traceback"):
                 if key in output:
                     output[key] = _steady(output[key])
-            # MyST-NB takes alt texts from the cell; those that `figures` writes come with the picture.
+            # MyST-NB takes alt texts from the cell's metadata; `figures` writes them into the output's.
             if alt := output.get("metadata", {}).get("image/png", {}).get("alt"):
                 cell["metadata"] = _with_alt(cell.metadata, alt)
     return notebook
@@ -197,7 +196,7 @@ def _with_alt(metadata: Mapping, alt: str) -> dict:
 
 
 def _steady(value: object) -> object:
-    """`value` with volatile text replaced in strings at any depth; encoded pictures stay as they are."""
+    """`value` with volatile text replaced in strings at any depth, but not in encoded pictures."""
     if isinstance(value, dict):
         return {key: item if key.startswith("image/png") else _steady(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -223,7 +222,7 @@ def _own_ipython(folder: str) -> Iterator[None]:
 
 
 def _failing_cell(raw: Path) -> tuple[str, str]:
-    """Where a run stopped, as ` in code cell 3 of 12`, and that cell's code; both empty when no cell had started."""
+    """Where a run stopped, as ` in code cell 3 of 12`, and that cell's code; both empty if no cell had started."""
     if not raw.is_file():
         return "", ""
     hidden = {"injected-parameters", "papermill-error-cell-tag"}

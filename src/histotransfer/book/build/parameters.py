@@ -1,8 +1,8 @@
-"""What papermill may set in a chapter: read and checked before anything runs."""
+"""The parameters of a chapter that papermill may set: read and checked before anything runs."""
 
 import ast
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,28 +14,28 @@ from histotransfer.errors import HistotransferError
 
 
 def chapter_parameters(source: Path) -> dict[str, object]:
-    """The names and default values in the `parameters` cell of a chapter; empty where it has no such cell.
+    """The names and default values in the `parameters` cell of a chapter; empty if it has no such cell.
 
     Raises:
-        HistotransferError: more than one such cell, or one that holds anything but `name = literal` lines.
+        HistotransferError: the chapter has several such cells, or one with other lines than `name = literal`.
     """
     cell = parameters_cell(source, read_source(source))
     return {name: ast.literal_eval(value) for name, value in _assignments(source, cell)} if cell else {}
 
 
 def check_parameters(source: Path, parameters: Mapping[str, object]) -> dict[str, object]:
-    """Check `parameters` against what the chapter takes, before anything runs.
+    """Check `parameters` against those of the chapter, before anything runs.
 
     Args:
         source: the chapter.
-        parameters: values by name, already of their own types: "3" is not a seed.
+        parameters: values by name, in their final types: "3" is not a seed.
 
     Returns:
-        Every parameter of the chapter with the value it will have: the given one, else the chapter's default.
+        Every parameter of the chapter with its value: the given one, else the chapter's default.
 
     Raises:
-        HistotransferError: a name the chapter does not have, or a value of the wrong type or out of bounds;
-            the message names the chapter, the parameter and what is allowed.
+        HistotransferError: the chapter has no such parameter, or a value is of the wrong type or out of bounds; the
+            message names the chapter, the parameter and what is allowed.
     """
     chapter, defaults = source.stem, chapter_parameters(source)
     for name in parameters:
@@ -51,15 +51,16 @@ def check_parameters(source: Path, parameters: Mapping[str, object]) -> dict[str
 
 
 def typed_parameters(source: Path, texts: Mapping[str, str]) -> dict[str, object]:
-    """Values typed on a command line, in the types that the chapter's defaults have.
+    """Convert values from a command line to the types of the chapter's defaults.
 
-    A text that cannot be of that type, and one of a name that the chapter lacks, stays as it is: `check_parameters`
-    says what is wrong with it.
+    A text that cannot be converted, or whose name the chapter lacks, is kept as text: `check_parameters` then reports
+    the error.
     """
     defaults, values = chapter_parameters(source), dict[str, object](texts)
     for name, text in texts.items():
+        convert: Callable[[str], object] = type(defaults.get(name, ""))
         with suppress(ValueError):
-            values[name] = type(defaults.get(name, ""))(text)
+            values[name] = convert(text)
     return values
 
 
@@ -105,7 +106,7 @@ def _assignments(source: Path, cell: NotebookNode) -> list[tuple[str, ast.expr]]
 
 
 def with_values(source: Path, cell: NotebookNode, values: Mapping[str, object]) -> str:
-    """The cell's text with `values` put in place of its defaults, comments and layout kept."""
+    """The cell's text with `values` in place of its defaults; comments and layout are kept."""
     # ast counts columns in UTF-8 bytes.
     lines = cell.source.encode().split(b"\n")
     for name, node in reversed(_assignments(source, cell)):
@@ -113,7 +114,7 @@ def with_values(source: Path, cell: NotebookNode, values: Mapping[str, object]) 
         if value == ast.literal_eval(node):
             continue
         text = json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
-        first, last = node.lineno - 1, node.end_lineno - 1
+        first, last = node.lineno - 1, (node.end_lineno or node.lineno) - 1
         merged = lines[first][: node.col_offset] + text.encode() + lines[last][node.end_col_offset :]
         lines[first : last + 1] = [merged]
     return b"\n".join(lines).decode()

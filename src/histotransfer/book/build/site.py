@@ -1,4 +1,4 @@
-"""The site: chapters executed where their inputs changed, pages staged, Jupyter Book run."""
+"""Build the site: execute chapters whose inputs changed, stage the pages, run Jupyter Book."""
 
 import hashlib
 import re
@@ -25,6 +25,7 @@ from histotransfer.report.study import Study
 from histotransfer.report.summary import write_summary
 
 SHIPPED_CARD = "src/histotransfer/deploy/models/final.safetensors.md"
+Plan = list[tuple[Path, dict[str, object]]]  # chapters and their parameters
 
 
 def build_book(
@@ -43,16 +44,16 @@ def build_book(
         root: the repository.
         profile: given to every chapter that takes it.
         data_root: folder of real images, for chapters that take it; empty: phantom data.
-        out: folder of the site, relative to `root`; what lies there is replaced when the build has succeeded.
+        out: folder of the site, relative to `root`; its contents are replaced when the build has succeeded.
         parameters: further parameters, each given to every chapter that takes it.
         force: execute also those chapters whose inputs have not changed since they last ran.
-        report: receives one line a chapter.
+        report: called with one line per chapter.
 
     Returns:
         The folder with `index.html`.
 
     Raises:
-        HistotransferError: see `execute_chapters`; or Sphinx warned, for a warning is an error here.
+        HistotransferError: a chapter failed (see `execute_chapters`), or Sphinx warned: warnings are errors here.
     """
     root = Path(root).absolute()
     if data_root:
@@ -60,9 +61,16 @@ def build_book(
         if not data_root.is_dir():
             raise HistotransferError(f"{data_root}: no such folder of images")
     wanted = {**(parameters or {}), "profile": profile, "data_root": str(data_root)}
-    plan = _plan(chapter_sources(root), wanted)
+    notebooks = _executed(_plan(chapter_sources(root), wanted), root, data_root, force, report)
+    begin = time.monotonic()
+    site = root / out
+    _render(stage(root, notebooks), site, root / "_build" / "sphinx.log")
+    report(f"{'pages':<24} {time.monotonic() - begin:6.1f} s")
+    return site
 
-    build = root / "_build"
+
+def _executed(plan: Plan, root: Path, data_root: str | Path, force: bool, report: Callable[[str], None]) -> list[Path]:
+    """Execute the chapters whose inputs have changed, or all with `force`; return the notebooks of all chapters."""
     common = _digest(
         [
             sys.version,
@@ -74,11 +82,9 @@ def build_book(
     )
     notebooks, due, keys = [], {}, {}
     for source, given in plan:
-        notebook = build / "executed" / f"{source.stem}.ipynb"
-        key_file, key = (
-            notebook.with_suffix(".key"),
-            _digest([common, source.read_text(encoding="utf-8"), repr(given)]),
-        )
+        notebook = root / "_build" / "executed" / f"{source.stem}.ipynb"
+        key_file = notebook.with_suffix(".key")
+        key = _digest([common, source.read_text(encoding="utf-8"), repr(given)])
         if not force and notebook.is_file() and key_file.is_file() and key_file.read_text() == key:
             report(f"{source.stem:<24} unchanged")
         else:
@@ -88,17 +94,11 @@ def build_book(
     for name, seconds in execute_chapters(due, root):
         write_text(*keys[name])
         report(f"{name:<24} {seconds:6.1f} s")
-
-    begin = time.monotonic()
-    staged = stage(root, notebooks)
-    site = root / out
-    _render(staged, site, build / "sphinx.log")
-    report(f"{'pages':<24} {time.monotonic() - begin:6.1f} s")
-    return site
+    return notebooks
 
 
-def _plan(sources: Iterable[Path], wanted: Mapping[str, object]) -> list[tuple[Path, dict[str, object]]]:
-    """Each chapter with its share of the `wanted` parameters, all checked before the first of them runs."""
+def _plan(sources: Iterable[Path], wanted: Mapping[str, object]) -> Plan:
+    """Each chapter with those of the `wanted` parameters that it takes, checked before any chapter runs."""
     plan, taken = [], {"profile", "data_root"}
     for source in sources:
         names = chapter_parameters(source)
@@ -114,9 +114,9 @@ def _plan(sources: Iterable[Path], wanted: Mapping[str, object]) -> list[tuple[P
 
 
 def stage(root: Path, notebooks: Iterable[Path]) -> Path:
-    """Gather in `_build/book-src` what Jupyter Book needs and nothing else; returns that folder.
+    """Gather in `_build/book-src` what Jupyter Book needs and nothing else; return that folder.
 
-    A build at the root itself would trip over every Markdown file of the virtual environment and of caches.
+    A build at the root itself would include every Markdown file of the virtual environment and of caches.
     """
     staged = root / "_build" / "book-src"
     shutil.rmtree(staged, ignore_errors=True)
@@ -136,18 +136,18 @@ def stage(root: Path, notebooks: Iterable[Path]) -> Path:
 
 
 def _with_captions(card: str) -> str:
-    """A model card for the book, where a table has a name and a caption: the heading of its section."""
+    """A model card for the book: each table gets a name and, as its caption, the heading of its section."""
     numbers = count(1)
 
-    def captioned(found: re.Match) -> str:
-        heading, text, table = found.groups()
+    def captioned(section: re.Match[str]) -> str:
+        heading, text, table = section.groups()
         return f"{heading}{text}:::{{table}} {heading[3:-1]}.\n:name: tab-model-{next(numbers)}\n\n{table}\n:::\n"
 
     return re.sub(r"^(## .+\n)((?:(?!## |\|).*\n)*)((?:\|.*\n)+)", captioned, card, flags=re.M)
 
 
 def _with_repository(config: dict) -> dict:
-    """Add the launch and repository buttons if `repository: url` says where they are to point."""
+    """Add the launch and repository buttons if `repository: url` is set, to which they link."""
     if config.get("repository", {}).get("url"):
         config["launch_buttons"] = {
             "notebook_interface": "jupyterlab",
@@ -200,7 +200,7 @@ def _contents(folder: Path, pattern: str = "*") -> Iterator[str]:
 
 
 def _listing(folder: Path | str) -> Iterator[str]:
-    """Name, size and time of each file under `folder`: images are too many to read them all again."""
+    """Name, size and time of each file under `folder`, for images, which are too many to hash."""
     for path in sorted(Path(folder).rglob("*")) if folder else ():
         status = path.stat()
         yield f"{path} {status.st_size} {status.st_mtime_ns}"

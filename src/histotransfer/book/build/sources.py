@@ -1,4 +1,4 @@
-"""Chapters as they are written: py:percent files, the notebooks paired with them, and the order of the book."""
+"""The sources of the chapters: py:percent files, the notebooks paired with them, and the order of the book."""
 
 import re
 from collections.abc import Iterator
@@ -21,10 +21,10 @@ LANGUAGE = {
     "pygments_lexer": "ipython3",
 }
 
-# What a chapter says in its opening cell that it needs: knowledge, and chapters before it.
+# What a chapter needs, by its opening cell: knowledge and earlier chapters.
 NEEDS = re.compile(r"\*\*Needs\*\* ([\s\S]+?)(?:\n\n|$)")
 
-# A notebook that was opened alone, as on Colab, needs the module and the records beside it.
+# A notebook that is opened alone, as on Colab, needs the package and the records.
 SETUP = """\
 import importlib.util
 from pathlib import Path
@@ -46,7 +46,7 @@ def read_source(source: Path) -> NotebookNode:
         raise HistotransferError(f"{source}: there is no such chapter")
     try:
         notebook = jupytext.read(source, fmt="py:percent" if source.suffix == ".py" else "ipynb")
-    except Exception as error:  # jupytext and nbformat raise many kinds for a file that is not a notebook
+    except Exception as error:  # jupytext and nbformat raise many kinds of errors
         raise HistotransferError(f"{source}: not a notebook: {last_line(str(error))}") from error
     cells = []
     for number, cell in enumerate(notebook.cells):
@@ -69,7 +69,7 @@ def prerequisites(source: Path) -> set[str]:
 def pair_text(source: Path) -> str:
     """The exact text of the output-free notebook that belongs beside a py:percent `source`.
 
-    It opens with a cell that fetches the repository if `repository: url` in `_config.yml` says from where.
+    It begins with a cell that fetches the repository, if `_config.yml` has `repository: url`.
     """
     notebook = read_source(source)
     notebook.metadata["jupytext"] = {"formats": "ipynb,py:percent"}
@@ -94,7 +94,7 @@ def pair(root: str | Path = ".") -> list[Path]:
 
 
 def stale_pairs(root: str | Path = ".") -> list[str]:
-    """One line a chapter whose two files are out of step, saying which and how to mend."""
+    """One line per chapter whose two files do not match, which names them and the remedy."""
     folder = Path(root) / "notebooks"
     complaints = []
     for source in sorted(folder.glob("*.py")):
@@ -135,7 +135,7 @@ def find_chapter(name: str, root: str | Path = ".") -> Path:
     """The source of a chapter by its file, its name (`02_normalization`) or its number (`02`).
 
     Raises:
-        HistotransferError: there is no such chapter; the message lists those that there are.
+        HistotransferError: there is no such chapter; the message lists the chapters.
     """
     if Path(name).suffix in (".py", ".ipynb") and Path(name).is_file():
         return Path(name)

@@ -1,8 +1,8 @@
-"""The self-checks of the chapters' exercises, one module a chapter.
+"""The self-checks of the chapters' exercises, one module per chapter.
 
-An exercise in a chapter is three cells: the task (`{exercise}`), a scaffold tagged `exercise` that ends in a call of
-its check, and the solution (`{solution}`) tagged `solution`. A check does not raise, whatever the answer is: it returns
-a `Verdict` that says what is missing. So a chapter runs to its end before anyone has solved anything.
+An exercise in a chapter is three cells: the task (`{exercise}`), a scaffold tagged `exercise` that ends with a call of
+its check, and the solution (`{solution}`) tagged `solution`. A check never raises, whatever the answer is: it returns a
+`Verdict` that says what is missing. So a chapter runs to its end before anyone has solved anything.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ class NotYet(Exception):
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a check makes of an answer; printed as one line."""
+    """The result of a check, printed as one line."""
 
     solved: bool
     message: str
@@ -30,7 +30,7 @@ class Verdict:
 
 
 def self_check(check: Callable[[Any], str]) -> Callable[[Any], Verdict]:
-    """Make a function that takes an answer, raises `NotYet` or returns a closing remark, into one that never raises."""
+    """Turn a function of an answer, which raises `NotYet` or returns a closing remark, into one that never raises."""
 
     @wraps(check)
     def checked(answer: Any) -> Verdict:
@@ -51,7 +51,7 @@ def require(condition: Any, lack: str) -> None:
 
 
 def _watched(answer: Any) -> Any:
-    """The answer, or the function that computes it; dots and a function that returns nothing are no answer."""
+    """The answer, or the function that computes it; neither dots nor None are an answer or a result."""
     if not isroutine(answer):
         require(answer is not None and answer is not ..., UNANSWERED)
         return answer

@@ -11,11 +11,13 @@ from histotransfer.book.exercises import require, self_check
 @self_check
 def check_pairs(pairs: set[tuple[str, str]]) -> str:
     """Exercise `ex-ablation-pairs`: the pairs of arms that differ in the gates alone."""
-    found = {frozenset(pair) for pair in pairs}
-    require(all(len(pair) == 2 for pair in found), "give pairs of two different arms")
-    mixed = [pair for pair in found if len({name.endswith("-lung") for name in pair}) == 2]
+    unordered = {frozenset(pair) for pair in pairs}
+    require(all(len(pair) == 2 for pair in unordered), "give pairs of two different arms")
+    mixed = [pair for pair in unordered if len({name.endswith("-lung") for name in pair}) == 2]
     require(not mixed, "one of your pairs differs in the lung step as well: then nobody knows which of the two it was")
-    require(found == {frozenset(("plain", "se")), frozenset(("plain-lung", "se-lung"))}, "there is one more such pair")
+    require(
+        unordered == {frozenset(("plain", "se")), frozenset(("plain-lung", "se-lung"))}, "there is one more such pair"
+    )
     return "two clean comparisons of the same thing, and their mean is the main effect."
 
 
@@ -46,8 +48,11 @@ def check_holm(holm: Callable[[np.ndarray], np.ndarray]) -> str:
     cases = {(0.01, 0.04, 0.03): (0.03, 0.06, 0.06), (0.5, 0.001): (0.5, 0.002), (0.2, 0.9, 0.6, 0.4): (0.8, 1, 1, 1)}
     for values, expected in cases.items():
         p, want = np.array(values), np.array(expected)
-        found = np.asarray(holm(p))
-        bonferroni = np.allclose(found, np.minimum(1, p * len(p)))
-        require(not bonferroni or np.allclose(want, found), "that is Bonferroni: Holm's factor falls from n to 1")
-        require(np.allclose(found, want), f"{values}: {found.round(3).tolist()}, where it should be {list(expected)}")
+        corrected = np.asarray(holm(p))
+        bonferroni = np.allclose(corrected, np.minimum(1, p * len(p)))
+        require(not bonferroni or np.allclose(want, corrected), "that is Bonferroni: Holm's factor falls from n to 1")
+        require(
+            np.allclose(corrected, want),
+            f"{values}: {corrected.round(3).tolist()}, where it should be {list(expected)}",
+        )
     return "never less powerful than Bonferroni, and as safe."

@@ -32,10 +32,10 @@ def check_multiply_adds(multiply_adds: Callable[[int, int, int, int, int], int])
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             conv(image)
         expected = counter.get_total_flops() // 2
-        found = multiply_adds(inputs, outputs, kernel, side, stride)
-        about = f"{inputs} to {outputs} channels, {kernel} x {kernel}, side {side}, stride {stride}: {found:,}"
-        require(found != expected * stride**2 or stride == 1, f"{about}; a stride of {stride} shrinks the output map")
-        require(found == expected, f"{about}, where PyTorch counts {expected:,}")
+        counted = multiply_adds(inputs, outputs, kernel, side, stride)
+        about = f"{inputs} to {outputs} channels, {kernel} x {kernel}, side {side}, stride {stride}: {counted:,}"
+        require(counted != expected * stride**2 or stride == 1, f"{about}; a stride of {stride} shrinks the output map")
+        require(counted == expected, f"{about}, where PyTorch counts {expected:,}")
     return "the first convolution sees the largest map: few parameters, many operations."
 
 
@@ -46,11 +46,11 @@ def check_front(front: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> str:
     cases = [(np.array([1.0, 2, 3]), np.array([0.7, 0.9, 0.8])), (np.array([1.0, 1, 2]), np.array([0.7, 0.8, 0.8]))]
     cases += [tuple(generator.integers(0, 6, (2, 12)).astype(float)) for _ in range(20)]
     for cost, score in cases:
-        found = np.asarray(front(cost, score))
-        require(found.shape == cost.shape and found.dtype == bool, "return one True or False for each net")
-        wrong = np.flatnonzero(found != pareto_front(cost, score))
+        kept = np.asarray(front(cost, score))
+        require(kept.shape == cost.shape and kept.dtype == bool, "return one True or False for each net")
+        wrong = np.flatnonzero(kept != pareto_front(cost, score))
         if wrong.size:
             i = wrong[0]
-            what = "is beaten, and yours keeps it" if found[i] else "is beaten by none, and yours drops it"
+            what = "is beaten, and yours keeps it" if kept[i] else "is beaten by none, and yours drops it"
             require(False, f"costs {cost.tolist()}, scores {score.tolist()}: net {i} {what}")
     return "a front of estimates is itself an estimate: look at the intervals before choosing."

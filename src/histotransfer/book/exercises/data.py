@@ -39,20 +39,20 @@ def _table(people: Images) -> pd.DataFrame:
 def check_people(people: Callable[[pd.DataFrame], pd.Series]) -> str:
     """Exercise `ex-data-people`: independent patients of each label."""
     table = _table(PEOPLE)
-    found = {label: int(count) for label, count in dict(people(table)).items()}
+    counts = {label: int(count) for label, count in dict(people(table)).items()}
     by_label = table.groupby("label")
-    require(found != by_label.size().to_dict(), "these are images; how many people do they come from?")
+    require(counts != by_label.size().to_dict(), "these are images; how many people do they come from?")
     require(
-        found != by_label["patient"].nunique().to_dict(),
+        counts != by_label["patient"].nunique().to_dict(),
         "these are slide ids: 14-1AB and 14-1CD may be one person, and the strict reading says so",
     )
-    require(found == by_label["group"].nunique().to_dict(), f"for the made table this gives {found}")
+    require(counts == by_label["group"].nunique().to_dict(), f"for the made table this gives {counts}")
     return "the table has more rows than slides and more slides than people; evidence is counted in people."
 
 
 @self_check
 def check_leaking(leaking: Callable[[pd.DataFrame], set[str]]) -> str:
-    """Exercise `ex-data-leak`: base numbers that stand in more than one part."""
+    """Exercise `ex-data-leak`: base numbers that are in more than one part."""
     table = _table(PEOPLE)
     honest = table.assign(split=table["group"].map(lambda group: "test" if group in ("14-2", "14-5") else "train"))
     by_slide = table.assign(split=table["patient"].map(lambda slide: "test" if slide == "14-1CD" else "train"))
@@ -70,7 +70,7 @@ def check_leaking(leaking: Callable[[pd.DataFrame], set[str]]) -> str:
 
 @self_check
 def check_test_mask(test_mask: Callable[[pd.DataFrame, int], np.ndarray]) -> str:
-    """Exercise `ex-data-split`: about a fifth of the patients as a test part, nobody divided, both classes in it."""
+    """Exercise `ex-data-split`: about a fifth of the patients as a test part, none divided, both classes in it."""
     people = [(f"14-{i}", "", "benign" if i % 3 else "malignant", 1 + i % 4) for i in range(30)]
     people += [(f"14-{i}", "B", "benign" if i % 3 else "malignant", 2) for i in range(8)]
     table = _table(people)

@@ -29,13 +29,13 @@ def check_statements(statements: Iterable[str]) -> str:
 def check_recognition_rate(recognition_rate: Callable[[pd.DataFrame], float]) -> str:
     """Exercise `ex-evaluation-prr`: the patient recognition rate of unequal patients."""
     right = {"14-1": [1] * 9 + [0], "14-2": [0, 0], "14-3": [1, 0, 0, 0], "14-4": [1]}
-    predictions = pd.DataFrame([{"patient": slide, "right": bool(r)} for slide, own in right.items() for r in own])
-    found, expected = recognition_rate(predictions), np.mean([np.mean(own) for own in right.values()])
+    predictions = pd.DataFrame([{"patient": slide, "right": bool(r)} for slide, marks in right.items() for r in marks])
+    rate, expected = recognition_rate(predictions), np.mean([np.mean(marks) for marks in right.values()])
     by_image = predictions["right"].mean()
-    require(abs(found - by_image) > 1e-9, f"{found:.3f} is the share of images: the patient with ten counts ten times")
-    votes = np.mean([np.mean(own) > 0.5 for own in right.values()])
-    require(abs(found - votes) > 1e-9, f"{found:.3f} is a vote of each patient's images; a share of them was asked for")
-    require(abs(found - expected) < 1e-9, f"{found:.3f}, where it should be {expected:.3f}")
+    require(abs(rate - by_image) > 1e-9, f"{rate:.3f} is the share of images: the patient with ten counts ten times")
+    votes = np.mean([np.mean(marks) > 0.5 for marks in right.values()])
+    require(abs(rate - votes) > 1e-9, f"{rate:.3f} is a vote of each patient's images; a share of them was asked for")
+    require(abs(rate - expected) < 1e-9, f"{rate:.3f}, where it should be {expected:.3f}")
     return f"{expected:.3f}, where the share of right images is {by_image:.3f}."
 
 

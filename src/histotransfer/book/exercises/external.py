@@ -29,11 +29,11 @@ def check_spoils(spoils: Iterable[str]) -> str:
 def check_effective(effective: Callable[[Sequence[int], float], float]) -> str:
     """Exercise `ex-external-effective`: how many independent images clustered ones are worth."""
     for counts, rho in (([10] * 5, 0.0), ([10] * 5, 1.0), ([10] * 5, 0.3), ([1] * 8, 0.9), ([1] * 4 + [6] * 4, 0.5)):
-        found, sizes = float(effective(counts, rho)), np.array(counts)
+        worth, sizes = float(effective(counts, rho)), np.array(counts)
         expected = sizes.sum() ** 2 / (sizes.sum() + rho * (sizes * (sizes - 1)).sum())
-        about = f"{counts} images, correlation {rho}: {found:.2f}"
-        require(rho == 0 or found < sizes.sum() or set(counts) == {1}, f"{about}; correlated images are worth fewer")
-        require(abs(found - expected) < 1e-6, f"{about}, where it should be {expected:.2f}")
+        about = f"{counts} images, correlation {rho}: {worth:.2f}"
+        require(rho == 0 or worth < sizes.sum() or set(counts) == {1}, f"{about}; correlated images are worth fewer")
+        require(abs(worth - expected) < 1e-6, f"{about}, where it should be {expected:.2f}")
     return "when images of a slide say all the same, there are as many as there are slides."
 
 
@@ -43,10 +43,10 @@ def check_shifted(shifted: Callable[[np.ndarray], np.ndarray]) -> str:
     generator = np.random.default_rng(0)
     truth = np.repeat([0, 1], 50)
     probability = np.clip(0.3 + 0.4 * truth + generator.normal(0, 0.15, 100), 0.01, 0.99)
-    found = np.asarray(shifted(probability))
-    require(found.shape == (100,) and (found >= 0).all() and (found <= 1).all(), "return 100 probabilities")
-    before, after = roc_auc_score(truth, probability), roc_auc_score(truth, found)
+    moved = np.asarray(shifted(probability))
+    require(moved.shape == (100,) and (moved >= 0).all() and (moved <= 1).all(), "return 100 probabilities")
+    before, after = roc_auc_score(truth, probability), roc_auc_score(truth, moved)
     require(abs(after - before) < 1e-9, f"AUROC went from {before:.2f} to {after:.2f}: the ranking changed")
-    accuracy = ((found > 0.5) == truth).mean()
+    accuracy = ((moved > 0.5) == truth).mean()
     require(accuracy == 0.5, f"accuracy at 0.5 is {accuracy:.2f}; it can be made a coin's")
     return f"AUROC {after:.2f}, accuracy 0.50: a scanner that makes everything darker can do that."

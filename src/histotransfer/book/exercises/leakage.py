@@ -38,9 +38,9 @@ def check_remembered(remembered: Callable[[np.ndarray, np.ndarray], float]) -> s
         distances = np.linalg.norm(features[:, None] - features[None], axis=2)
         np.fill_diagonal(distances, np.inf)
         expected = float((patients[distances.argmin(axis=1)] == patients).mean())
-        found = float(remembered(features, patients))
-        require(found != 1.0 or expected == 1.0, "1 for any features: every image is nearest to itself; leave it out")
-        require(abs(found - expected) < 1e-9, f"{name}: {found:.2f}, where it should be {expected:.2f}")
+        share = float(remembered(features, patients))
+        require(share != 1.0 or expected == 1.0, "1 for any features: every image is nearest to itself; leave it out")
+        require(abs(share - expected) < 1e-9, f"{name}: {share:.2f}, where it should be {expected:.2f}")
     return "where this share is high, a split by image tests who is known, not what is seen."
 
 
@@ -51,11 +51,11 @@ def check_copies(copies: Callable[[list[np.ndarray]], set[tuple[int, int]]]) -> 
     a, b, c = generator.integers(0, 256, (3, 6, 6, 3), dtype=np.uint8)
     channels = a[..., ::-1]  # the same pixels in other colours: no copy
     images = [a, b, np.rot90(a), c, np.rot90(b, 3)[:, ::-1], channels, c.copy()]
-    found = {(min(pair), max(pair)) for pair in copies(images)}
-    require((3, 6) in found, "it misses an exact copy")
-    require((0, 2) in found, "it misses a turned copy")
-    require((1, 4) in found, "it misses a copy that was turned and mirrored")
-    require(found == {(0, 2), (1, 4), (3, 6)}, "it accuses pictures that are no copies, or pairs one with itself")
+    pairs = {(min(pair), max(pair)) for pair in copies(images)}
+    require((3, 6) in pairs, "it misses an exact copy")
+    require((0, 2) in pairs, "it misses a turned copy")
+    require((1, 4) in pairs, "it misses a copy that was turned and mirrored")
+    require(pairs == {(0, 2), (1, 4), (3, 6)}, "it accuses pictures that are no copies, or pairs one with itself")
     return (
         "exact copies can be found like this; LC25000's were turned by any angle, which is why chapter 06 aligns them."
     )

@@ -9,7 +9,7 @@ from histotransfer.datasets import phantom
 from histotransfer.experiments.normalisation import delta_e
 from histotransfer.stain import Macenko
 
-WINDOW = 48  # pixels a side
+WINDOW = 48  # pixels per side
 FAR = 6.0  # CIELAB; about 2 is just visible
 
 
@@ -30,11 +30,13 @@ def check_unmix(unmix: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> str:
     for patient in (0, 12):
         stains = phantom.breast_image(patient, 200, 0).stain_matrix
         density = amounts @ stains
-        found = np.asarray(unmix(density, stains))
-        require(found.shape == amounts.shape, f"for densities (50, 3) return amounts (50, 2), not {found.shape}")
-        projected = np.allclose(found, density @ stains.T)
+        estimated = np.asarray(unmix(density, stains))
+        require(
+            estimated.shape == amounts.shape, f"for densities (50, 3) return amounts (50, 2), not {estimated.shape}"
+        )
+        projected = np.allclose(estimated, density @ stains.T)
         require(not projected, "a projection on each stain counts twice what both absorb: they are not at right angles")
-        off = np.abs(found - amounts).max()
+        off = np.abs(estimated - amounts).max()
         require(off < 1e-6, f"amounts are off by up to {off:.2g}")
     return (
         "least squares undoes the mixture; with noise its amounts may turn negative, which Vahadane's method forbids."
@@ -65,8 +67,9 @@ def disagreement(method: Macenko, field: np.ndarray, row: int, column: int) -> f
     Args:
         method: a normaliser.
         field: ``(H, W, 3)`` uint8 RGB.
-        row: of the window's upper left corner; the window has `WINDOW` pixels a side.
+        row: of the window's upper left corner; the window has `WINDOW` pixels per side.
         column: of that corner.
     """
     place = np.s_[row : row + WINDOW, column : column + WINDOW]
-    return delta_e(method.transform(field[place]), method.transform(field)[place])
+    (alone, _), (whole, _) = method.normalise(field[place]), method.normalise(field)
+    return delta_e(alone, whole[place])

@@ -27,11 +27,11 @@ def check_csv(text: str) -> str:
             table = load_csv(path)
         except HistotransferError as error:
             raise NotYet(str(error).replace(f"{path}: ", "")) from error
-        found = {Path(row.path).name: (row.label, row.patient) for row in table.itertuples()}
-    require(set(found) == set(FILES), f"the files are {', '.join(FILES)}")
-    require(found["a1.png"][1] == found["a2.png"][1], "a1 and a2 are of one patient")
-    require(len({patient for _, patient in found.values()}) == 3, "there are three patients")
-    labels = {name: label for name, (label, _) in found.items()}
+        read = {Path(row.path).name: (row.label, row.patient) for row in table.itertuples()}
+    require(set(read) == set(FILES), f"the files are {', '.join(FILES)}")
+    require(read["a1.png"][1] == read["a2.png"][1], "a1 and a2 are of one patient")
+    require(len({patient for _, patient in read.values()}) == 3, "there are three patients")
+    labels = {name: label for name, (label, _) in read.items()}
     require(labels == dict.fromkeys(FILES, "benign") | {"c1.png": "malignant"}, f"the labels came out as {labels}")
     return "every row says whose image it is."
 
@@ -67,9 +67,9 @@ def check_most_folds(most_folds: Callable[[pd.DataFrame], int]) -> str:
             for i in range(5)
         ]
         table = image_table(rows, where="exercise")
-        found, fewest = int(most_folds(table)), min(benign, malignant)
-        about = f"{benign} benign and {malignant} malignant patients: {found} folds"
-        require(found <= benign + malignant, f"{about}; count patients, not images")
-        require(found <= fewest, f"{about}; in one of them a class would have nobody to test")
-        require(found == fewest, f"{about}; more are possible")
+        folds, fewest = int(most_folds(table)), min(benign, malignant)
+        about = f"{benign} benign and {malignant} malignant patients: {folds} folds"
+        require(folds <= benign + malignant, f"{about}; count patients, not images")
+        require(folds <= fewest, f"{about}; in one of them a class would have nobody to test")
+        require(folds == fewest, f"{about}; more are possible")
     return "the rarer class sets the limit, however many images it has."

@@ -24,12 +24,12 @@ def check_gate_parameters(gate_parameters: Callable[[int, int], int]) -> str:
     """Exercise `ex-densenet-gate`: parameters of one SE gate."""
     for channels, reduction in ((256, 16), (512, 8), (32, 16)):
         expected = parameter_count(SqueezeExcite(channels, reduction))
-        found = gate_parameters(channels, reduction)
+        counted = gate_parameters(channels, reduction)
         hidden = max(4, channels // reduction)
-        about = f"C = {channels}, r = {reduction}: you count {found}, the module has {expected}"
-        require(found != 2 * channels * hidden, f"{about}; both layers also have biases")
+        about = f"C = {channels}, r = {reduction}: you count {counted}, the module has {expected}"
+        require(counted != 2 * channels * hidden, f"{about}; both layers also have biases")
         floor = "; the hidden width is never below 4" if hidden == 4 else ""
-        require(found == expected, about + floor)
+        require(counted == expected, about + floor)
     return "two thin layers a gate: cheap in operations, and not nothing in parameters."
 
 
@@ -41,9 +41,9 @@ def check_fold(fold: Callable[[nn.Conv2d, nn.BatchNorm2d], nn.Conv2d]) -> str:
         conv = nn.Conv2d(8, 6, 3, stride=2, padding=1, bias=with_bias)
         norm = nn.BatchNorm2d(6, eps=1e-2).eval()
         with torch.no_grad():
-            for tensor in (*conv.parameters(), norm.weight, norm.bias, norm.running_mean):
+            for tensor in (*conv.parameters(), norm.weight, norm.bias, norm.get_buffer("running_mean")):
                 tensor.copy_(torch.randn(tensor.shape, generator=generator))
-            norm.running_var.copy_(torch.rand(6, generator=generator) + 0.05)
+            norm.get_buffer("running_var").copy_(torch.rand(6, generator=generator) + 0.05)
             images = torch.randn(2, 8, 9, 9, generator=generator)
             before, expected = conv(images), norm(conv(images))
             folded = fold(conv, norm)
@@ -52,9 +52,9 @@ def check_fold(fold: Callable[[nn.Conv2d, nn.BatchNorm2d], nn.Conv2d]) -> str:
             )
             require(isinstance(folded, nn.Conv2d), "return one `nn.Conv2d`")
             require(folded.bias is not None, "without a bias the means cannot be taken off")
-            found = folded(images)
-        require(found.shape == expected.shape, "stride and padding must come along")
-        off = float((found - expected).abs().max())
+            output = folded(images)
+        require(output.shape == expected.shape, "stride and padding must come along")
+        off = float((output - expected).abs().max())
         require(
             off < 1e-4, f"off by {off:.2g} (bias of the convolution: {with_bias}); did eps, mean and bias come along?"
         )

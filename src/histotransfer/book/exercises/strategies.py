@@ -30,12 +30,12 @@ def check_batchnorm_share(batchnorm_share: Callable[[nn.Module], float]) -> str:
     with torch.device("meta"):
         model = SEDenseNet(positions=())
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
-    own = sum(p.numel() for module in norms for p in module.parameters())
+    trained = sum(p.numel() for module in norms for p in module.parameters())
     kept = sum(tensor.numel() for module in norms for tensor in module.state_dict().values())
-    whole, found = parameter_count(model), float(batchnorm_share(model))
-    require(abs(found - kept / whole) > 1e-6, "running means and variances are counted, not trained")
-    require(abs(found - own / whole) < 1e-9, f"{found:.4f}: scales and shifts of BatchNorm over all parameters")
-    return f"{own / whole:.1%} of {whole:,} parameters; the study trains these few alone, too."
+    whole, share = parameter_count(model), float(batchnorm_share(model))
+    require(abs(share - kept / whole) > 1e-6, "running means and variances are counted, not trained")
+    require(abs(share - trained / whole) < 1e-9, f"{share:.4f}: scales and shifts of BatchNorm over all parameters")
+    return f"{trained / whole:.1%} of {whole:,} parameters; the study trains these few alone, too."
 
 
 @self_check
@@ -43,7 +43,7 @@ def check_luck(luck: Callable[[int], float]) -> str:
     """Exercise `ex-strategy-luck`: how far the best of n equal arms looks above the truth, in standard errors."""
     for n in (1, 2, 5, 20):
         expected = quad(lambda x, n=n: n * x * norm.pdf(x) * norm.cdf(x) ** (n - 1), -10, 10)[0]
-        found = float(luck(n))
-        require(n == 1 or abs(found) > 0.1, f"best of {n}: {found:.2f}; the largest of several is not average")
-        require(abs(found - expected) < 0.03, f"best of {n}: {found:.2f}, where it should be about {expected:.2f}")
+        gain = float(luck(n))
+        require(n == 1 or abs(gain) > 0.1, f"best of {n}: {gain:.2f}; the largest of several is not average")
+        require(abs(gain - expected) < 0.03, f"best of {n}: {gain:.2f}, where it should be about {expected:.2f}")
     return f"the best of 20 arms that are all the same looks {expected:.1f} standard errors better than it is."

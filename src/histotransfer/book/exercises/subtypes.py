@@ -15,10 +15,10 @@ def check_judged(judged: Callable[[pd.DataFrame], set[str]]) -> str:
     """Exercise `ex-subtype-judged`: subtypes with at least five patients."""
     images = {"ductal_carcinoma": [3] * 9, "adenosis": [60, 50, 40, 2], "fibroadenoma": [1] * 5, "papillary": [8]}
     rows = [(name, f"{name}-{i}") for name, people in images.items() for i, n in enumerate(people) for _ in range(n)]
-    found = set(judged(pd.DataFrame(rows, columns=["subtype", "group"])))
-    require("adenosis" not in found, "adenosis has most images, and four patients")
-    require("fibroadenoma" in found, "fibroadenoma has five patients with an image each: that is five")
-    require(found == {"ductal_carcinoma", "fibroadenoma"}, f"for the made table this gives {sorted(found)}")
+    names = set(judged(pd.DataFrame(rows, columns=["subtype", "group"])))
+    require("adenosis" not in names, "adenosis has most images, and four patients")
+    require("fibroadenoma" in names, "fibroadenoma has five patients with an image each: that is five")
+    require(names == {"ductal_carcinoma", "fibroadenoma"}, f"for the made table this gives {sorted(names)}")
     return "152 images of four people were left out, five images of five people stayed."
 
 
@@ -30,11 +30,11 @@ def check_one_against_rest(one_against_rest: Callable[[np.ndarray, np.ndarray, i
     probabilities = generator.dirichlet(np.ones(4), 80) + np.eye(4)[truth] * 0.2
     probabilities /= probabilities.sum(axis=1, keepdims=True)
     for subtype in (0, 3):
-        found = float(one_against_rest(probabilities, truth, subtype))
+        auroc = float(one_against_rest(probabilities, truth, subtype))
         expected = roc_auc_score(truth == subtype, probabilities[:, subtype])
         hard = roc_auc_score(truth == subtype, probabilities.argmax(axis=1) == subtype)
-        require(abs(found - hard) > 1e-9, f"{found:.3f} ranks yes and no only; the probability itself says more")
-        require(abs(found - expected) < 1e-9, f"subtype {subtype}: {found:.3f}, where it should be {expected:.3f}")
+        require(abs(auroc - hard) > 1e-9, f"{auroc:.3f} ranks yes and no only; the probability itself says more")
+        require(abs(auroc - expected) < 1e-9, f"subtype {subtype}: {auroc:.3f}, where it should be {expected:.3f}")
     return "a subtype can rank well and still never be the most probable one."
 
 
@@ -45,9 +45,9 @@ def check_malignant(malignant: Callable[[np.ndarray, np.ndarray], np.ndarray]) -
     logits[0] += 1000  # the exponential alone would overflow
     is_malignant = np.array([False] * 4 + [True] * 4)
     expected = softmax(logits, axis=1)[:, is_malignant].sum(axis=1)
-    found = np.asarray(malignant(logits, is_malignant))
-    require(found.shape == (20,), f"return one probability an image, not {found.shape}")
+    probability = np.asarray(malignant(logits, is_malignant))
+    require(probability.shape == (20,), f"return one probability an image, not {probability.shape}")
     summed = logits[:, is_malignant].sum(axis=1) - logits[:, ~is_malignant].sum(axis=1)
-    require(not np.allclose(found, expit(summed)), "logits do not add up over classes; probabilities do")
-    require(np.allclose(found, expected), f"off by up to {np.abs(found - expected).max():.2g}")
+    require(not np.allclose(probability, expit(summed)), "logits do not add up over classes; probabilities do")
+    require(np.allclose(probability, expected), f"off by up to {np.abs(probability - expected).max():.2g}")
     return "an image whose probability is split over four malignant subtypes is malignant all the same."

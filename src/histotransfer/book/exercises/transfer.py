@@ -19,17 +19,17 @@ def check_views(views: Callable[[np.ndarray], Sequence[np.ndarray]]) -> str:
     """Exercise `ex-transfer-views`: the symmetric views that keep a picture's shape."""
     for shape, count in (((6, 6, 3), 8), ((4, 6, 3), 4)):
         image = np.arange(np.prod(shape)).reshape(shape)
-        found = [np.asarray(view) for view in views(image)]
+        given = [np.asarray(view) for view in views(image)]
         require(
-            all(view.shape == shape for view in found), f"a view of a {shape[0]} x {shape[1]} picture has its shape"
+            all(view.shape == shape for view in given), f"a view of a {shape[0]} x {shape[1]} picture has its shape"
         )
-        different = {view.tobytes() for view in found}
-        require(len(different) == len(found), "some views are the same")
+        different = {view.tobytes() for view in given}
+        require(len(different) == len(given), "some views are the same")
         channels = {tuple(pixel) for pixel in image.reshape(-1, 3)}
-        moved = all({tuple(pixel) for pixel in view.reshape(-1, 3)} == channels for view in found)
+        moved = all({tuple(pixel) for pixel in view.reshape(-1, 3)} == channels for view in given)
         require(moved, "a view moves whole pixels; it changes no colour")
         require(
-            len(found) == count, f"{shape[0]} x {shape[1]} has {count} views, you give {len(found)}: turns and mirrors"
+            len(given) == count, f"{shape[0]} x {shape[1]} has {count} views, you give {len(given)}: turns and mirrors"
         )
     return "a finite list: the frozen part of a network needs to see each view once."
 
@@ -65,7 +65,7 @@ def check_prepare(prepare: Callable[[nn.Module, nn.Module], nn.Module]) -> str:
     frozen.eval()
     with torch.no_grad():
         before = frozen(images)
-    counted = head[2].running_mean.clone()
+    counted = head[2].get_buffer("running_mean").clone()
     for _ in range(2):
         prepared = prepare(model, frozen)
         require(prepared is model, "return the model that was given")
@@ -78,5 +78,5 @@ def check_prepare(prepare: Callable[[nn.Module, nn.Module], nn.Module]) -> str:
     frozen.eval()
     require(torch.equal(frozen(images), before), "after training the frozen part says something else: what changed?")
     require(not any(p.requires_grad for p in frozen.parameters()), "frozen weights still ask for gradients")
-    require(not torch.equal(head[2].running_mean, counted), "the head did not train")
+    require(not torch.equal(head[2].get_buffer("running_mean"), counted), "the head did not train")
     return f"no gradient and eval mode, both: so {len(module_groups(SEDenseNet(positions=())))} groups can be cached."

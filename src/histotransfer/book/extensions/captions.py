@@ -1,8 +1,8 @@
-"""A Sphinx extension: tables that a cell puts out are numbered and captioned as tables.
+"""A Sphinx extension that numbers and captions tables in the output of a cell as tables.
 
-MyST-NB wraps what a cell puts out in a figure, if the cell's metadata have a caption: a table too, which would then be
-counted as a figure. Here a figure whose name begins with `tab-` becomes a table: its caption stands above it and begins
-with `Table 5.2`, and `numref` finds it.
+If a cell's metadata has a caption, MyST-NB wraps the cell's output in a figure, and counts it as one even if it is a
+table. Here a figure whose name begins with `tab-` becomes a table: its caption is above it and begins with `Table 5.2`,
+and `numref` finds it.
 """
 
 from typing import Any
@@ -14,20 +14,20 @@ PREFIX = "tab-"
 
 
 class OutputTable(nodes.General, nodes.Element):
-    """A table that a cell put out, below its caption."""
+    """A table in the output of a cell, below its caption."""
 
 
 class OutputCaption(nodes.caption):
-    """Its caption."""
+    """The caption of an `OutputTable`."""
 
 
 class FiguresToTables(SphinxTransform):
-    """Puts `OutputTable` in place of figures that hold tables, before Sphinx looks for what to number and to link."""
+    """Replaces figures that hold tables by `OutputTable`, before Sphinx collects what to number and to link."""
 
     default_priority = 200
 
     def apply(self, **options: Any) -> None:
-        """What docutils calls."""
+        """Transform the document; called by docutils."""
         for figure in list(self.document.findall(nodes.figure)):
             if any(name.startswith(PREFIX) for name in figure["names"]):
                 captions = [child for child in figure.children if isinstance(child, nodes.caption)]
@@ -38,7 +38,7 @@ class FiguresToTables(SphinxTransform):
 
 
 def setup(app: Any) -> dict[str, bool]:
-    """What Sphinx calls."""
+    """Register the extension; called by Sphinx."""
     app.add_enumerable_node(OutputTable, "table", html=(_begin_table, _end_table))
     app.add_node(OutputCaption, html=(_begin_caption, _end_caption))
     app.add_transform(FiguresToTables)
@@ -62,5 +62,5 @@ def _begin_caption(writer: Any, node: OutputCaption) -> None:
 def _end_caption(writer: Any, node: OutputCaption) -> None:
     writer.body.append("</span>")
     writer.add_permalink_ref(node.parent, "Link to this table")
-    # What is below the caption scrolls where it is too wide; the theme lets the keyboard scroll what is of this class.
+    # A table that is too wide scrolls; the theme lets the keyboard scroll elements of this class.
     writer.body.append('</p></figcaption>\n<div class="pst-scrollable-table-container">\n')

@@ -1,4 +1,4 @@
-"""A Sphinx extension: what autodoc and napoleon would show of this module's docstrings that no reader wants."""
+"""A Sphinx extension that adapts what autodoc and napoleon show of this package's docstrings and signatures."""
 
 from collections.abc import Iterator
 from typing import Any, Literal, get_args, get_origin
@@ -8,12 +8,12 @@ from pydantic import BaseModel
 from histotransfer import config
 
 LIMITS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
-# Choices that many signatures repeat stand there under their names.
+# Choices that many signatures repeat; there they are shown by name.
 ALIASES = ("ProfileName", "Stage")
 
 
 def setup(app: Any) -> dict[str, bool]:
-    """What Sphinx calls."""
+    """Register the extension; called by Sphinx."""
     app.connect("autodoc-process-signature", _short_signature)
     app.connect("autodoc-process-docstring", _in_our_style, priority=400)  # before napoleon
     app.connect("autodoc-skip-member", _is_repetition)
@@ -23,7 +23,7 @@ def setup(app: Any) -> dict[str, bool]:
 def _short_signature(
     app: Any, what: str, name: str, value: Any, options: Any, arguments: str | None, returned: str | None
 ) -> tuple[str | None, str | None]:
-    """Settings are listed below their class, with meanings: in the signature they would fill a screen."""
+    """Leave out the signature of settings, which are listed below their class: it would fill a screen."""
     if _is_settings(value):
         return None, None
     arguments = arguments and arguments.replace("<factory>", "...")  # else Sphinx does not understand the others either
@@ -31,7 +31,9 @@ def _short_signature(
 
 
 def _with_aliases(signature: str | None) -> str | None:
-    for alias in ALIASES if signature else ():
+    if signature is None:
+        return None
+    for alias in ALIASES:
         choices = ", ".join(map(repr, get_args(getattr(config, alias))))
         for written in (f"~typing.Literal[{choices}]", f"Literal[{choices}]"):
             signature = signature.replace(written, f"~histotransfer.config.{alias}")
@@ -41,7 +43,7 @@ def _with_aliases(signature: str | None) -> str | None:
 def _in_our_style(app: Any, what: str, name: str, value: Any, options: Any, lines: list[str]) -> None:
     """List the fields of settings; and keep napoleon from taking prose for a type.
 
-    It reads `One row an image: a, b` as what comes back being of type "One row an image"; an empty type prevents that.
+    It reads `One row per image: a, b` as a result of type "One row per image"; an empty type prevents that.
     """
     if _is_settings(value):
         lines += ["", "Args:", *_fields(value)]
@@ -57,9 +59,9 @@ def _is_settings(value: Any) -> bool:
 
 
 def _fields(model: type[BaseModel]) -> Iterator[str]:
-    """A line for each field: meaning, choices, limits, default; in `LadderConfig` also what the profiles have."""
+    """A line for each field: meaning, choices, limits, default; in `LadderConfig` also the values of the profiles."""
     for name, field in model.model_fields.items():
-        facts = [field.description]
+        facts = [field.description or ""]
         if choices := list(_choices(field.annotation)):
             facts.append("choices: " + ", ".join(f"`{choice}`" for choice in choices))
         for limit in field.metadata:
@@ -76,11 +78,11 @@ def _fields(model: type[BaseModel]) -> Iterator[str]:
 
 
 def _choices(annotation: Any) -> Iterator[str]:
-    """Of a `Literal`, wherever in an annotation it is."""
+    """The choices of a `Literal`, wherever it is in an annotation."""
     for inner in get_args(annotation):
         yield from [inner] if get_origin(annotation) is Literal else _choices(inner)
 
 
 def _is_repetition(app: Any, what: str, name: str, value: Any, skip: bool, options: Any) -> bool | None:
-    """The fields of a named tuple stand in its signature; `Alias for field number 0` adds nothing."""
+    """Skip the fields of a named tuple: they are in its signature; `Alias for field number 0` adds nothing."""
     return True if str(value.__doc__).startswith("Alias for field number") else None
