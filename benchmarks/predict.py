@@ -32,7 +32,8 @@ from histotransfer.deploy.predict import Predictor
 from histotransfer.models import openvino
 from histotransfer.models.se_densenet import SEDenseNet
 from histotransfer.models.weights import imagenet_trunk, load_trunk, save_model
-from histotransfer.tiles import IMAGENET_MEAN, IMAGENET_STD, TileSource, decode, resize
+from histotransfer.pictures import decode, resize
+from histotransfer.tiles import IMAGENET_MEAN, IMAGENET_STD, TileSource
 
 SIZE = 224
 CALIBRATION = 100

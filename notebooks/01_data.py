@@ -69,7 +69,7 @@ counts.rename(index=lambda name: name.replace("_", " "))
 
 # %% mystnb={"figure": {"name": "fig-subtypes", "caption": "One field of each subtype at 100x; the first row is benign."}, "image": {"alt": "Eight square tissue fields stained purple and pink, one for each of the four benign and four malignant subtypes."}}
 from histotransfer.figures import gallery
-from histotransfer.tiles import decode
+from histotransfer.pictures import decode
 
 at_100 = table[table["magnification"] == 100]
 fields = at_100.groupby("subtype", sort=False).first().sort_values("label")

@@ -129,8 +129,8 @@ f"largest difference: {difference:.2f} grey levels"
 
 # %%
 from histotransfer.datasets import breakhis
+from histotransfer.pictures import decode
 from histotransfer.stain import absorbing_mask, sample_density
-from histotransfer.tiles import decode
 
 table = breakhis.load(root)
 at_200 = table[table["magnification"] == 200]

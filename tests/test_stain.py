@@ -16,6 +16,7 @@ from sklearn.decomposition import DictionaryLearning, sparse_encode
 from histotransfer.datasets import breakhis
 from histotransfer.datasets.phantom import breast_image
 from histotransfer.errors import HistotransferError
+from histotransfer.pictures import decode
 from histotransfer.stain import (
     GLASS_LEVEL,
     NORMALISERS,
@@ -35,7 +36,6 @@ from histotransfer.stain import (
     to_lab,
     vahadane_stain_matrix,
 )
-from histotransfer.tiles import decode
 
 ALL = list(NORMALISERS)
 ACTIVE = [name for name in ALL if name != "none"]

@@ -25,8 +25,9 @@ from histotransfer.errors import HistotransferError
 from histotransfer.evaluation.explain import grad_cam
 from histotransfer.models import openvino
 from histotransfer.models.weights import load_model
+from histotransfer.pictures import resize
 from histotransfer.stain import Reinhard, StainJitter, normaliser
-from histotransfer.tiles import TileSource, resize
+from histotransfer.tiles import TileSource
 
 TISSUE = phantom.breast_image(12, 200, 0, seed=0).image
 COLOURS = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)

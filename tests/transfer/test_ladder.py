@@ -8,9 +8,10 @@ from PIL import Image
 from histotransfer.config import ladder_config
 from histotransfer.errors import HistotransferError
 from histotransfer.models.weights import Trunk, content_hash
+from histotransfer.pictures import decode, resize
 from histotransfer.splits import grouped_split
 from histotransfer.stain import Reinhard
-from histotransfer.tiles import Subset, decode, resize
+from histotransfer.tiles import Subset
 from histotransfer.transfer.stages import history, initial_model, train_stages, with_new_head
 from histotransfer.transfer.task import Task, keep_copies
 from histotransfer.transfer.training import predict_logits

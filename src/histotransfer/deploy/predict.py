@@ -25,7 +25,8 @@ from histotransfer.models import openvino
 from histotransfer.models.description import describe
 from histotransfer.models.se_densenet import SEDenseNet
 from histotransfer.models.weights import load_model
-from histotransfer.tiles import TileSource, augmented_source, decode, mean_over_views, resize
+from histotransfer.pictures import decode, resize
+from histotransfer.tiles import TileSource, augmented_source, mean_over_views
 
 Runtime = Literal["torch", "openvino"]
 BATCH = 32

@@ -9,6 +9,7 @@ import copy
 import os
 import time
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -60,14 +61,16 @@ def build(name: str) -> nn.Module:
 
 def cost(name: str, size: int, precision: Precision) -> dict[str, float]:
     """`parameters`, their size at a precision in `MB` (million bytes), `GFLOPs` (billion multiply-adds) per image."""
+    parameters, operations = _counted(name, size)
+    return {"parameters": parameters, "MB": parameters * BYTES[precision] / 1e6, "GFLOPs": operations / 1e9}
+
+
+@cache
+def _counted(name: str, size: int) -> tuple[int, int]:
+    """Parameters of a net, and its multiply-adds per image."""
     with torch.device("meta"):
         net = build(name)
-    parameters = parameter_count(net)
-    return {
-        "parameters": parameters,
-        "MB": parameters * BYTES[precision] / 1e6,
-        "GFLOPs": multiply_adds(net, size) / 1e9,
-    }
+    return parameter_count(net), multiply_adds(net, size)
 
 
 def run(

@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 
 from histotransfer.datasets import breakhis
+from histotransfer.pictures import decode
 from histotransfer.records import environment, fingerprint, write_record
 from histotransfer.splits import content_hashes
 from histotransfer.stain import to_lab
-from histotransfer.tiles import decode
 
 COLOURS = ("L", "a", "b")
 

@@ -12,8 +12,8 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from histotransfer.figures.style import CLASS_COLOURS, PALETTE, SMALL, WIDTH, described, legend_above
+from histotransfer.pictures import decode
 from histotransfer.stain import to_lab
-from histotransfer.tiles import decode
 
 
 def gallery(images: Sequence[np.ndarray], titles: Sequence[str], columns: int = 4) -> Figure:

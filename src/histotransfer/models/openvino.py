@@ -15,10 +15,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from histotransfer.errors import HistotransferError
-from histotransfer.models.se_densenet import SEDenseNet
 
 DESCRIPTION = "histotransfer"  # where a model file keeps its description
 
@@ -37,7 +36,7 @@ def import_openvino() -> Any:
     return openvino
 
 
-def convert(model: SEDenseNet, size: int, description: Mapping[str, Any]) -> Any:
+def convert(model: nn.Module, size: int, description: Mapping[str, Any]) -> Any:
     """An `openvino.Model` for batches of any length, of images with `size` pixels per side.
 
     Args:

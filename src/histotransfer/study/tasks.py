@@ -7,8 +7,8 @@ from histotransfer.datasets import breakhis, lc25000, ucsb
 from histotransfer.datasets import own as own_data
 from histotransfer.datasets.roots import resolve_root
 from histotransfer.errors import HistotransferError
+from histotransfer.pictures import symmetric_views
 from histotransfer.splits import grouped_split, make_split
-from histotransfer.tiles import symmetric_views
 from histotransfer.transfer.task import Task, keep_copies, keep_magnifications
 
 SOURCES = ("lc25000", "phantom")  # always split by original or patient

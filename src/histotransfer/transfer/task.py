@@ -12,9 +12,10 @@ import pandas as pd
 
 from histotransfer.config import LadderConfig
 from histotransfer.errors import HistotransferError
+from histotransfer.pictures import decode, resize
 from histotransfer.splits import audit, content_hashes, leaks
 from histotransfer.stain import Fallback, Normaliser, count_reasons, normaliser
-from histotransfer.tiles import KeyedSource, augmented_source, decode, load_tiles, resize
+from histotransfer.tiles import KeyedSource, augmented_source, load_tiles
 
 
 class Task:
