@@ -36,10 +36,7 @@ def test_the_reference_holds_every_module():
     }
     modules = {".".join(path.relative_to(package).with_suffix("").parts) for path in package.rglob("[a-z]*.py")}
     inner = {name for name in modules if name.rpartition(".")[0] in gathered}
-    tools = {name for name in modules if name.startswith("book.extensions.")} | {
-        "book.build.files",
-        "book.build.markup",
-    }
+    tools = {name for name in modules if name.startswith("book.extensions.")} | {"book.build.files"}
     assert named - inner == modules - inner - tools - {"cli"} | gathered
 
 

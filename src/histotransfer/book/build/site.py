@@ -15,7 +15,6 @@ import yaml
 
 import histotransfer
 from histotransfer.book.build.execution import execute_chapters
-from histotransfer.book.build.markup import repair_pages
 from histotransfer.book.build.parameters import chapter_parameters, check_parameters
 from histotransfer.book.build.sources import chapter_sources
 from histotransfer.config import ChapterParameters
@@ -163,7 +162,8 @@ def _render(staged: Path, site: Path, log: Path) -> None:
     """Run Jupyter Book on the staging folder, warnings as errors; move the pages to `site` if it succeeds."""
     with tempfile.TemporaryDirectory(prefix="site-", dir=staged.parent) as folder:
         arguments = ["build", str(staged), "--path-output", folder, "-W", "-n", "--keep-going"]
-        code = "import sys; from jupyter_book.cli.main import main; sys.exit(main())"
+        # Sphinx keeps what it makes: to search it all for garbage, again and again, takes half of the time.
+        code = "import gc, sys; gc.disable(); from jupyter_book.cli.main import main; sys.exit(main())"
         run = subprocess.run(
             [sys.executable, "-c", code, *arguments],
             stdin=subprocess.DEVNULL,
@@ -182,7 +182,6 @@ def _render(staged: Path, site: Path, log: Path) -> None:
             raise HistotransferError(
                 f"the book does not build; {len(trouble)} complaints, the first: {first} (all of them: {log})"
             )
-        repair_pages(pages)
         site.parent.mkdir(parents=True, exist_ok=True)
         if site.exists():
             shutil.move(site, Path(folder) / "before")
