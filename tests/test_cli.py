@@ -291,3 +291,22 @@ def test_book_run_writes_the_executed_notebook_and_keeps_it_when_the_next_run_br
     assert err[2].startswith("error: chapter 01_made failed in code cell 2 of 2: AssertionError: 13 is an unlucky")
     assert [path.name for path in (chapter / "made").iterdir()] == ["out.ipynb"]
     assert (chapter / "made/out.ipynb").read_text() == written
+
+
+@pytest.mark.parametrize(
+    ("arguments", "package", "extra"),
+    [
+        (["book", "build"], "papermill", "book"),
+        (["book", "run", "01", "--list-parameters"], "jupytext", "book"),
+        (["course", "export", "--out", "course"], "nbformat", "course"),
+    ],
+)
+def test_without_its_extra_a_command_says_what_to_install(arguments, package, extra, tmp_path):
+    """In a fresh interpreter: here the modules are imported already."""
+    code = (
+        f"import sys; sys.modules[{package!r}] = None; sys.argv = ['histotransfer', *{arguments}]; "
+        "from histotransfer.cli import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == f"error: {package} is not installed: pip install 'histotransfer[{extra}]'\n"

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from histotransfer.errors import HistotransferError
+from histotransfer.errors import HistotransferError, needs_extra
 from histotransfer.models.se_densenet import SEDenseNet
 
 DESCRIPTION = "histotransfer"  # where a model file keeps its description
@@ -30,10 +30,8 @@ def import_openvino() -> Any:
         HistotransferError: it is not installed.
     """
     sys.modules["openvino_telemetry"] = None
-    try:
+    with needs_extra("export"):
         import openvino
-    except ImportError as error:
-        raise HistotransferError("OpenVINO is not installed: pip install 'histotransfer[export]'") from error
     return openvino
 
 
@@ -122,10 +120,8 @@ def quantise(model: Any, images: Tensor) -> Any:
     """
     import_openvino()
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # warns that it found no GPU's compiler
-    try:
+    with needs_extra("export"):
         import nncf
-    except ImportError as error:
-        raise HistotransferError("NNCF is not installed: pip install 'histotransfer[export]'") from error
     nncf.set_log_level(logging.ERROR)
     dataset = nncf.Dataset([image[None].contiguous().numpy() for image in images])
     with contextlib.redirect_stdout(io.StringIO()):  # its progress bars
