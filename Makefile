@@ -1,4 +1,4 @@
-# The book and its tests. `make book` and `make test` need Python 3.11 and make, nothing else.
+# The book and its tests. `make book` and `make test` need Python 3.11 (or 3.12, 3.13) and make, nothing else.
 PROFILE ?= phantom
 DATA ?=
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -6,13 +6,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help venv book test browser test-slow lint format pairs picture lock clean
+.PHONY: help venv book test test-slow coverage browser lint format pairs picture lock wheel clean
 
 help:
 	@echo "make book [PROFILE=phantom|lite|paper] [DATA=folder]   execute every chapter, build _build/html"
 	@echo "make test | test-slow                                  fast tests | the slower ones"
 	@echo "make browser                                           Chromium and axe-core, for the slower tests of pages"
-	@echo "make lint | format | pairs | picture | lock | clean"
+	@echo "make coverage                                          which lines the fast tests run"
+	@echo "make lint | format | pairs | picture | lock | wheel | clean"
 
 venv: $(READY)
 
@@ -29,7 +30,7 @@ book: venv
 	$(BIN)/histotransfer book build --profile $(PROFILE) --data "$(DATA)"
 
 # Two processes of tests, one file in one of them: with threads besides they would fight for cores.
-test test-slow: export OMP_NUM_THREADS ?= 1
+test test-slow coverage: export OMP_NUM_THREADS ?= 1
 
 test: venv
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadscope
@@ -42,9 +43,15 @@ browser: venv
 test-slow: venv
 	$(BIN)/python -m pytest -m slow -n 2 --dist loadscope
 
+coverage: venv
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadscope --cov=histotransfer --cov-report=term:skip-covered
+
+# Style, the layers of the house, types.
 lint: venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
 
 format: venv
 	$(BIN)/ruff check --fix .
@@ -63,5 +70,10 @@ lock: venv
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --quiet \
 		--custom-compile-command "make lock" --output-file requirements.lock
 
+# What `pip install` needs, the network that ships included. Without old copies: setuptools would pack what lies in build/.
+wheel: venv
+	rm -rf build dist
+	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+
 clean:
-	rm -rf _build
+	rm -rf _build build dist

@@ -329,3 +329,22 @@ def test_an_experiment_on_a_run_refuses_a_folder_that_holds_none(run, tmp_path, 
 def test_duplicates_without_lung_images_are_one_line(run, tmp_path):
     status, _, errors = run("experiment", "duplicates", "--data", tmp_path, "--out", tmp_path / "out")
     assert status == 2 and len(errors) == 1 and str(tmp_path) in errors[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "package", "extra"),
+    [
+        (["book", "build"], "papermill", "book"),
+        (["book", "run", "01", "--list-parameters"], "jupytext", "book"),
+        (["course", "export", "--out", "course"], "nbformat", "course"),
+    ],
+)
+def test_without_its_extra_a_command_says_what_to_install(arguments, package, extra, tmp_path):
+    """In a fresh interpreter: here the modules are imported already."""
+    code = (
+        f"import sys; sys.modules[{package!r}] = None; sys.argv = ['histotransfer', *{arguments}]; "
+        "from histotransfer.cli import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == f"error: {package} is not installed: pip install 'histotransfer[{extra}]'\n"

@@ -1,6 +1,7 @@
 """The workflows run the Makefile's own targets with pinned actions, and publish from main alone."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,9 @@ def steps(workflow):
 
 
 def commands(workflow):
-    return [step["run"] for step in steps(workflow) if "run" in step]
+    """Those of jobs that work in the Makefile's environment: all but `installed`, which is where there is none."""
+    jobs = (job for name, job in workflow["jobs"].items() if name != "installed")
+    return [step["run"] for job in jobs for step in job["steps"] if "run" in step]
 
 
 @every_workflow
@@ -48,6 +51,26 @@ def test_together_they_do_what_ci_does():
     assert set(wanted) == {command.split()[1] for workflow in WORKFLOWS.values() for command in commands(workflow)}
     book = [command.split()[1] for command in commands(WORKFLOWS["book"])]
     assert book.index("book") < book.index("test-slow") and book.index("browser") < book.index("test-slow")
+
+
+def test_the_wheel_is_tested_on_each_python_that_the_project_names():
+    job = WORKFLOWS["tests"]["jobs"]["installed"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    label = "Programming Language :: Python :: "
+    named = [line.removeprefix(label) for line in project["classifiers"] if line.startswith(label)]
+    assert job["strategy"]["matrix"]["python"] == named
+    assert project["requires-python"].startswith(f">={named[0]}")
+    assert "${{ matrix.python }}" in [step.get("with", {}).get("python-version") for step in job["steps"]]
+    install, *_, test = (step["run"] for step in job["steps"] if "run" in step)
+    assert install.startswith("pip install ") and " . " in install
+    paths = [word for word in test.split() if word.startswith("tests/")]
+    assert paths and all((ROOT / path).exists() for path in paths)
+
+
+def test_hooks_are_the_tools_of_the_environment():
+    (hooks,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert hooks["repo"] == "local" and {hook["id"] for hook in hooks["hooks"]} == {"ruff", "ruff-format", "pairs"}
+    assert all(hook["entry"].startswith(".venv/bin/") for hook in hooks["hooks"])
 
 
 def test_the_site_is_kept_for_every_change_and_published_from_main_alone():

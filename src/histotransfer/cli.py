@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
 import typer
 from typer.core import TyperCommand
 
-from histotransfer.errors import HistotransferError, one_line_errors
+from histotransfer.errors import HistotransferError, needs_extra, one_line_errors
 
 if TYPE_CHECKING:
     from histotransfer.config import LadderConfig
@@ -391,7 +391,8 @@ def book_build(
     force: Annotated[bool, typer.Option(help="Execute every chapter anew.")] = False,
 ) -> None:
     """Execute every chapter with papermill and build the HTML into _build/html."""
-    from histotransfer.book.build.site import build_book
+    with needs_extra("book"):
+        from histotransfer.book.build.site import build_book
 
     build_book(".", profile=profile, data_root=data, force=force)
 
@@ -420,8 +421,9 @@ def book_run(
     ] = False,
 ) -> None:
     """Execute one chapter with papermill, with your own parameters."""
-    from histotransfer.book.build.parameters import described_parameters, typed_parameters
-    from histotransfer.book.build.sources import find_chapter
+    with needs_extra("book"):
+        from histotransfer.book.build.parameters import described_parameters, typed_parameters
+        from histotransfer.book.build.sources import find_chapter
 
     source = find_chapter(chapter)
     if list_parameters:
@@ -429,7 +431,8 @@ def book_run(
         return
     if out is None:
         raise HistotransferError("--out: name the notebook to write")
-    from histotransfer.book.build.execution import ChapterError, execute_chapter
+    with needs_extra("book"):
+        from histotransfer.book.build.execution import ChapterError, execute_chapter
 
     try:
         execute_chapter(source, out, typed_parameters(source, _pairs(parameters or [], "-p", "-p name value")))
@@ -442,7 +445,8 @@ def book_run(
 @course_app.command("export")
 def course_export(out: Annotated[Path, typer.Option(help="Folder to make; it must be new or empty.")]) -> None:
     """Write notebooks for students and instructors, slides, a syllabus and a marking rubric."""
-    from histotransfer.book.course import export_course
+    with needs_extra("course"):
+        from histotransfer.book.course import export_course
 
     typer.echo(str(export_course(".", out, report=typer.echo)))
 

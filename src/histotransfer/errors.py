@@ -13,6 +13,22 @@ class HistotransferError(Exception):
 
 
 @contextmanager
+def needs_extra(extra: str) -> Iterator[None]:
+    """What imports of an optional package stand in: where it is missing, one line says what to install.
+
+    Args:
+        extra: of `pyproject.toml`, the one that brings the package.
+
+    Raises:
+        HistotransferError: the package is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise HistotransferError(f"{error.name} is not installed: pip install 'histotransfer[{extra}]'") from error
+
+
+@contextmanager
 def one_line_errors() -> Iterator[None]:
     """Run a command's code: a `HistotransferError` in it becomes one line and exit status 2."""
     try:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from histotransfer import __version__
 from histotransfer.book.build.sources import chapter_sources, toc_files
 from histotransfer.book.course import figure_numbers
 
@@ -102,7 +103,8 @@ def test_citation_and_archive_name_the_same_version():
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     archive = yaml.safe_load((ROOT / ".zenodo.json").read_text())
-    assert str(citation["version"]) == version
+    assert str(citation["version"]) == version == __version__
+    assert f"version {version}, " in (ROOT / "book/index.md").read_text()
     assert archive.get("version", version) == version
     assert {"cff-version", "message", "title", "authors"} <= citation.keys()
 

@@ -62,6 +62,6 @@ def test_another_network_is_not_taken_for_the_same(model, images):
 @pytest.mark.parametrize("package", ["onnx", "onnxscript"])
 def test_without_onnx_there_is_one_line(model, tmp_path, monkeypatch, package):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(HistotransferError, match=r"ONNX is not installed: pip install 'histotransfer\[export\]'"):
+    with pytest.raises(HistotransferError, match=rf"{package} is not installed: pip install 'histotransfer\[export\]'"):
         write_network(model, DESCRIPTION, "onnx", tmp_path / "model.onnx")
     assert not list(tmp_path.iterdir())

@@ -149,6 +149,6 @@ def test_the_real_run_of_the_spine_overfits_and_its_source_task_does_not():
 
 
 def test_thresholds_are_the_ones_that_the_design_chose():
-    design = pd.read_csv("results/failures/design.csv")
+    design = pd.read_csv("results/detectors/design.csv")
     chosen = design[design["chosen"]].set_index("signature")["threshold"].to_dict()
     assert chosen == {"overfitting": RISE, "negative transfer": HARM, "slow convergence": DELAY}

@@ -17,12 +17,11 @@ import nbformat
 from nbformat import NotebookNode
 
 from histotransfer.book.build.sources import NEEDS, chapter_sources, read_source
-from histotransfer.errors import HistotransferError
+from histotransfer.errors import HistotransferError, needs_extra
 from histotransfer.files import whole_folder
 
 LEVELS = {"Easy": (5, 1), "Medium": (15, 2), "Hard": (30, 3)}  # minutes, points
 WORDS_A_MINUTE, MINUTES_A_CELL = 200, 0.5
-INSTALL = "pip install 'histotransfer[course]'"
 WORDS_ABOVE_A_FIGURE = 40  # on a slide
 
 _DIRECTIVE = re.compile(
@@ -160,10 +159,8 @@ def citations(bibliography: Path) -> dict[str, str]:
     Raises:
         HistotransferError: pybtex is not installed.
     """
-    try:
+    with needs_extra("course"):
         from pybtex.database import parse_file
-    except ImportError as error:
-        raise HistotransferError(f"citations need pybtex: {INSTALL}") from error
     cited = {}
     for key, work in parse_file(str(bibliography)).entries.items():
         people = [" ".join(map(str, person.rich_last_names)) for person in work.persons["author"]]
@@ -270,10 +267,8 @@ def slides(notebook: NotebookNode, title: str, template: Path, references: Mappi
     Raises:
         HistotransferError: nbconvert is not installed.
     """
-    try:
+    with needs_extra("course"):
         from nbconvert import SlidesExporter
-    except ImportError as error:
-        raise HistotransferError(f"slides need nbconvert: {INSTALL}") from error
     shown = student(notebook, references)
     cells, room = [], False
     for cell in shown.cells:

@@ -11,7 +11,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor
 
-from histotransfer.errors import HistotransferError
+from histotransfer.errors import HistotransferError, needs_extra
 from histotransfer.models import openvino
 from histotransfer.models.se_densenet import SEDenseNet
 from histotransfer.models.weights import load_model, save_model
@@ -43,11 +43,9 @@ def write_network(model: SEDenseNet, description: Mapping[str, Any], to: Format,
 
 
 def _write_onnx(model: SEDenseNet, description: Mapping[str, Any], path: Path) -> None:
-    try:
+    with needs_extra("export"):
         import onnx
         import onnxscript  # noqa: F401  torch's exporter needs it and says so less clearly
-    except ImportError as error:
-        raise HistotransferError("ONNX is not installed: pip install 'histotransfer[export]'") from error
     example = torch.zeros(2, 3, description["size"], description["size"])
     shapes = ({0: torch.export.Dim("batch")},)
     program = torch.onnx.export(model, (example,), dynamo=True, dynamic_shapes=shapes, verbose=False)

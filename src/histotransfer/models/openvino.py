@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from histotransfer.errors import HistotransferError
+from histotransfer.errors import HistotransferError, needs_extra
 
 DESCRIPTION = "histotransfer"  # where a model file keeps its description
 
@@ -29,10 +29,8 @@ def import_openvino() -> Any:
         HistotransferError: it is not installed.
     """
     sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # None blocks an import; typeshed omits it
-    try:
+    with needs_extra("export"):
         import openvino
-    except ImportError as error:
-        raise HistotransferError("OpenVINO is not installed: pip install 'histotransfer[export]'") from error
     return openvino
 
 
@@ -121,10 +119,8 @@ def quantise(model: Any, images: Tensor) -> Any:
     """
     import_openvino()
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # warns that it found no GPU's compiler
-    try:
+    with needs_extra("export"):
         import nncf
-    except ImportError as error:
-        raise HistotransferError("NNCF is not installed: pip install 'histotransfer[export]'") from error
     nncf.set_log_level(logging.ERROR)
     dataset = nncf.Dataset([image[None].contiguous().numpy() for image in images])
     with contextlib.redirect_stdout(io.StringIO()):  # its progress bars

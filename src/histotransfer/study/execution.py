@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from histotransfer.errors import HistotransferError
+from histotransfer.errors import HistotransferError, needs_extra
 from histotransfer.study.plan import Plan, PlannedRun, is_finished, planned_runs
 from histotransfer.study.runner import run_arm
 from histotransfer.transfer.stages import Report
@@ -99,11 +99,9 @@ def _executor(scheduler: str, workers: int) -> Iterator[Execute]:
     if not (scheduler or workers):
         yield lambda runs, data_root, folder: (_do(run, data_root, folder) for run in runs)
         return
-    try:
+    with needs_extra("cluster"):
         import dask
         from distributed import Client, LocalCluster, as_completed
-    except ImportError as error:
-        raise HistotransferError("study run: Dask is not installed; pip install 'histotransfer[cluster]'") from error
 
     def execute(runs: list[PlannedRun], data_root: Path, folder: Path) -> Iterator[Outcome]:
         futures = client.map(_do, runs, data_root=data_root, folder=folder, key=[run.name for run in runs], pure=False)
