@@ -15,7 +15,7 @@ from histotransfer.records import PREDICTIONS, RECORD_KEYS, image_paths, read_ru
 from histotransfer.report.tables import read_experiment
 from histotransfer.splits import grouped_split
 from histotransfer.stain import normaliser
-from histotransfer.study import runner
+from histotransfer.study import runner, tasks
 from histotransfer.study.runner import RUNS, model_description, run_arm, run_ladder
 from histotransfer.study.tasks import external_task, target_task
 
@@ -224,13 +224,18 @@ def arm(with_ucsb, out, name="arm", method="ladder", **settings):
     return read_run(run_arm(config, with_ucsb, out, name, method, report=lambda line: None))
 
 
-def test_an_arm_predicts_an_external_set_that_nothing_was_chosen_on(with_ucsb, tmp_path):
+@pytest.fixture(scope="module")
+def plain(with_ucsb, tmp_path_factory):
+    """What the arms below differ from in one setting each."""
+    return arm(with_ucsb, tmp_path_factory.mktemp("plain"))
+
+
+def test_an_arm_predicts_an_external_set_that_nothing_was_chosen_on(with_ucsb, plain, tmp_path):
     run = arm(with_ucsb, tmp_path / "arms", external=True)
     outside = run.predictions[run.predictions["part"] == "ucsb"]
     assert sorted(outside["image"]) == sorted(path.name for path in (with_ucsb / "UCSB_breast").iterdir())
     assert run.record["metrics"]["ucsb"]["image"]["all"]["images"] == 6
     assert run.record["split"]["parts"].keys() == {"train", "validation", "test"}
-    plain = arm(with_ucsb, tmp_path / "plain")
     inside = run.predictions[run.predictions["part"] != "ucsb"].reset_index(drop=True)
     assert inside.equals(plain.predictions)
     assert not list((tmp_path / "arms").rglob("*.safetensors"))
@@ -250,23 +255,22 @@ def test_colours_of_the_training_images_are_those_of_every_other_part_too(with_u
     assert target_task(published, with_ucsb).colours.fingerprint() == normaliser("reinhard").fingerprint()
 
 
-def test_the_training_part_is_predicted_when_overfitting_is_to_be_measured(with_ucsb, tmp_path):
+def test_the_training_part_is_predicted_when_overfitting_is_to_be_measured(with_ucsb, plain, tmp_path):
     run = arm(with_ucsb, tmp_path, record_training=True, record_stages=False)
     assert [path.name for path in tmp_path.iterdir() if path.is_dir() and path.name[0] != "."] == ["arm"]
     parts = run.predictions["part"].value_counts()
     assert parts.to_dict() == run.record["split"]["parts"]
-    plain = arm(with_ucsb, tmp_path, "plain")
     assert run.predictions.query("part != 'train'").reset_index(drop=True).equals(plain.predictions)
     learnt = run.record["metrics"]["train"]["image"]["all"]
     assert learnt["log_loss"] == pytest.approx(plain.history["train_loss"].iloc[-1], abs=0.5)
 
 
-def test_a_rehearsal_predicts_no_test_patient(with_ucsb, tmp_path):
+def test_a_rehearsal_predicts_no_test_patient(with_ucsb, plain, tmp_path):
     run = arm(with_ucsb, tmp_path, rehearsal=True, average_views=True)
     assert set(run.predictions["part"]) == set(run.record["metrics"]) == {"validation"}
-    plain = arm(with_ucsb, tmp_path, "plain").predictions.query("part == 'validation'").reset_index(drop=True)
-    assert run.predictions["image"].tolist() == plain["image"].tolist()
-    assert not np.allclose(run.predictions["logit_malignant"], plain["logit_malignant"], atol=1e-6)  # other views too
+    seen = plain.predictions.query("part == 'validation'").reset_index(drop=True)
+    assert run.predictions["image"].tolist() == seen["image"].tolist()
+    assert not np.allclose(run.predictions["logit_malignant"], seen["logit_malignant"], atol=1e-6)  # other views too
 
 
 def test_an_external_set_needs_its_own_classes(with_ucsb, tmp_path):
@@ -274,22 +278,20 @@ def test_an_external_set_needs_its_own_classes(with_ucsb, tmp_path):
         arm(with_ucsb, tmp_path, external=True, target="subtype")
 
 
-def test_subtypes_are_learnt_on_the_same_split_by_patient(with_ucsb, tmp_path):
+def test_subtypes_are_learnt_on_the_same_split_by_patient(with_ucsb, plain, tmp_path):
     run = arm(with_ucsb, tmp_path, target="subtype")
-    binary = arm(with_ucsb, tmp_path, "binary")
-    assert run.predictions["image"].tolist() == binary.predictions["image"].tolist()
+    assert run.predictions["image"].tolist() == plain.predictions["image"].tolist()
     assert (run.predictions["truth"] == run.predictions["subtype"]).all()
     names = sorted(set(breakhis.load(with_ucsb)["subtype"]))
     assert [column for column in run.predictions if column.startswith("logit_")] == [f"logit_{n}" for n in names]
 
 
-def test_only_some_magnifications_are_trained_on_and_all_are_tested(with_ucsb, tmp_path):
+def test_only_some_magnifications_are_trained_on_and_all_are_tested(with_ucsb, plain, tmp_path):
     run = arm(with_ucsb, tmp_path, train_magnifications="40,100")
     seen = run.predictions.groupby("part")["magnification"].agg(set)
     assert seen["validation"] == {40, 100}
     assert seen["test"] == {40, 100, 200, 400}
-    whole = arm(with_ucsb, tmp_path, "whole")
-    test = [own.predictions.query("part == 'test'")["image"].tolist() for own in (run, whole)]
+    test = [own.predictions.query("part == 'test'")["image"].tolist() for own in (run, plain)]
     assert test[0] == test[1]
     with pytest.raises(HistotransferError, match=r"^train_magnifications: no training image is of 50; there are 40, "):
         arm(with_ucsb, tmp_path, train_magnifications="50")
@@ -309,7 +311,8 @@ def test_a_probe_can_be_offered_a_wider_choice(with_ucsb, runs, tmp_path):
     assert same == (chosen == runs["frozen-probe"].record["config"]["chosen"]["C"])
 
 
-def test_synthetic_tissue_can_be_the_source_task(with_ucsb, tmp_path):
+def test_synthetic_tissue_can_be_the_source_task(with_ucsb, phantom_root, tmp_path, monkeypatch):
+    monkeypatch.setattr(tasks, "resolve_root", lambda name, seed: {("phantom", 1): phantom_root}[name, seed])
     run = arm(with_ucsb, tmp_path, source="phantom", lc25000_schedule="head:1")
     assert run.history["dataset"].tolist() == ["phantom", "breakhis", "breakhis"]
 
@@ -324,8 +327,7 @@ def test_a_network_from_scratch_has_no_imagenet_in_it(with_ucsb, tmp_path):
 @pytest.mark.parametrize(
     "settings", [{"augmentation": "none"}, {"augmentation": "views+stain"}, {"unfreeze": "batchnorm"}]
 )
-def test_every_variant_of_training_leaves_a_record_of_its_own(with_ucsb, tmp_path, settings):
-    base = arm(with_ucsb, tmp_path, "base")
+def test_every_variant_of_training_leaves_a_record_of_its_own(with_ucsb, plain, tmp_path, settings):
     run = arm(with_ucsb, tmp_path, "variant", **settings)
     assert run.record["config"] | settings == run.record["config"]
-    assert run.predictions["logit_benign"].tolist() != base.predictions["logit_benign"].tolist()
+    assert run.predictions["logit_benign"].tolist() != plain.predictions["logit_benign"].tolist()
