@@ -213,9 +213,10 @@ def test_gaps_are_of_the_arms_that_are_run(results):
     study = Study(STUDY, results)
     plain = study.pooled("primary", "plain", seeds=[1])
     arms = [("se-placement", "layer"), ("primary", "se"), ("primary", "se-lung")]
-    found = study.gaps(plain, arms, seeds=[1])
-    expected = pd.concat([gap(plain, study.pooled("primary", arm, seeds=[1])) for arm in ("se", "se-lung")])
-    assert found.equals(expected.reset_index(drop=True))
+    found = study.gaps(plain, arms, seeds=[1], metrics=["auroc"])
+    pooled = [study.pooled("primary", arm, seeds=[1]) for arm in ("se", "se-lung")]
+    expected = pd.concat([gap(plain, run, metrics=["auroc"]) for run in pooled], ignore_index=True)
+    assert found.equals(expected)
     with pytest.raises(NotRunYet, match=r"^none of layer is run yet"):
         study.gaps(plain, arms[:1])
 
