@@ -29,11 +29,12 @@ book: venv
 	$(BIN)/histotransfer weights fetch
 	$(BIN)/histotransfer book build --profile $(PROFILE) --data "$(DATA)"
 
-# Two processes of tests, one file in one of them: with threads besides they would fight for cores.
+# Two processes of tests: with threads as well they would fight for cores. Of the fast ones, whoever is done first takes
+# over from the other; the slow ones of a file share what takes long, and stay in one process.
 test test-slow coverage: export OMP_NUM_THREADS ?= 1
 
 test: venv
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadscope
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal
 
 # What the browser tests need: a Chromium, and the rules of accessibility that axe-core checks.
 browser: venv
@@ -44,7 +45,7 @@ test-slow: venv
 	$(BIN)/python -m pytest -m slow -n 2 --dist loadscope
 
 coverage: venv
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadscope --cov=histotransfer --cov-report=term:skip-covered
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal --cov=histotransfer --cov-report=term:skip-covered
 
 # Style, the layers of the house, types.
 lint: venv

@@ -1,6 +1,7 @@
 """Fixtures that several test modules share."""
 
 import os
+import runpy
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +78,17 @@ def make_model():
     return make
 
 
+SMALL_NETWORK = Path(__file__).with_name("small_network.py")
+
+
+@pytest.fixture(scope="module")
+def small_network():
+    """For the rest of the module every run trains the network of `small_network.py`: the file, for other processes."""
+    with pytest.MonkeyPatch.context() as patch:
+        runpy.run_path(str(SMALL_NETWORK))["shrink"](patch.setattr)
+        yield SMALL_NETWORK
+
+
 @pytest.fixture(scope="session")
 def make_table():
     """An image table from (group, label) of each image; the paths do not exist unless a folder is given."""
@@ -125,8 +137,7 @@ def make_predictions():
 
 @pytest.fixture(scope="session")
 def write_made_run(make_predictions):
-    """Write the folder of a run that never ran; `changes` replace arguments of `write_run`."""
-    from histotransfer.evaluation.metrics import evaluate
+    """Write the folder of a run that never ran; `changes` replace arguments of `write_run` and the record's metrics."""
     from histotransfer.records import write_run
 
     def write(folder, **changes):
@@ -139,7 +150,7 @@ def write_made_run(make_predictions):
             "data": {"name": "breakhis"},
             "split": {"kind": "grouped"},
             "seed": 0,
-            "metrics": evaluate(predictions),
+            "metrics": changes.pop("metrics", {}),
         }
         history = pd.DataFrame({"dataset": ["breakhis"], "stage": ["head"], "epoch": [1], "train_loss": [1 / 3]})
         arguments = {"record": record, "predictions": predictions, "history": history, "provenance": {"seconds": 1}}

@@ -47,8 +47,8 @@ def test_images_of_a_run_are_found_by_name_or_by_path(tmp_path):
         image_paths(pd.Series(["1.png", "3.png"]), tmp_path)
 
 
-def test_metrics_can_be_had_again_from_the_predictions(tmp_path, write_made_run):
-    run = read_run(write_made_run(tmp_path / "run"))
+def test_metrics_can_be_had_again_from_the_predictions(tmp_path, write_made_run, make_predictions):
+    run = read_run(write_made_run(tmp_path / "run", metrics=evaluate(make_predictions())))
     again, recorded = evaluate(run.predictions)["test"], run.record["metrics"]["test"]
     for level, magnification in [("image", "40"), ("image", "all"), ("patient", "100")]:
         assert again[level][magnification] == pytest.approx(recorded[level][magnification])

@@ -1,5 +1,6 @@
 """Stain normalisation: truth on synthetic tissue, agreement with torchstain, guards on what breaks the formulas."""
 
+import functools
 import json
 import subprocess
 import sys
@@ -104,6 +105,7 @@ def _spots(image: np.ndarray, colour: tuple[int, int, int], share: float = 0.2) 
     return out
 
 
+@functools.cache
 def hard_tiles() -> dict[str, np.ndarray]:
     """Everything in the research table that breaks torchstain, and more."""
     random = np.random.default_rng(0)

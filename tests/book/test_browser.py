@@ -5,8 +5,10 @@ import functools
 import gzip
 import http.server
 import itertools
+import queue
 import shutil
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +19,7 @@ SITE = ROOT / "_build" / "html"
 AXE = ROOT / ".venv/axe/node_modules/axe-core/axe.min.js"
 PHONE, DESK = 360, 1280  # pixels
 MEGABYTE = 1_000_000
+BROWSERS = 2
 
 pytestmark = pytest.mark.slow
 
@@ -45,8 +48,8 @@ def address():
         thread.join()
 
 
-@pytest.fixture(scope="module")
-def browser():
+@contextlib.contextmanager
+def started():
     """Debian's Chromium, else the one that `playwright install chromium` has fetched."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     if not AXE.is_file():
@@ -57,6 +60,12 @@ def browser():
             # As root there is no sandbox; the rest keeps the browser from calling home.
             args=["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"],
         )
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with started() as one:
+        yield one
 
 
 @dataclass
@@ -88,16 +97,13 @@ FACTS = """() => ({
     overflow: document.documentElement.scrollWidth - innerWidth,
     theme: document.documentElement.dataset.theme,
 })"""
-# Folded text is unfolded, lazy pictures load as they come into view, formulas are set.
+# Folded text is unfolded, lazy pictures load, formulas and letters are set.
 SETTLE = """async () => {
     document.querySelectorAll('details').forEach(folded => { folded.open = true });
-    for (let y = 0; y < document.body.scrollHeight; y += 800) {
-        scrollTo({top: y, behavior: 'instant'});
-        await new Promise(done => setTimeout(done, 20));
-    }
-    scrollTo({top: 0, behavior: 'instant'});
+    for (const image of document.images) image.loading = 'eager';
     await Promise.all([...document.images].map(image => image.decode().catch(() => null)));
     if (window.MathJax && MathJax.startup) await MathJax.startup.promise;
+    await document.fonts.ready;
 }"""
 CHECK = """async () => (await axe.run(document, {resultTypes: ['violations']})).violations
     .filter(found => ['serious', 'critical'].includes(found.impact))
@@ -123,19 +129,36 @@ def visit(browser, address: str, name: str, look: str) -> Visit:
     page.on("pageerror", lambda error: seen.console.append(str(error)))
     page.on("response", answered)
     page.on("request", lambda request: seen.requests.append(request.url))
-    page.goto(f"{address}/{name}", wait_until="networkidle")
+    page.goto(f"{address}/{name}")
+    page.wait_for_function("!document.querySelector('meta[http-equiv=Refresh i]')")  # the first page leads to the book
+    page.wait_for_load_state()
     page.evaluate(SETTLE)
-    page.wait_for_load_state("networkidle")
     seen.facts, seen.violations = page.evaluate(FACTS), accessibility(page)
     context.close()
     return seen
 
 
+def visit_all(address, tasks: queue.SimpleQueue) -> list[Visit]:
+    """Open pages until none is left, in a browser of its own: playwright's objects belong to one thread."""
+    found = []
+    with started() as browser, contextlib.suppress(queue.Empty):
+        while True:
+            found.append(visit(browser, address, *tasks.get_nowait()))
+    return found
+
+
 @pytest.fixture(scope="module")
-def visits(browser, address):
-    """Every page, in light on a phone and in dark on a desk."""
+def visits(address):
+    """Every page, in light on a phone and in dark on a desk; `BROWSERS` share them."""
     names = [path.relative_to(SITE).as_posix() for path in sorted(SITE.rglob("*.html")) if "_static" not in path.parts]
-    return [visit(browser, address, name, look) for name in names for look in ("light", "dark")]
+    tasks = queue.SimpleQueue()
+    for task in itertools.product(names, ("light", "dark")):
+        tasks.put(task)
+    with ThreadPoolExecutor(BROWSERS) as pool:
+        shares = list(pool.map(visit_all, [address] * BROWSERS, [tasks] * BROWSERS))
+    found = sorted(itertools.chain(*shares), key=str)
+    assert len(found) == 2 * len(names)
+    return found
 
 
 @pytest.fixture

@@ -6,13 +6,17 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
+import papermill
 import pytest
 import yaml
 from bs4 import BeautifulSoup
 
+from histotransfer.book.build import execution
 from histotransfer.book.build.execution import ChapterError, execute_chapter, execute_chapters, normalise
 from histotransfer.book.build.parameters import chapter_parameters, check_parameters
 from histotransfer.book.build.site import SHIPPED_CARD, build_book, stage
@@ -124,33 +128,40 @@ def test_two_parameters_cells_are_refused(write_chapter):
 
 
 @pytest.fixture(scope="module")
-def executed(tmp_path_factory):
-    """One chapter executed twice, from different folders and into different files."""
-    texts = []
-    for name in ("first", "second"):
+def execute_made(tmp_path_factory):
+    """Execute the made chapter in a folder and into a file of its own; its text."""
+
+    def execute(name) -> str:
         root = tmp_path_factory.mktemp(name)
         source = root / "01_made.py"
         source.write_text(CHAPTER, encoding="utf-8")
         execute_chapter(source, root / "out" / f"{name}.ipynb", {"seed": 5}, root=root)
-        texts.append((root / "out" / f"{name}.ipynb").read_text(encoding="utf-8"))
         assert [path.name for path in (root / "out").iterdir()] == [f"{name}.ipynb"]
-    return texts
+        return (root / "out" / f"{name}.ipynb").read_text(encoding="utf-8")
+
+    return execute
 
 
-def test_a_second_run_is_byte_identical(executed):
-    assert executed[0] == executed[1]
+@pytest.fixture(scope="module")
+def executed(execute_made):
+    return execute_made("first")
+
+
+@pytest.mark.slow
+def test_a_second_run_is_byte_identical(executed, execute_made):
+    assert execute_made("second") == executed
 
 
 def test_the_page_shows_the_parameters_once_and_as_they_were(executed):
-    notebook = nbformat.reads(executed[0], as_version=4)
+    notebook = nbformat.reads(executed, as_version=4)
     nbformat.validate(notebook)
     shown = [cell.source for cell in notebook.cells if "seed = " in cell.source]
     assert shown == ['profile = "phantom"  # größer als ASCII\nseed = 5']
-    assert "injected-parameters" not in executed[0]
+    assert "injected-parameters" not in executed
 
 
 def test_nothing_of_the_run_but_its_outputs_is_kept(executed):
-    notebook = nbformat.reads(executed[0], as_version=4)
+    notebook = nbformat.reads(executed, as_version=4)
     assert [cell["id"] for cell in notebook.cells] == ["cell-00", "cell-01", "cell-02", "cell-03"]
     assert notebook.metadata.keys() == {"kernelspec", "language_info"}
     assert [cell.metadata for cell in notebook.cells][:3] == [{}, {"tags": ["parameters"]}, {}]
@@ -169,8 +180,15 @@ def test_a_chapter_runs_on_one_thread_unless_more_are_given(write_chapter, tmp_p
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     if given:
         monkeypatch.setenv("OMP_NUM_THREADS", given)
-    execute_chapter(write_chapter('# %%\nimport os\n\nprint(os.environ["OMP_NUM_THREADS"])\n'), tmp_path / "out.ipynb")
-    assert nbformat.read(tmp_path / "out.ipynb", as_version=4).cells[0].outputs[0].text.strip() == threads
+    seen = {}
+
+    def execute_notebook(notebook, raw, kernel_manager_class, **options):
+        seen.update(kernel_manager_class().kernel_spec.env)
+        nbformat.write(notebook, raw)
+
+    monkeypatch.setattr(papermill, "execute_notebook", execute_notebook)
+    execute_chapter(write_chapter("# %%\n1\n"), tmp_path / "out.ipynb")
+    assert seen["OMP_NUM_THREADS"] == threads
 
 
 def test_an_alt_text_that_comes_with_a_picture_is_the_pages(write_chapter):
@@ -202,32 +220,65 @@ def test_a_failing_chapter_leaves_nothing_where_the_build_looks(write_chapter, t
     assert any("fine" in str(cell.get("outputs")) for cell in kept.cells)
 
 
-def test_chapters_run_side_by_side_and_after_those_they_need(write_chapter, tmp_path):
-    meet = "Path({!r}).touch()\nwhile not Path({!r}).exists():\n    pass\n"
-    one, two = (f"# %%\nfrom pathlib import Path\n\n{meet.format(*files)}" for files in ("ab", "ba"))
-    third = "# %% [markdown]\n# # Made\n#\n# **Needs** chapters {doc}`One <01_one>` and {doc}`02_two`;\n# patience.\n"
-    third += "\n# %%\nfrom pathlib import Path\n\nassert Path('_out/02_two.ipynb').exists()\n"
-    texts = {"03_three": third, "01_one": one, "02_two": two}
-    due = {}
-    for name, text in texts.items():
-        due[name] = write_chapter(text, f"{name}.py"), tmp_path / "_out" / f"{name}.ipynb", {}
+NEEDY = "# %% [markdown]\n# # Made\n#\n# **Needs** chapters {doc}`One <01_one>` and {doc}`02_two`;\n# patience.\n"
+
+
+@pytest.fixture
+def due(write_chapter, tmp_path):
+    """Two chapters and one that needs them: sources, outputs, parameters."""
+    texts = {"03_three": NEEDY, "01_one": "# %%\n1\n", "02_two": "# %%\n2\n"}
+    return {name: (write_chapter(text, f"{name}.py"), tmp_path / f"{name}.ipynb", {}) for name, text in texts.items()}
+
+
+def in_threads(monkeypatch, execute):
+    """`execute_chapters` with another function in `execute_chapter`'s place, which no other process would know."""
+    monkeypatch.setattr(execution, "execute_chapter", execute)
+    monkeypatch.setattr(execution, "ProcessPoolExecutor", lambda at_once, mp_context: ThreadPoolExecutor(at_once))
+
+
+def test_chapters_run_side_by_side_and_after_those_they_need(due, tmp_path, monkeypatch):
     assert prerequisites(due["03_three"][0]) == {"01_one", "02_two"} and not prerequisites(due["01_one"][0])
+    meeting = threading.Barrier(2, timeout=20)
+
+    def execute(source, output, parameters, root):
+        if source.stem == "03_three":
+            assert due["01_one"][1].exists() and due["02_two"][1].exists()
+        else:
+            meeting.wait()
+        output.touch()
+
+    in_threads(monkeypatch, execute)
     done = [name for name, seconds in execute_chapters(due, tmp_path) if seconds > 0]
     assert set(done[:2]) == {"01_one", "02_two"} and done[2:] == ["03_three"]
 
 
-def test_after_a_chapter_that_failed_none_is_begun(write_chapter, tmp_path):
-    needy = "# %% [markdown]\n# **Needs** {doc}`01_bad`.\n\n# %%\nprint(1)\n"
-    due = {
-        name: (write_chapter(text, f"{name}.py"), tmp_path / f"{name}.ipynb", {})
-        for name, text in {"01_bad": FAILING, "02_next": needy}.items()
-    }
-    with pytest.raises(ChapterError, match="chapter 01_bad failed in code cell 3 of 3") as error:
+def test_after_a_chapter_that_failed_none_is_begun(due, tmp_path, monkeypatch):
+    begun = []
+
+    def execute(source, output, parameters, root):
+        begun.append(source.stem)
+        if source.stem == "02_two":
+            raise ChapterError("chapter 02_two failed", "1 / 0")
+
+    in_threads(monkeypatch, execute)
+    with pytest.raises(ChapterError, match="chapter 02_two failed"):
+        list(execute_chapters(due, tmp_path))
+    assert sorted(begun) == ["01_one", "02_two"]
+
+
+@pytest.mark.slow
+def test_chapters_run_in_processes_of_their_own_and_tell_how_they_failed(write_chapter, due, tmp_path):
+    meet = "Path({!r}).touch()\nwhile not Path({!r}).exists():\n    pass\n"
+    for name, files in (("01_one", "ab"), ("02_two", "ba")):
+        write_chapter(f"# %%\nfrom pathlib import Path\n\n{meet.format(*files)}", f"{name}.py")
+    write_chapter(f"{NEEDY}\n{FAILING}", "03_three.py")
+    with pytest.raises(ChapterError, match="chapter 03_three failed in code cell 3 of 3") as error:
         list(execute_chapters(due, tmp_path))
     assert error.value.cell.startswith("raise ValueError")
-    assert not (tmp_path / "02_next.ipynb").exists()
+    assert due["01_one"][1].exists() and due["02_two"][1].exists() and not due["03_three"][1].exists()
 
 
+@pytest.mark.slow
 def test_a_kernel_that_dies_is_reported(write_chapter, tmp_path):
     source = write_chapter("# %%\n1\n\n# %%\nimport os\nos._exit(1)\n")
     with pytest.raises(HistotransferError, match=r"01_made failed.*DeadKernelError"):
@@ -314,7 +365,12 @@ def test_with_a_repository_a_pair_opens_with_a_cell_that_fetches_what_is_missing
     assert f"--branch main {REPOSITORY} " in setup.source and setup.metadata["tags"] == ["remove-cell"]
     assert json.loads(without)["cells"] == json.loads(nbformat.writes(notebook))["cells"]
 
-    # Where the module is installed the cell does nothing.
+
+@pytest.mark.slow
+def test_where_the_module_is_installed_that_cell_does_nothing(write_chapter, tmp_path):
+    write_chapter()
+    set_repository(tmp_path, REPOSITORY)
+    (target,) = pair(tmp_path)
     output = tmp_path / "out.ipynb"
     execute_chapter(target, output, root=tmp_path)
     assert nbformat.read(output, as_version=4).cells[0].outputs == []
@@ -462,6 +518,7 @@ def unfreeze(stage: Stage) -> int:
 '''
 
 
+@pytest.mark.slow
 def test_the_reference_says_what_the_docstrings_say(tmp_path):
     config = yaml.safe_load((ROOT / "_config.yml").read_text())["sphinx"]["config"]
     extensions = ("sphinx.ext.autodoc", "sphinx.ext.napoleon", "histotransfer.book.extensions.reference")
@@ -485,6 +542,7 @@ def test_the_reference_says_what_the_docstrings_say(tmp_path):
     assert '"112" in phantom; "224" in lite and paper.' in text
 
 
+@pytest.mark.slow
 def test_a_table_that_a_cell_puts_out_is_numbered_as_one(tmp_path):
     def cell(name, content):
         output = nbformat.v4.new_output("execute_result", content)

@@ -5,6 +5,7 @@ import pytest
 
 from histotransfer.evaluation.formatting import number
 from histotransfer.evaluation.intervals import intervals
+from histotransfer.evaluation.metrics import MEAN_OVER
 from histotransfer.report.answers import answers
 from histotransfer.report.rehearsal import rehearsal_patients
 from histotransfer.report.study import NotRunYet, Study
@@ -31,30 +32,32 @@ BETTER = {"frozen-probe": 0, "wide-probe": 0.5, "se-lung": 1, "final": 2}
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory, make_predictions, write_made_run):
+def study(tmp_path_factory, write_arms, make_predictions, write_made_run):
     folder = tmp_path_factory.mktemp("results")
-    for run in planned_runs(read_plan(STUDY / "leakage-trained.toml")):
-        if run.arm != "official":
-            table = make_predictions(patients=20, images=8, magnifications=(40, 100, 200, 400), seed=3)
-            table["logit_malignant"] += (table["truth"] == "malignant") * (3 if run.arm.startswith("image") else 0)
-            own = table[table["group"].str.removeprefix("14-").astype(int) % 5 == run.config.fold]
-            write_made_run(folder / "leakage-trained" / run.name, predictions=own.assign(seed=run.config.seed))
-    plans = {name: planned_runs(read_plan(STUDY / f"{name}.toml")) for name in ("primary", "final", "wide-probe")}
-    for name, run in [(name, run) for name, runs in plans.items() for run in runs]:
-        if run.arm in BETTER:
-            table = make_predictions(patients=20, images=8, magnifications=(40, 100, 200, 400), seed=3)
-            table["logit_malignant"] += (table["truth"] == "malignant") * BETTER[run.arm]
-            own = table[table["group"].str.removeprefix("14-").astype(int) % 5 == run.config.fold]
-            write_made_run(folder / name / run.name, predictions=own.assign(seed=run.config.seed))
+    by_split = {f"{name}-{at}": shift for name, shift in (("patient", 0), ("image", 2)) for at in MEAN_OVER}
+    write_arms(folder, "leakage-trained", by_split)
+    for experiment in ("primary", "final", "wide-probe"):
+        write_arms(folder, experiment, BETTER)
+    table = make_predictions(patients=4, images=8, magnifications=MEAN_OVER, part="validation")
     for run in planned_runs(read_plan(STUDY / "rehearsal.toml")):
         if run.arm == "base":
-            table = make_predictions(patients=4, images=8, magnifications=(40, 100, 200), part="validation")
             write_made_run(folder / "rehearsal" / run.name, predictions=table.assign(fold=run.config.fold))
     return Study(STUDY, folder)
 
 
-def test_the_table_has_a_line_an_answer(study):
-    table = answers(study)
+@pytest.fixture(scope="module")
+def table(study):
+    """What the table of verdicts is written from."""
+    return answers(study)
+
+
+@pytest.fixture(scope="module")
+def probed(study):
+    """Both remarks on the probe."""
+    return {say: say(study) for say in (bar, recipe)}
+
+
+def test_the_table_has_a_line_an_answer(study, table):
     head, _, *lines = verdicts(study, table).splitlines()
     assert head.count("|") == 6 and all(line.count("|") == 6 for line in lines)
     assert len(lines) == len(table)
@@ -69,8 +72,8 @@ def test_the_tally_counts_verdicts_without_what_is_added_to_them():
     assert "Of the 3 lines of {numref}`tab-summary`: 2 **undecided**, 1 **contradicted here**. " in said
 
 
-def test_what_a_claim_has_in_common_is_said_once(study):
-    lines = [line for line in verdicts(study, answers(study)).splitlines() if line.startswith("| C1")]
+def test_what_a_claim_has_in_common_is_said_once(study, table):
+    lines = [line for line in verdicts(study, table).splitlines() if line.startswith("| C1")]
     assert lines[0].startswith("| C1: more than 84 % test accuracy, benign against malignant, at 40x |")
     assert [line.split(" | ")[0] for line in lines[1:]] == ["| C1, at 100x", "| C1, at 200x", "| C1, at 400x"]
     assert [line.split(" | ")[3] == "as above" for line in lines] == [False, True, True, True]
@@ -130,38 +133,38 @@ def test_the_remark_on_convergence_counts_the_runs_that_validate_on_one_class(st
 
 
 @pytest.mark.parametrize(("experiment", "arm", "say"), [("primary", "se-lung", bar), ("final", "final", recipe)])
-def test_the_remark_on_the_probe_has_the_paired_difference_from_it(study, experiment, arm, say):
+def test_the_remark_on_the_probe_has_the_paired_difference_from_it(study, probed, experiment, arm, say):
     tables = (with_intervals({"a": study.pooled(experiment, name)}) for name in ("frozen-probe", arm))
     probe, ours = (own[own["magnification"] == "mean"].set_index("metric")["value"] for own in tables)
     names = {"auroc": "AUROC", "accuracy": "accuracy"} | ({"log_loss": "log-loss"} if say is recipe else {})
     for metric, name in names.items():
         assert abs(ours[metric] - probe[metric]) > 0.005
-        assert f"{name} {ours[metric] - probe[metric]:.2f} [" in say(study)
+        assert f"{name} {ours[metric] - probe[metric]:.2f} [" in probed[say]
 
 
-def test_the_remark_on_the_recipe_has_its_difference_within_folds(study):
+def test_the_remark_on_the_recipe_has_its_difference_within_folds(study, probed):
     assert rehearsal_patients(study) == {f"14-{patient}" for patient in range(4)}
     for left_out, said in ((set(), "Within folds AUROC differs by"), (rehearsal_patients(study), ", within folds")):
         arms = ("frozen-probe", "final")
         tables = within_folds({arm: [without(run, left_out) for run in study.runs("final", arm)] for arm in arms})
         rows = tables[(tables["metric"] == "auroc_within_folds") & (tables["magnification"] == "mean")]
         values = rows.set_index("run")["value"]
-        assert f"{said} {values['final'] - values['frozen-probe']:.2f} [" in recipe(study)
+        assert f"{said} {values['final'] - values['frozen-probe']:.2f} [" in probed[recipe]
 
 
-def test_the_remark_on_the_recipe_has_its_difference_from_the_better_tuned_probe(study):
+def test_the_remark_on_the_recipe_has_its_difference_from_the_better_tuned_probe(study, probed):
     runs = {"probe": study.pooled("wide-probe", "wide-probe"), "final": study.pooled("final", "final")}
     table = with_intervals(runs).query("magnification == 'mean' and metric == 'auroc'").set_index("run")["value"]
-    assert f"regularised more freely: AUROC {table['final'] - table['probe']:.2f} [" in recipe(study)
+    assert f"regularised more freely: AUROC {table['final'] - table['probe']:.2f} [" in probed[recipe]
 
 
-def test_the_summary_shows_what_there_is(study, tmp_path):
+def test_the_summary_shows_what_there_is(study, table, probed, tmp_path):
     write_summary(study, tmp_path / "whole")
     write_summary(Study(STUDY, tmp_path), tmp_path / "nothing")
     whole, nothing = ((tmp_path / name / "summary.md").read_text() for name in ("whole", "nothing"))
     short, empty = ((tmp_path / name / "short.md").read_text() for name in ("whole", "nothing"))
     assert (tmp_path / "whole" / "study.png").is_file() and "{figure} whole/study.png" in short
-    assert verdicts(study, answers(study)) in whole and bar(study) in whole and recipe(study) in whole
+    assert verdicts(study, table) in whole and all(said in whole for said in probed.values())
     assert sorted(path.name for path in (tmp_path / "nothing").iterdir()) == ["short.md", "summary.md"]
     assert "**not run yet**" in nothing and "**not run yet**" in empty
     assert "figure" not in nothing + empty and "The bar" not in nothing

@@ -31,25 +31,16 @@ STUDY = Path(__file__).parents[2] / "study"
 MAGNIFICATIONS = (40, 100, 200, 400)
 
 
-def run_all(results, experiment, shifts, make_predictions, write_made_run):
-    """Every run of a plan; an arm's logits for the true class are raised by its shift."""
-    for run in planned_runs(read_plan(STUDY / f"{experiment}.toml")):
-        if run.arm not in shifts:
-            continue
-        table = make_predictions(patients=30, images=8, magnifications=MAGNIFICATIONS, seed=3)
-        table["fold"] = table["group"].str.removeprefix("14-").astype(int) % 5
-        own = table[table["fold"] == run.config.fold].assign(seed=run.config.seed).reset_index(drop=True)
-        shift = shifts[run.arm] * (own["truth"] == "malignant").map({True: 1, False: -1})
-        own["logit_malignant"] += shift
-        write_made_run(results / experiment / run.name, predictions=own)
+@pytest.fixture(scope="module")
+def results(tmp_path_factory, write_arms):
+    folder = tmp_path_factory.mktemp("results")
+    write_arms(folder, "primary", {"se": 2, "se-lung": 2, "plain-lung": -0.5, "plain": 0}, patients=30)
+    return folder
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory, make_predictions, write_made_run):
-    folder = tmp_path_factory.mktemp("results")
-    shifts = {"se": 2, "se-lung": 2, "plain-lung": -0.5, "plain": 0}
-    run_all(folder, "primary", shifts, make_predictions, write_made_run)
-    return folder
+def judged(results):
+    return judge_differences(Study(STUDY, results), PRIMARY, correct=True)
 
 
 def test_every_comparison_is_a_claim_with_arms_that_are_planned():
@@ -63,9 +54,8 @@ def test_every_comparison_is_a_claim_with_arms_that_are_planned():
         assert {arm for pair in comparison.pairs for arm in pair} <= set(arms)
 
 
-def test_verdicts_are_those_of_the_intervals(results):
-    study = Study(STUDY, results)
-    table = judge_differences(study, PRIMARY, correct=True)
+def test_verdicts_are_those_of_the_intervals(results, judged):
+    study, table = Study(STUDY, results), judged
     assert table["verdict"].to_dict() == {
         "C2": "supported here", "C3a": "contradicted here", "C3b": NOT_RUN, "C4b": "supported here",
     }  # fmt: skip
@@ -79,11 +69,10 @@ def test_verdicts_are_those_of_the_intervals(results):
     assert pd.isna(table.loc["C3b", "value"])
 
 
-def test_a_family_keeps_its_size_while_some_of_it_is_not_run(results):
-    table = judge_differences(Study(STUDY, results), PRIMARY, correct=True)
-    p = table["p"].dropna().sort_values()
+def test_a_family_keeps_its_size_while_some_of_it_is_not_run(judged):
+    p = judged["p"].dropna().sort_values()
     assert len(p) == 3
-    assert table.loc[p.index[0], "p_holm"] == pytest.approx(min(1, 4 * p.iloc[0]))
+    assert judged.loc[p.index[0], "p_holm"] == pytest.approx(min(1, 4 * p.iloc[0]))
 
 
 def test_a_claim_within_folds_is_the_mean_of_its_pairs(results):
@@ -187,11 +176,13 @@ def test_convergence_is_counted_from_a_level_of_the_runs_from_scratch(tmp_path, 
 
 
 def test_the_external_set_is_seen_by_all_networks_of_an_arm_together(tmp_path, make_predictions, write_made_run):
-    outside = make_predictions(patients=8, magnifications=(0,), part="ucsb", seed=1)
+    inside, outside = (
+        make_predictions(patients=4),
+        make_predictions(patients=8, magnifications=(0,), part="ucsb", seed=1),
+    )
     for run in planned_runs(read_plan(STUDY / "primary.toml")):
         if run.arm == "se":
             moved = outside["logit_malignant"] + 30 * (run.config.fold - 2)  # the mean over folds is where it was
-            inside = make_predictions(patients=4)
             table = pd.concat([inside, outside.assign(logit_malignant=moved)], ignore_index=True)
             write_made_run(tmp_path / "primary" / run.name, predictions=table.assign(seed=run.config.seed))
     study = Study(STUDY, tmp_path)
@@ -202,9 +193,9 @@ def test_the_external_set_is_seen_by_all_networks_of_an_arm_together(tmp_path, m
     assert found[["value", "low", "high"]].tolist() == pytest.approx(expected.tolist())
 
 
-def test_a_split_by_image_is_compared_within_each_magnification(tmp_path, make_predictions, write_made_run):
+def test_a_split_by_image_is_compared_within_each_magnification(tmp_path, write_arms):
     arms = {f"{name}-{at}": shift * at / 100 for name, shift in (("patient", 0), ("image", 2)) for at in MEAN_OVER}
-    run_all(tmp_path, "leakage-trained", arms, make_predictions, write_made_run)
+    write_arms(tmp_path, "leakage-trained", arms)
     study = Study(STUDY, tmp_path)
     leaking = study.within("leakage-trained", "image")
     assert leaking.predictions["image"].is_unique
@@ -222,9 +213,10 @@ def test_gaps_are_of_the_arms_that_are_run(results):
     study = Study(STUDY, results)
     plain = study.pooled("primary", "plain", seeds=[1])
     arms = [("se-placement", "layer"), ("primary", "se"), ("primary", "se-lung")]
-    found = study.gaps(plain, arms, seeds=[1])
-    expected = pd.concat([gap(plain, study.pooled("primary", arm, seeds=[1])) for arm in ("se", "se-lung")])
-    assert found.equals(expected.reset_index(drop=True))
+    found = study.gaps(plain, arms, seeds=[1], metrics=["auroc"])
+    pooled = [study.pooled("primary", arm, seeds=[1]) for arm in ("se", "se-lung")]
+    expected = pd.concat([gap(plain, run, metrics=["auroc"]) for run in pooled], ignore_index=True)
+    assert found.equals(expected)
     with pytest.raises(NotRunYet, match=r"^none of layer is run yet"):
         study.gaps(plain, arms[:1])
 
@@ -261,14 +253,9 @@ def test_folds_that_overlap_are_not_averaged(tmp_path, make_predictions, write_m
         study.predictions("leakage-trained", "official")
 
 
-def test_a_rehearsal_is_ordered_by_validation_patients(tmp_path, make_predictions, write_made_run):
-    better = {"base": 0.0, "mixup": 1.0, "decay": -1.0}
-    for run in planned_runs(read_plan(STUDY / "rehearsal.toml")):
-        assert run.config.rehearsal
-        if run.arm in better:
-            table = make_predictions(patients=20, images=8, magnifications=MAGNIFICATIONS, part="validation", seed=3)
-            table["logit_malignant"] += better[run.arm] * (table["truth"] == "malignant").map({True: 1, False: -1})
-            write_made_run(tmp_path / "rehearsal" / run.name, predictions=table.assign(fold=run.config.fold))
+def test_a_rehearsal_is_ordered_by_validation_patients(tmp_path, write_arms):
+    assert all(run.config.rehearsal for run in planned_runs(read_plan(STUDY / "rehearsal.toml")))
+    write_arms(tmp_path, "rehearsal", {"base": 0, "mixup": 1, "decay": -1}, part="validation")
     table = rehearsal(Study(STUDY, tmp_path))
     assert table.index.tolist() == ["mixup", "base", "decay"]
     assert table["changes"].tolist() == ["mixup: 0.4", "–", "weight_decay: 0.1"]
@@ -287,10 +274,10 @@ def test_an_unfinished_experiment_has_no_verdict_and_says_how_to_finish(tmp_path
         study.predictions("primary", "nobody")
 
 
-def test_a_changed_record_changes_the_number(results, tmp_path, make_predictions, write_made_run):
+def test_a_changed_record_changes_the_number(results, judged, tmp_path, write_arms):
     shutil.copytree(results, tmp_path, dirs_exist_ok=True)
-    run_all(tmp_path, "primary", {"se": -4}, make_predictions, write_made_run)
-    changed, before = (judge_differences(Study(STUDY, folder), PRIMARY).loc["C2"] for folder in (tmp_path, results))
+    write_arms(tmp_path, "primary", {"se": -4}, patients=30)
+    changed, before = judge_differences(Study(STUDY, tmp_path), PRIMARY).loc["C2"], judged.loc["C2"]
     assert changed["value"] < before["value"] - 0.1
     assert changed["verdict"] != before["verdict"] == "supported here"
 

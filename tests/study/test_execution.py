@@ -7,6 +7,7 @@ import sys
 import time
 from dataclasses import replace
 
+import dask
 import pytest
 
 from histotransfer.errors import HistotransferError
@@ -36,7 +37,7 @@ def files(folder):
 
 
 @pytest.fixture(scope="module")
-def local(phantom_root, trunk, tmp_path_factory):
+def local(phantom_root, small_network, tmp_path_factory):
     """The plan, done in this process."""
     out = tmp_path_factory.mktemp("local")
     lines = []
@@ -110,15 +111,16 @@ def test_a_scheduler_that_is_not_there_is_one_line(phantom_root, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_workers_make_the_records_that_one_process_makes(local, phantom_root, tmp_path):
-    outcomes = run_plan(plan(), phantom_root, tmp_path, workers=2, report=print)
+def test_two_workers_make_the_records_that_one_process_makes(local, small_network, phantom_root, tmp_path):
+    with dask.config.set({"distributed.worker.preload": [str(small_network)]}):
+        outcomes = run_plan(plan(), phantom_root, tmp_path, workers=2, report=print)
     assert len(outcomes) == 6
     assert not any(outcome.trouble for outcome in outcomes)
     assert files(tmp_path / "tiny") == files(local[0])
 
 
 @pytest.mark.slow
-def test_a_worker_killed_in_mid_run_loses_and_doubles_nothing(local, phantom_root, tmp_path):
+def test_a_worker_killed_in_mid_run_loses_and_doubles_nothing(local, small_network, phantom_root, tmp_path):
     """A real scheduler, two worker processes of their own; one is killed while it trains and is not replaced."""
     scheduler_file = tmp_path / "scheduler.json"
     command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--scheduler-file", str(scheduler_file)]
@@ -127,7 +129,8 @@ def test_a_worker_killed_in_mid_run_loses_and_doubles_nothing(local, phantom_roo
         worker = [sys.executable, "-m", "distributed.cli.dask_worker", "--scheduler-file", str(scheduler_file)]
         _wait(scheduler_file.is_file)
         for _ in range(2):
-            processes.append(subprocess.Popen([*worker, "--nthreads", "1", "--no-nanny", "--no-dashboard"]))
+            options = ["--nthreads", "1", "--no-nanny", "--no-dashboard", "--preload", str(small_network)]
+            processes.append(subprocess.Popen([*worker, *options]))
         address = json.loads(scheduler_file.read_text())["address"]
         killed = []
 

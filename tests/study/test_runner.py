@@ -5,22 +5,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from scipy.special import softmax
 
 from histotransfer.config import ladder_config
 from histotransfer.datasets import breakhis, lc25000
 from histotransfer.deploy.predict import Predictor
 from histotransfer.errors import HistotransferError
 from histotransfer.evaluation.baselines import WIDE_C
-from histotransfer.models.weights import imagenet_trunk
 from histotransfer.records import PREDICTIONS, RECORD_KEYS, image_paths, read_run
 from histotransfer.report.tables import read_experiment
 from histotransfer.splits import grouped_split
 from histotransfer.stain import normaliser
+from histotransfer.study import runner, tasks
 from histotransfer.study.runner import RUNS, model_description, run_arm, run_ladder
 from histotransfer.study.tasks import external_task, target_task
 
 SETTINGS = {"size": 48, "lc25000_schedule": "head:1,block4:1", "breakhis_schedule": "head:1,block4:1", "seed": 1}
+pytestmark = pytest.mark.usefixtures("small_network")
 COLUMNS = ["image", "patient", "group", "magnification", "subtype", "part", "fold", "seed", "truth"]
 
 
@@ -31,7 +31,7 @@ def run(phantom_root, out, **settings):
 
 
 @pytest.fixture(scope="module")
-def lines_and_folder(phantom_root, trunk, tmp_path_factory):
+def lines_and_folder(phantom_root, tmp_path_factory):
     folder = tmp_path_factory.mktemp("results") / "tiny"
     return run(phantom_root, folder), folder
 
@@ -49,8 +49,9 @@ def test_the_runs_and_each_stage_are_written_and_nothing_else(lines_and_folder):
     assert models == ["ladder/model.safetensors"]
 
 
-def test_every_step_is_reported(lines_and_folder, trunk):
+def test_every_step_is_reported(lines_and_folder):
     lines, _ = lines_and_folder
+    trunk = runner.imagenet_trunk()
     assert lines[0] == f"ImageNet weights: {trunk.source}, content hash {trunk.content_hash[:12]}"
     starts = [line.split(":")[0] for line in lines[1:]]
     stages = [[f"{task}, head", f"{task}, block4"] for task in ("lc25000", "breakhis")]
@@ -58,8 +59,8 @@ def test_every_step_is_reported(lines_and_folder, trunk):
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_records_have_the_documented_keys(runs, trunk, name):
-    record = runs[name].record
+def test_records_have_the_documented_keys(runs, name):
+    record, trunk = runs[name].record, runner.imagenet_trunk()
     assert set(record) == set(RECORD_KEYS)
     assert (record["experiment"], record["run"], record["profile"], record["seed"]) == ("tiny", name, "phantom", 1)
     assert record["data"]["name"] == ("lc25000" if name == "lc25000" else "breakhis")
@@ -123,17 +124,6 @@ def test_history_has_a_row_an_epoch_of_every_stage(runs):
     assert len(runs["ladder"].provenance["stage_seconds"]) == 4
 
 
-def test_the_weights_file_predicts_what_the_record_says(runs, phantom_root):
-    ladder = runs["ladder"]
-    predictor = Predictor(ladder.folder / "model.safetensors")
-    known = predictor.description
-    assert (known.profile, known.size, known.classes) == ("phantom", 48, ["benign", "malignant"])
-    logits = ladder.predictions[["logit_benign", "logit_malignant"]].to_numpy()
-    found = list(predictor.predict(image_paths(ladder.predictions["image"], phantom_root)))
-    assert [result.probability for result in found] == pytest.approx(softmax(logits, axis=1).max(axis=1), abs=1e-5)
-    assert [result.label for result in found] == [breakhis.LABELS[i] for i in logits.argmax(axis=1)]
-
-
 def test_an_equal_run_writes_equal_files(lines_and_folder, phantom_root, tmp_path):
     _, folder = lines_and_folder
     run(phantom_root, tmp_path / "tiny")
@@ -172,7 +162,7 @@ def test_missing_weights_are_said_before_anything_runs(phantom_root, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_folder_without_the_data_sets_is_refused(tmp_path, trunk):
+def test_a_folder_without_the_data_sets_is_refused(tmp_path):
     with pytest.raises(HistotransferError, match="holds no BreaKHis_v1"):
         run_ladder(ladder_config("phantom"), tmp_path, tmp_path / "out", report=lambda line: None)
 
@@ -195,7 +185,7 @@ def own_csv(tmp_path):
     return tmp_path / "mine.csv"
 
 
-def test_ones_own_images_are_learned_and_predicted(own_csv, trunk, tmp_path):
+def test_ones_own_images_are_learned_and_predicted(own_csv, tmp_path):
     lines = []
     folder = run_ladder(ladder_config("phantom", OWN), None, tmp_path / "out", own=own_csv, report=lines.append)
     assert sorted(path.name for path in folder.parent.iterdir()) == ["frozen-probe", "ladder", "majority"]
@@ -208,13 +198,13 @@ def test_ones_own_images_are_learned_and_predicted(own_csv, trunk, tmp_path):
     assert prediction.label in ("clear", "dark")
 
 
-def test_one_label_is_not_a_task(own_csv, trunk):
+def test_one_label_is_not_a_task(own_csv):
     own_csv.write_text(own_csv.read_text().replace("dark", "clear"))
     with pytest.raises(HistotransferError, match="only the label clear; two classes at least"):
         run_ladder(ladder_config("phantom", OWN), None, own_csv.parent / "out", own=own_csv)
 
 
-def test_a_leaking_split_needs_leave_and_the_record_says_so(phantom_root, trunk, tmp_path):
+def test_a_leaking_split_needs_leave_and_the_record_says_so(phantom_root, tmp_path):
     leaking = SETTINGS | {"split": "image", "breakhis_schedule": "head:1", "lc25000_schedule": "head:1"}
     with pytest.raises(HistotransferError, match=r"breakhis: the split leaks .* say allow_leakage=true"):
         run_ladder(ladder_config("phantom", leaking), phantom_root, tmp_path / "refused", report=str)
@@ -234,13 +224,18 @@ def arm(with_ucsb, out, name="arm", method="ladder", **settings):
     return read_run(run_arm(config, with_ucsb, out, name, method, report=lambda line: None))
 
 
-def test_an_arm_predicts_an_external_set_that_nothing_was_chosen_on(with_ucsb, trunk, tmp_path):
+@pytest.fixture(scope="module")
+def plain(with_ucsb, tmp_path_factory):
+    """What the arms below differ from in one setting each."""
+    return arm(with_ucsb, tmp_path_factory.mktemp("plain"))
+
+
+def test_an_arm_predicts_an_external_set_that_nothing_was_chosen_on(with_ucsb, plain, tmp_path):
     run = arm(with_ucsb, tmp_path / "arms", external=True)
     outside = run.predictions[run.predictions["part"] == "ucsb"]
     assert sorted(outside["image"]) == sorted(path.name for path in (with_ucsb / "UCSB_breast").iterdir())
     assert run.record["metrics"]["ucsb"]["image"]["all"]["images"] == 6
     assert run.record["split"]["parts"].keys() == {"train", "validation", "test"}
-    plain = arm(with_ucsb, tmp_path / "plain")
     inside = run.predictions[run.predictions["part"] != "ucsb"].reset_index(drop=True)
     assert inside.equals(plain.predictions)
     assert not list((tmp_path / "arms").rglob("*.safetensors"))
@@ -249,57 +244,54 @@ def test_an_arm_predicts_an_external_set_that_nothing_was_chosen_on(with_ucsb, t
     assert set(first.predictions["part"]) == {"validation", "test"}
 
 
-def test_colours_of_the_training_images_are_those_of_every_other_part_too(with_ucsb, trunk, tmp_path):
+def test_colours_of_the_training_images_are_those_of_every_other_part_too(with_ucsb, tmp_path):
     settings = {"normaliser": "reinhard", "normaliser_reference": "training", "source": "none"}
     config = ladder_config("phantom", SETTINGS | settings)
     last = target_task(config, with_ucsb)
     assert external_task(last, config, with_ucsb).colours is last.colours
-    described = model_description(last, config, imagenet_trunk(config.weights))
+    described = model_description(last, config, runner.imagenet_trunk(config.weights))
     assert normaliser("reinhard", described["reference"]).fingerprint() == last.colours.fingerprint()
     published = ladder_config("phantom", SETTINGS | {"normaliser": "reinhard", "source": "none"})
     assert target_task(published, with_ucsb).colours.fingerprint() == normaliser("reinhard").fingerprint()
 
 
-def test_the_training_part_is_predicted_when_overfitting_is_to_be_measured(with_ucsb, trunk, tmp_path):
+def test_the_training_part_is_predicted_when_overfitting_is_to_be_measured(with_ucsb, plain, tmp_path):
     run = arm(with_ucsb, tmp_path, record_training=True, record_stages=False)
     assert [path.name for path in tmp_path.iterdir() if path.is_dir() and path.name[0] != "."] == ["arm"]
     parts = run.predictions["part"].value_counts()
     assert parts.to_dict() == run.record["split"]["parts"]
-    plain = arm(with_ucsb, tmp_path, "plain")
     assert run.predictions.query("part != 'train'").reset_index(drop=True).equals(plain.predictions)
     learnt = run.record["metrics"]["train"]["image"]["all"]
     assert learnt["log_loss"] == pytest.approx(plain.history["train_loss"].iloc[-1], abs=0.5)
 
 
-def test_a_rehearsal_predicts_no_test_patient(with_ucsb, trunk, tmp_path):
+def test_a_rehearsal_predicts_no_test_patient(with_ucsb, plain, tmp_path):
     run = arm(with_ucsb, tmp_path, rehearsal=True, average_views=True)
     assert set(run.predictions["part"]) == set(run.record["metrics"]) == {"validation"}
-    plain = arm(with_ucsb, tmp_path, "plain").predictions.query("part == 'validation'").reset_index(drop=True)
-    assert run.predictions["image"].tolist() == plain["image"].tolist()
-    assert not np.allclose(run.predictions["logit_malignant"], plain["logit_malignant"], atol=1e-6)  # other views too
+    seen = plain.predictions.query("part == 'validation'").reset_index(drop=True)
+    assert run.predictions["image"].tolist() == seen["image"].tolist()
+    assert not np.allclose(run.predictions["logit_malignant"], seen["logit_malignant"], atol=1e-6)  # other views too
 
 
-def test_an_external_set_needs_its_own_classes(with_ucsb, trunk, tmp_path):
+def test_an_external_set_needs_its_own_classes(with_ucsb, tmp_path):
     with pytest.raises(HistotransferError, match=r"^external: UCSB is predicted by networks that tell benign from"):
         arm(with_ucsb, tmp_path, external=True, target="subtype")
 
 
-def test_subtypes_are_learnt_on_the_same_split_by_patient(with_ucsb, trunk, tmp_path):
+def test_subtypes_are_learnt_on_the_same_split_by_patient(with_ucsb, plain, tmp_path):
     run = arm(with_ucsb, tmp_path, target="subtype")
-    binary = arm(with_ucsb, tmp_path, "binary")
-    assert run.predictions["image"].tolist() == binary.predictions["image"].tolist()
+    assert run.predictions["image"].tolist() == plain.predictions["image"].tolist()
     assert (run.predictions["truth"] == run.predictions["subtype"]).all()
     names = sorted(set(breakhis.load(with_ucsb)["subtype"]))
     assert [column for column in run.predictions if column.startswith("logit_")] == [f"logit_{n}" for n in names]
 
 
-def test_only_some_magnifications_are_trained_on_and_all_are_tested(with_ucsb, trunk, tmp_path):
+def test_only_some_magnifications_are_trained_on_and_all_are_tested(with_ucsb, plain, tmp_path):
     run = arm(with_ucsb, tmp_path, train_magnifications="40,100")
     seen = run.predictions.groupby("part")["magnification"].agg(set)
     assert seen["validation"] == {40, 100}
     assert seen["test"] == {40, 100, 200, 400}
-    whole = arm(with_ucsb, tmp_path, "whole")
-    test = [own.predictions.query("part == 'test'")["image"].tolist() for own in (run, whole)]
+    test = [own.predictions.query("part == 'test'")["image"].tolist() for own in (run, plain)]
     assert test[0] == test[1]
     with pytest.raises(HistotransferError, match=r"^train_magnifications: no training image is of 50; there are 40, "):
         arm(with_ucsb, tmp_path, train_magnifications="50")
@@ -319,12 +311,13 @@ def test_a_probe_can_be_offered_a_wider_choice(with_ucsb, runs, tmp_path):
     assert same == (chosen == runs["frozen-probe"].record["config"]["chosen"]["C"])
 
 
-def test_synthetic_tissue_can_be_the_source_task(with_ucsb, trunk, tmp_path):
+def test_synthetic_tissue_can_be_the_source_task(with_ucsb, phantom_root, tmp_path, monkeypatch):
+    monkeypatch.setattr(tasks, "resolve_root", lambda name, seed: {("phantom", 1): phantom_root}[name, seed])
     run = arm(with_ucsb, tmp_path, source="phantom", lc25000_schedule="head:1")
     assert run.history["dataset"].tolist() == ["phantom", "breakhis", "breakhis"]
 
 
-def test_a_network_from_scratch_has_no_imagenet_in_it(with_ucsb, trunk, tmp_path):
+def test_a_network_from_scratch_has_no_imagenet_in_it(with_ucsb, tmp_path):
     scratch = arm(with_ucsb, tmp_path, start="scratch", breakhis_schedule="all:1", se_gate="standard")
     assert scratch.record["config"]["start"] == "scratch"
     other = arm(with_ucsb, tmp_path, "other", breakhis_schedule="all:1", se_gate="standard")
@@ -334,8 +327,7 @@ def test_a_network_from_scratch_has_no_imagenet_in_it(with_ucsb, trunk, tmp_path
 @pytest.mark.parametrize(
     "settings", [{"augmentation": "none"}, {"augmentation": "views+stain"}, {"unfreeze": "batchnorm"}]
 )
-def test_every_variant_of_training_leaves_a_record_of_its_own(with_ucsb, trunk, tmp_path, settings):
-    base = arm(with_ucsb, tmp_path, "base")
+def test_every_variant_of_training_leaves_a_record_of_its_own(with_ucsb, plain, tmp_path, settings):
     run = arm(with_ucsb, tmp_path, "variant", **settings)
     assert run.record["config"] | settings == run.record["config"]
-    assert run.predictions["logit_benign"].tolist() != base.predictions["logit_benign"].tolist()
+    assert run.predictions["logit_benign"].tolist() != plain.predictions["logit_benign"].tolist()

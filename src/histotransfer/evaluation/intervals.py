@@ -62,7 +62,7 @@ def differences(
     by: str | None = None,
     *,
     metrics: Collection[str] | None = None,
-    draws: int = DRAWS,
+    draws: int | None = None,
     level: float = LEVEL,
     power: float = POWER,
     seed: int = 0,
@@ -74,7 +74,7 @@ def differences(
             the mean of their differences is taken.
         by: as in `intervals`.
         metrics: names of metrics; None: all, which takes many times as long as two or three.
-        draws: bootstrap draws.
+        draws: bootstrap draws; None: `DRAWS`.
         level: coverage aimed at.
         power: for `smallest`.
         seed: of the draws.
@@ -148,7 +148,7 @@ def limits_of_gaps(
     gaps: Metrics,
     pairs: Sequence[tuple[Redrawable, Redrawable]],
     *,
-    draws: int = DRAWS,
+    draws: int | None = None,
     level: float = LEVEL,
     power: float = POWER,
     seed: int = 0,
@@ -157,7 +157,7 @@ def limits_of_gaps(
     arm, known = pairs[0][0], [metric for metric, gap in gaps.items() if gap is not None]
     left, drawn = (
         mean_redrawn(pairs, counts, known)
-        for counts in (leave_one_out(arm.classes), draw_counts(arm.classes, draws, seed))
+        for counts in (leave_one_out(arm.classes), draw_counts(arm.classes, draws or DRAWS, seed))
     )
     rows = {metric: {"value": gap, "low": np.nan, "high": np.nan, "smallest": np.nan} for metric, gap in gaps.items()}
     for metric in known if enough(arm.classes) else []:
