@@ -222,7 +222,7 @@ halves.drop(columns="curve").infer_objects().round(3)
 # What it took, and what all 25,000 files would take (extrapolated; {numref}`tab-leakage-duplicates-cost`):
 
 # %% mystnb={"figure": {"name": "tab-leakage-duplicates-cost", "caption": "What finding copies took, and what all of LC25000 would take."}}
-cost = json.loads(Path("results/duplicates/provenance.json").read_text())
+cost = json.loads(Path("results/bench/duplicates.json").read_text())
 whole = cost["extrapolated"]
 pd.Series({
     "measured: images": cost["images"],

@@ -1,7 +1,9 @@
+from typing import get_args
+
 import pytest
 from pydantic import ValidationError
 
-from histotransfer.config import STAGES, ChapterParameters, cache_dir, ladder_config, validated
+from histotransfer.config import ChapterParameters, Stage, cache_dir, ladder_config, validated
 from histotransfer.errors import HistotransferError
 
 
@@ -9,7 +11,7 @@ from histotransfer.errors import HistotransferError
 def test_every_profile_is_valid_and_names_itself(profile):
     config = ladder_config(profile)
     assert config.profile == profile
-    assert {stage for stage, _ in config.breakhis_schedule} <= set(STAGES)
+    assert {stage for stage, _ in config.breakhis_schedule} <= set(get_args(Stage))
     assert all(field.description or name for name, field in type(config).model_fields.items())
 
 

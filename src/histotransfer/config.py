@@ -26,7 +26,6 @@ Method = Literal["ladder"] | Baseline
 """How a run predicts."""
 Magnification = Annotated[int, Field(ge=1, le=1000)]
 Model = TypeVar("Model", bound=BaseModel)
-STAGES: tuple[Stage, ...] = ("head", "block4", "block3", "block2", "block1", "all")
 
 
 def _parse_schedule(value: Any) -> Any:

@@ -1,37 +1,25 @@
 """How well the project's own duplicate groups of LC25000 agree with published ones.
 
 ``histotransfer experiment duplicates --data DIR`` writes `results/duplicates`: `record.json` (the groups and their
-agreement, the same for equal images) and `provenance.json` (times, memory, versions).
+agreement, the same for equal images) and `provenance.json` (versions).
 """
 
-import os
-import resource
-import tempfile
-import time
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 from scipy.stats import hmean
 
 from histotransfer.datasets import lc25000
 from histotransfer.datasets.duplicates import (
-    NEIGHBOURS,
-    THRESHOLD,
-    describe,
-    find_groups,
     groups_of,
-    nearest_pairs,
     pairwise_agreement,
     score_pairs,
 )
-from histotransfer.records import write_record
+from histotransfer.records import environment, write_record
 
 TARGET = Path("results/duplicates")
 THRESHOLDS = np.round(np.arange(0.5, 0.98, 0.02), 2)
-WHOLE = 25_000
 
 
 def measure(root: str | Path, *, seed: int = 0, progress: bool = False) -> dict:
@@ -100,50 +88,8 @@ def _everything(table: pd.DataFrame, threshold: float, progress: bool) -> dict:
     }
 
 
-def cost(root: str | Path) -> dict:
-    """Time and memory, measured, and extrapolated to all 25,000 images."""
-    paths = lc25000.load(root)["path"]
-    with tempfile.TemporaryDirectory() as folder:  # decoding is timed at the published size
-        large = [Path(folder) / f"{i}.jpeg" for i in range(48)]
-        for source, target in zip(paths, large, strict=False):
-            with Image.open(source) as image:
-                image.resize((768, 768)).save(target, quality=95)
-        start = time.perf_counter()
-        describe(large)
-        per_image = (time.perf_counter() - start) / len(large)
-    prints = describe(paths)
-    start = time.perf_counter()
-    nearest_pairs(prints.invariants)
-    search = time.perf_counter() - start
-    start = time.perf_counter()
-    find_groups(paths)
-    seconds = time.perf_counter() - start
-    factor = WHOLE / len(paths)
-    kilobytes = sum(array.nbytes for array in vars(prints).values()) / len(paths) / 1000
-    # The search for neighbours grows with the square of the number of images, the rest linearly.
-    rest = seconds - search - len(paths) * per_image
-    return {
-        "images": len(paths),
-        "seconds": round(seconds, 1),
-        "neighbour_seconds": round(search, 2),
-        "describe_ms_per_768_pixel_image": round(per_image * 1000, 2),
-        "kilobytes_per_image": round(kilobytes, 1),
-        "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000),
-        "extrapolated": {
-            "images": WHOLE,
-            "minutes_at_once": round((WHOLE * per_image + search * factor**2 + rest * factor) / 60, 1),
-            "minutes_class_by_class": round((WHOLE * per_image + search * factor**2 / 5 + rest * factor) / 60, 1),
-            "prints_mb_at_once": round(kilobytes * WHOLE / 1000),
-            "prints_mb_class_by_class": round(kilobytes * WHOLE / 5000),
-        },
-        "neighbours": NEIGHBOURS,
-        "cores": os.cpu_count(),
-        "versions": {name: version(name) for name in ("opencv-python-headless", "scikit-learn", "numpy", "pillow")},
-    }
-
-
 def run(data_root: str | Path, out: str | Path = TARGET, *, progress: bool = False) -> Path:
-    """Write the record: `measure` in `record.json`, `cost` in `provenance.json`.
+    """Write the record of `measure`.
 
     Args:
         data_root: folder with LC25000 lung and its published group lists.
@@ -151,4 +97,4 @@ def run(data_root: str | Path, out: str | Path = TARGET, *, progress: bool = Fal
         progress: show bars.
     """
     record = measure(data_root, progress=progress)
-    return write_record(Path(out), record, {}, {"threshold": THRESHOLD} | cost(data_root))
+    return write_record(Path(out), record, {}, environment())
