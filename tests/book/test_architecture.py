@@ -8,9 +8,9 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "book" / "architecture.md").read_text(encoding="utf-8")
 
 
-def test_the_picture_shows_the_layers_that_are_checked():
-    picture = re.search(r"```text\n(.*?)```", PAGE, re.S)[1]
-    shown = [re.split(r"\s{2,}", line)[0] for line in picture.splitlines()]
+def test_the_table_shows_the_layers_that_are_checked():
+    table = re.search(r"^\|---\|---\|\n(.*?)^:::", PAGE, re.S | re.M)[1]
+    shown = [" | ".join(re.findall(r"`(\w+)`", row.split("|")[1])) for row in table.splitlines()]
     (contract,) = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     assert shown == contract["layers"]
 
