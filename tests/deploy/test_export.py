@@ -34,6 +34,7 @@ def written(model, tmp_path_factory):
     return paths
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("to", SUFFIX)
 def test_every_format_computes_what_the_network_does(model, images, written, to):
     assert check_outputs(model, read_network(written[to], to), images) < 1e-5
@@ -41,6 +42,7 @@ def test_every_format_computes_what_the_network_does(model, images, written, to)
     assert files == {SUFFIX[to]} | ({".bin"} if to == "openvino" else set())
 
 
+@pytest.mark.slow
 def test_onnx_is_valid_for_any_batch_and_carries_its_description(written):
     found = onnx.load(written["onnx"])
     onnx.checker.check_model(found, full_check=True)

@@ -147,6 +147,7 @@ def test_a_description_that_lacks_something_is_refused(write_model, missing):
 # --- the other runtime
 
 
+@pytest.mark.slow
 def test_openvino_predicts_what_torch_does(write_model, picture, tmp_path):
     files = [picture(f"{i}.png", array) for i, array in enumerate((COLOURS, COLOURS // 2, COLOURS // 3))]
     weights = write_model()

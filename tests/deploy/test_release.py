@@ -119,6 +119,7 @@ def test_outputs_that_differ_leave_nothing_behind(weights, out, monkeypatch):
     assert not list(out.iterdir())
 
 
+@pytest.mark.slow
 def test_int8_is_calibrated_on_training_patients_and_measured_on_test_patients(
     weights, task, phantom_root, out, monkeypatch
 ):

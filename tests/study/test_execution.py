@@ -8,6 +8,7 @@ import time
 from dataclasses import replace
 
 import dask
+import distributed  # noqa: F401  its settings must be there before one of them is set for a while
 import pytest
 
 from histotransfer.errors import HistotransferError
