@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from histotransfer import files
 from histotransfer.datasets.table import image_table
 from histotransfer.errors import HistotransferError
 
@@ -90,8 +91,7 @@ def _csv_row(number: int, header: list[str], cells: list[str], folder: Path, pro
 
 def write_csv(table: pd.DataFrame, path: str | Path) -> Path:
     """Write an image table as `load_csv` reads it, with absolute paths; returns `path`."""
-    columns = [*REQUIRED, *OPTIONAL]
-    table[columns].to_csv(path, index=False, encoding="utf-8", lineterminator="\n")
+    files.write_csv(Path(path), table[[*REQUIRED, *OPTIONAL]])
     return Path(path)
 
 
