@@ -20,7 +20,7 @@ from histotransfer.book.build import execution
 from histotransfer.book.build.execution import ChapterError, execute_chapter, execute_chapters, normalise
 from histotransfer.book.build.parameters import chapter_parameters, check_parameters
 from histotransfer.book.build.site import SHIPPED_CARD, build_book, stage
-from histotransfer.book.build.sources import chapter_sources, pair, pair_text, prerequisites, read_source, stale_pairs
+from histotransfer.book.build.sources import chapter_sources, continued, pair, pair_text, read_source, stale_pairs
 from histotransfer.errors import HistotransferError
 
 ROOT = Path(__file__).parents[2]
@@ -220,13 +220,15 @@ def test_a_failing_chapter_leaves_nothing_where_the_build_looks(write_chapter, t
     assert any("fine" in str(cell.get("outputs")) for cell in kept.cells)
 
 
-NEEDY = "# %% [markdown]\n# # Made\n#\n# **Needs** chapters {doc}`One <01_one>` and {doc}`02_two`;\n# patience.\n"
+def trains(folder):
+    """A cell that names a folder of live runs."""
+    return f'# %%\nfrom pathlib import Path\n\nprofile = "phantom"\nlive = Path("_build/experiments") / {folder}\n'
 
 
 @pytest.fixture
 def due(write_chapter, tmp_path):
-    """Two chapters and one that needs them: sources, outputs, parameters."""
-    texts = {"03_three": NEEDY, "01_one": "# %%\n1\n", "02_two": "# %%\n2\n"}
+    """Two chapters and one that goes on with what they have trained: sources, outputs, parameters."""
+    texts = {"01_one": trains('"one"'), "02_two": trains("profile"), "03_three": trains('"one"') + trains("profile")}
     return {name: (write_chapter(text, f"{name}.py"), tmp_path / f"{name}.ipynb", {}) for name, text in texts.items()}
 
 
@@ -236,8 +238,9 @@ def in_threads(monkeypatch, execute):
     monkeypatch.setattr(execution, "ProcessPoolExecutor", lambda at_once, mp_context: ThreadPoolExecutor(at_once))
 
 
-def test_chapters_run_side_by_side_and_after_those_they_need(due, tmp_path, monkeypatch):
-    assert prerequisites(due["03_three"][0]) == {"01_one", "02_two"} and not prerequisites(due["01_one"][0])
+def test_chapters_run_side_by_side_and_after_those_they_go_on_with(due, tmp_path, monkeypatch):
+    one, two, three = (source for source, *_ in due.values())
+    assert continued(three, [one, two]) == {"01_one", "02_two"} and not continued(two, [one])
     meeting = threading.Barrier(2, timeout=20)
 
     def execute(source, output, parameters, root):
@@ -269,10 +272,11 @@ def test_after_a_chapter_that_failed_none_is_begun(due, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_chapters_run_in_processes_of_their_own_and_tell_how_they_failed(write_chapter, due, tmp_path):
     meet = "Path({!r}).touch()\nwhile not Path({!r}).exists():\n    pass\n"
-    for name, files in (("01_one", "ab"), ("02_two", "ba")):
-        write_chapter(f"# %%\nfrom pathlib import Path\n\n{meet.format(*files)}", f"{name}.py")
-    write_chapter(f"{NEEDY}\n{FAILING}", "03_three.py")
-    with pytest.raises(ChapterError, match="chapter 03_three failed in code cell 3 of 3") as error:
+    one, two = trains('"one"'), trains("profile")
+    write_chapter(one + meet.format(*"ab"), "01_one.py")
+    write_chapter(two + meet.format(*"ba"), "02_two.py")
+    write_chapter(f"{one}\n{two}\n{FAILING}", "03_three.py")
+    with pytest.raises(ChapterError, match="chapter 03_three failed in code cell 5 of 5") as error:
         list(execute_chapters(due, tmp_path))
     assert error.value.cell.startswith("raise ValueError")
     assert due["01_one"][1].exists() and due["02_two"][1].exists() and not due["03_three"][1].exists()

@@ -24,7 +24,7 @@ from traitlets import default
 
 from histotransfer.book.build.files import last_line, notebook_text
 from histotransfer.book.build.parameters import check_parameters, parameters_cell, with_values
-from histotransfer.book.build.sources import KERNEL, prerequisites, read_source
+from histotransfer.book.build.sources import KERNEL, continued, read_source
 from histotransfer.errors import HistotransferError
 from histotransfer.files import write_text
 
@@ -133,16 +133,17 @@ def execute_chapter(
 def execute_chapters(due: Mapping[str, tuple], root: Path) -> Iterator[tuple[str, float]]:
     """Execute chapters, `AT_ONCE` side by side; yield the name of each and its seconds when it is done.
 
-    A chapter begins when the chapters that it needs are done, because it may use what they have trained.
+    A chapter that goes on with what another has trained begins when that one is done.
 
     Args:
-        due: source, output and parameters of each chapter, as for `execute_chapter`, by the chapter's name.
+        due: source, output and parameters of each chapter, as for `execute_chapter`, by name in the book's order.
         root: as for `execute_chapter`.
 
     Raises:
         ChapterError: a chapter failed. Those that run beside it are finished, no other is begun.
     """
-    order = TopologicalSorter({name: prerequisites(source) & due.keys() for name, (source, *_) in due.items()})
+    sources = [source for source, *_ in due.values()]
+    order = TopologicalSorter({name: continued(sources[at], sources[:at]) for at, name in enumerate(due)})
     order.prepare()
     begun: dict[Future, tuple[str, float]] = {}
     # In separate processes, because an execution sets environment variables and an event loop.

@@ -1,7 +1,7 @@
 """The sources of the chapters: py:percent files, the notebooks paired with them, and the order of the book."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import jupytext
@@ -23,6 +23,9 @@ LANGUAGE = {
 
 # What a chapter needs, by its opening cell: knowledge and earlier chapters.
 NEEDS = re.compile(r"\*\*Needs\*\* ([\s\S]+?)(?:\n\n|$)")
+
+# Where a chapter puts what it trains while it runs.
+LIVE_RUNS = re.compile(r'Path\("_build/experiments"\) / (.+)')
 
 # A notebook that is opened alone, as on Colab, needs the package and the records.
 SETUP = """\
@@ -60,10 +63,10 @@ def read_source(source: Path) -> NotebookNode:
     return nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": KERNEL, "language_info": LANGUAGE})
 
 
-def prerequisites(source: Path) -> set[str]:
-    """The chapters (`04_transfer`) that a chapter says it needs."""
-    needs = NEEDS.search(read_source(source).cells[0].source)
-    return set(re.findall(r"\{doc\}`(?:[^`<]*<)?(\d\d_\w+)>?`", needs[1])) if needs else set()
+def continued(source: Path, earlier: Iterable[Path]) -> set[str]:
+    """The names of the chapters among `earlier` whose live runs a chapter goes on with: both name the same folder."""
+    folders = set(LIVE_RUNS.findall(source.read_text(encoding="utf-8")))
+    return {other.stem for other in earlier if folders & set(LIVE_RUNS.findall(other.read_text(encoding="utf-8")))}
 
 
 def pair_text(source: Path) -> str:
