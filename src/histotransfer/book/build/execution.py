@@ -150,7 +150,7 @@ def execute_chapters(due: Mapping[str, tuple], root: Path) -> Iterator[tuple[str
     with ProcessPoolExecutor(AT_ONCE, mp_context=get_context("spawn")) as pool:
         waiting: list[str] = []
         while order.is_active():
-            waiting += order.get_ready()
+            waiting[:0] = order.get_ready()  # first: what waited longest to be ready, and should not be the last alone
             while waiting and len(begun) < AT_ONCE:
                 name = waiting.pop(0)
                 begun[pool.submit(execute_chapter, *due[name], root=root)] = name, time.monotonic()
