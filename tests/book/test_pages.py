@@ -37,7 +37,7 @@ def test_the_reference_holds_every_module():
     }
     modules = {".".join(path.relative_to(package).with_suffix("").parts) for path in package.rglob("[a-z]*.py")}
     inner = {name for name in modules if name.rpartition(".")[0] in gathered}
-    tools = {name for name in modules if name.startswith("book.extensions.")} | {"book.build.files"}
+    tools = {name for name in modules if name.startswith("book.extensions.")}
     assert named - inner == modules - inner - tools - {"cli"} | gathered
 
 

@@ -22,9 +22,8 @@ from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 from traitlets import default
 
-from histotransfer.book.build.files import last_line, notebook_text
 from histotransfer.book.build.parameters import check_parameters, parameters_cell, with_values
-from histotransfer.book.build.sources import KERNEL, continued, read_source
+from histotransfer.book.build.sources import KERNEL, continued, last_line, notebook_text, read_source
 from histotransfer.errors import HistotransferError
 from histotransfer.files import write_text
 

@@ -9,7 +9,6 @@ import nbformat
 import yaml
 from nbformat import NotebookNode
 
-from histotransfer.book.build.files import last_line, notebook_text
 from histotransfer.errors import HistotransferError
 from histotransfer.files import write_text
 
@@ -37,6 +36,17 @@ if importlib.util.find_spec("histotransfer") is None:
     %pip install --quiet ./histotransfer-book
 if Path("histotransfer-book").is_dir():
     %cd histotransfer-book"""
+
+
+def notebook_text(notebook: NotebookNode) -> str:
+    """A notebook as the text of its file."""
+    return nbformat.writes(notebook, version=4).rstrip("\n") + "\n"
+
+
+def last_line(text: str) -> str:
+    """The last line of `text` that is not blank, for messages of one line."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "no message"
 
 
 def read_source(source: Path) -> NotebookNode:
