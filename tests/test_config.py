@@ -93,3 +93,9 @@ def test_cache_folder_follows_the_environment(monkeypatch, tmp_path):
     assert cache_dir() == tmp_path
     monkeypatch.delenv("HISTOTRANSFER_CACHE")
     assert cache_dir().name == "histotransfer"
+
+
+def test_a_setting_of_version_0_1_is_read_under_its_old_name():
+    old, new = (ladder_config("phantom", {name: "batchnorm"}) for name in ("thaw", "unfreeze"))
+    assert old == new != ladder_config("phantom")
+    assert "thaw" not in old.model_dump()

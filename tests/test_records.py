@@ -165,3 +165,10 @@ def test_fingerprint_by_hand():
     order = np.array([1, 0])
     assert fingerprint(images[order], hashes[order]) == fingerprint(images, hashes)
     assert fingerprint(images, hashes[::-1]) != fingerprint(images, hashes)
+
+
+def test_a_history_of_version_0_1_is_read_under_todays_names(tmp_path, write_made_run):
+    history = pd.DataFrame({"rung": ["breakhis"], "stage": ["head"], "epoch": [1], "train_loss": [0.5]})
+    folder = write_made_run(tmp_path / "old" / "ladder", history=history)
+    assert (folder / "history.csv").read_text().startswith("rung,")
+    assert list(read_run(folder).history) == ["dataset", "stage", "epoch", "train_loss"]

@@ -514,7 +514,7 @@ class Pair(NamedTuple):
         """Sum: of both."""
 
 def unfreeze(stage: Stage) -> int:
-    """Thaw.
+    """Unfreeze.
 
     Returns:
         One row an epoch: `loss`.

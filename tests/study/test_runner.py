@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from histotransfer.config import ladder_config
@@ -228,6 +229,16 @@ def arm(with_ucsb, out, name="arm", method="ladder", **settings):
 def plain(with_ucsb, tmp_path_factory):
     """What the arms below differ from in one setting each."""
     return arm(with_ucsb, tmp_path_factory.mktemp("plain"))
+
+
+def test_the_provenance_has_the_threads_that_the_run_had(with_ucsb, tmp_path):
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        run = arm(with_ucsb, tmp_path, method="majority", threads=2)
+        assert run.provenance["hardware"]["threads"] == torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_an_arm_predicts_an_external_set_that_nothing_was_chosen_on(with_ucsb, plain, tmp_path):

@@ -23,8 +23,8 @@ from histotransfer.transfer.training import (
 from histotransfer.transfer.unfreezing import module_groups
 
 GROUPS = ["stem", "block1", "block2", "block3", "block4", "head"]
-THAWED = {"head": GROUPS[5:], "block4": GROUPS[4:], "block3": GROUPS[3:], "block2": GROUPS[2:], "block1": GROUPS[1:]}
-THAWED["all"] = GROUPS
+UNFROZEN = {"head": GROUPS[5:], "block4": GROUPS[4:], "block3": GROUPS[3:], "block2": GROUPS[2:], "block1": GROUPS[1:]}
+UNFROZEN["all"] = GROUPS
 
 
 class Echo:
@@ -150,7 +150,7 @@ def tensors(model):
     }
 
 
-@pytest.mark.parametrize("stage", THAWED)
+@pytest.mark.parametrize("stage", UNFROZEN)
 def test_a_stage_changes_every_weight_of_what_it_unfreezes_and_none_below(make_model, images, stage):
     model = make_model(positions=("layer", "block", "transition"))
     before = tensors(model)
@@ -158,7 +158,7 @@ def test_a_stage_changes_every_weight_of_what_it_unfreezes_and_none_below(make_m
     after = tensors(model)
     changed = {key for key in before if not torch.equal(before[key], after[key])}
     assert len(before) == len(model.state_dict())
-    assert changed == {key for key in before if key[0] in THAWED[stage]}
+    assert changed == {key for key in before if key[0] in UNFROZEN[stage]}
     assert any(name.endswith("running_var") for _, name in before)
 
 
@@ -185,7 +185,7 @@ def test_the_frozen_prefix_gets_no_gradient(make_model, images, monkeypatch):
     train(make_model(), images, "block4", epochs=2)
     assert len(seen) == 6
     for group in GROUPS:
-        assert seen[-1][group] == (group in THAWED["block4"])
+        assert seen[-1][group] == (group in UNFROZEN["block4"])
 
 
 def test_each_group_trains_at_its_own_rate(make_model, images, monkeypatch):

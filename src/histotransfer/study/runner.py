@@ -75,6 +75,7 @@ def run_ladder(
     Raises:
         HistotransferError: the data, the weights or the output folder cannot be used.
     """
+    use_threads(config)  # first: a record's provenance says how many there are
     training = _Training(config, out, report, progress=progress)
     target = target_task(config, data_root, own, pattern, progress=progress)
     for name in BESIDE:
@@ -102,6 +103,7 @@ def run_arm(
     Returns:
         ``out/name``; each stage but the last is in ``out/name-after-<stage>``.
     """
+    use_threads(config)
     training = _Training(config, out, report, progress=progress)
     target = target_task(config, data_root, progress=progress)
     if method == "ladder":
@@ -125,6 +127,7 @@ def train_on_everything(
         progress: show bars.
         report: called with one line per step.
     """
+    use_threads(config)
     training = _Training(config, out, report, progress=progress)
     target = target_task(config, data_root, progress=progress)
     model, _, _ = training.pretrained(data_root, len(target.classes))
@@ -156,7 +159,6 @@ class _Training:
     def __init__(self, config: LadderConfig, out: str | Path, report: Report, *, progress: bool):
         self.recorder = Recorder(config, out)
         check_device(config.device)
-        use_threads(config)
         self.config, self.out, self.report, self.progress = config, Path(out), report, progress
         self.trunk = imagenet_trunk(config.weights)
         report(f"ImageNet weights: {self.trunk.source}, content hash {self.trunk.content_hash[:12]}")
