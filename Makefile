@@ -6,14 +6,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help venv book test test-slow coverage browser lint format pairs picture lock wheel clean
+.PHONY: help venv book test test-slow faults coverage browser lint format pairs picture audit lock wheel clean
 
 help:
 	@echo "make book [PROFILE=phantom|lite|paper] [DATA=folder]   execute every chapter, build _build/html"
-	@echo "make test | test-slow                                  fast tests | the slower ones"
+	@echo "make test | test-slow | faults                         fast tests | the slower ones | a bench of an hour"
 	@echo "make browser                                           Chromium and axe-core, for the slower tests of pages"
 	@echo "make coverage                                          which lines the fast tests run"
-	@echo "make lint | format | pairs | picture | lock | wheel | clean"
+	@echo "make lint | format | pairs | picture | audit | lock | wheel | clean"
 
 venv: $(READY)
 
@@ -31,7 +31,7 @@ book: venv
 
 # Two processes of tests: with threads as well they would fight for cores. Of the fast ones, whoever is done first takes
 # over from the other; the slow ones of a file share what takes long, and stay in one process.
-test test-slow coverage: export OMP_NUM_THREADS ?= 1
+test test-slow faults coverage: export OMP_NUM_THREADS ?= 1
 
 test: venv
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal
@@ -42,7 +42,11 @@ browser: venv
 	npm install --prefix $(VENV)/axe --no-save --no-audit --no-fund --ignore-scripts axe-core@4.14.1
 
 test-slow: venv
-	$(BIN)/python -m pytest -m slow -n 2 --dist loadscope
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadscope --ignore tests/faults
+
+# Every command that writes is killed, starved of space and run twice at once, and files are broken in 10,000 ways.
+faults: venv
+	$(BIN)/python -m pytest -m slow tests/faults
 
 coverage: venv
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal --cov=histotransfer --cov-report=term:skip-covered
@@ -66,9 +70,15 @@ pairs: venv
 picture: venv
 	$(BIN)/python -m histotransfer.report.summary
 
+# Known vulnerabilities of what is locked; only pip-audit itself is installed, apart from everything else.
+audit:
+	$(PYTHON) -m venv _build/audit
+	_build/audit/bin/pip install --quiet pip-audit==2.10.1
+	_build/audit/bin/pip-audit --requirement requirements.lock --disable-pip --require-hashes
+
 lock: venv
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --quiet \
+	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --quiet --generate-hashes \
 		--custom-compile-command "make lock" --output-file requirements.lock
 
 # What `pip install` needs, the network that ships included. Without old copies: setuptools would pack what lies in build/.

@@ -1,109 +1,187 @@
-"""Race of `histotransfer predict` against plain torchvision, on the same files in one process, decoding included.
+"""Race of `histotransfer predict`, as a user types it and with the network that ships, against a plain script.
 
     python benchmarks/predict.py --data DIR --out results/bench/predict.json
 
-`DIR` holds `BreaKHis_v1/`; without it phantom fields are used. Files are 224x224 PNG. The peer is torchvision's
-DenseNet-121 as it is usually written: Pillow, `ToTensor`, `Normalize`, batches through the model in eval mode, default
-memory layout; it races at several batch sizes and the fastest counts. Our side is the SE-DenseNet-121 with its gates,
-which computes a little more. Turns are interleaved; a timing is the median of the repeats; `ratios` are our images a
-second over the peer's. Processor seconds an image are written too: they say less, but a busy machine hurts them less.
+`DIR` holds `BreaKHis_v1/` and `breakhis_fullsize/`; without it phantom fields are used. Every side is a whole process
+from its start to its last row, start of Python and reading of pictures included. The plain script (`plain_predict.py`)
+is what one writes around torchvision's DenseNet-121; it races in batches of 8 and 32, at 224 pixels and at those of the
+shipped network. Sides take turns; a timing is the median of the repeats, and a ratio the plain script's seconds (its
+faster batch) over ours.
+
+1. `pictures`: 224x224 PNG, default settings; what OpenVINO and int8 bring; what more views cost.
+2. `first_row`: one picture, so what is timed is the start.
+3. `fields`: 700x460 PNG, as many as BreakHis has, through the same command; the share of the limit is the rate of the
+   network alone, on arrays that are ready, over that of the command.
 """
 
 import argparse
-import json
 import os
 import platform
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from torchvision import transforms
-from torchvision.models import densenet121
 
 from histotransfer.datasets import breakhis
 from histotransfer.datasets.roots import resolve_root
-from histotransfer.deploy.predict import Predictor
+from histotransfer.deploy.predict import BATCH, SHIPPED, Predictor
+from histotransfer.deploy.release import CALIBRATION
+from histotransfer.files import write_json
 from histotransfer.models import openvino
-from histotransfer.models.se_densenet import SEDenseNet
-from histotransfer.models.weights import imagenet_trunk, load_trunk, save_model
+from histotransfer.models.weights import load_model
 from histotransfer.pictures import decode, resize
-from histotransfer.tiles import IMAGENET_MEAN, IMAGENET_STD, TileSource
+from histotransfer.tiles import TileSource
 
 SIZE = 224
-CALIBRATION = 100
-DESCRIPTION = {
-    "architecture": {"num_classes": 2},
-    "classes": ["benign", "malignant"],
-    "size": SIZE,
-    "normaliser": "none",  # the peer has none
-    "profile": "lite",
-}
-TARGETS = {"float32": (1.8, 2.0), "int8": (2.5, 3.0)}  # at least, aim
+FIELD = (700, 460)
+FIELDS = 7909
+PLAIN = Path(__file__).with_name("plain_predict.py")
+PLAIN_BATCHES = (8, 32)
+GOALS = {"torch": 1.0, "openvino": 1.0, "int8": 3.0}  # times the plain script
+Command = list[str]
 
 
-def prepare(root: Path, folder: Path, images: int) -> tuple[list[Path], torch.Tensor]:
-    """Files to race on, 224x224 PNG, and other images to calibrate int8 with."""
-    paths = breakhis.load(root)["path"].sample(images + CALIBRATION, random_state=0, replace=True).tolist()
-    files = []
-    for number, path in enumerate(paths[:images]):
-        files.append(folder / f"{number:04d}.png")
-        Image.fromarray(resize(decode(path), SIZE)).save(files[-1])
-    rest = np.stack([resize(decode(path), SIZE) for path in paths[images:]])
-    return files, TileSource(rest).batch(np.arange(len(rest)), np.zeros(len(rest), dtype=int))
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="", help="folder of the data sets; phantom fields without it")
+    parser.add_argument("--out", type=Path, default=Path("results/bench/predict.json"))
+    parser.add_argument("--weights", type=Path, default=SHIPPED)
+    parser.add_argument("--images", type=int, default=128)
+    parser.add_argument("--fields", type=int, default=FIELDS)
+    parser.add_argument("--repeats", type=int, default=5)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        record = race(options, Path(name))
+    write_json(options.out, record)
+    for what in ("pictures", "first_row"):
+        for side, seconds in record[what]["median_seconds"].items():
+            print(f"{what}, {side}: {seconds:.2f} s")
+    for side, ratio in record["pictures"]["ratios"].items():
+        print(f"{side}: {ratio:.2f} times the plain script")
 
 
-def network() -> SEDenseNet:
-    """ImageNet weights and gates that have moved, as after training."""
-    torch.manual_seed(0)
-    model = SEDenseNet(**DESCRIPTION["architecture"])
-    load_trunk(model, imagenet_trunk())
-    for name, parameter in model.named_parameters():
-        if name.endswith("se.expand.weight"):
-            torch.nn.init.normal_(parameter, std=0.01)
-    return model.eval()
+def race(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Everything that is written down."""
+    predictor = Predictor(options.weights)
+    size = predictor.description.size
+    table = breakhis.load(resolve_root("phantom", options.data))
+    paths = table["path"].sample(options.images + CALIBRATION, random_state=0, replace=True).tolist()
+    pictures, one, fields = folder / "pictures", folder / "one", folder / "fields"
+    for number, path in enumerate(paths[: options.images]):
+        _save(resize(decode(path), SIZE), pictures / f"{number:04d}.png")
+    _save(resize(decode(paths[0]), SIZE), one / "0.png")
+    write_fields(options.data, table["path"].tolist(), fields, options.fields)
+    int8 = write_int8(options.weights, [resize(decode(path), size) for path in paths[options.images :]], folder)
+    sides = {
+        "torch": _ours(options.weights, "torch"),
+        "openvino": _ours(options.weights, "openvino"),
+        "int8": _ours(int8, "openvino"),
+    }
+    plain = {f"plain, {px} pixels, batch {b}": _plain(px, b) for px in {SIZE, size} for b in PLAIN_BATCHES}
+    more = {f"torch, {n} views": [*sides["torch"], "--views", str(n)] for n in sorted({1, predictor.views})}
+    return {
+        "data": "BreakHis" if options.data else "phantom",
+        "pixels": size,
+        "pictures": {"images": options.images} | timed({**plain, **sides, **more}, pictures, options.repeats),
+        "first_row": timed({**{n: c for n, c in plain.items() if "batch 8" in n}, **sides}, one, options.repeats),
+        "fields": {"images": options.fields} | shares_of_the_limit(sides, options.weights, fields, options.fields),
+        "repeats": options.repeats,
+        "hardware": hardware(),
+        "versions": {"python": platform.python_version()}
+        | {name: version(name) for name in ("torch", "torchvision", "openvino", "nncf", "pillow", "numpy")},
+    }
 
 
-def torchvision_eager(model: SEDenseNet, files: list[Path], batch: int) -> Callable[[], list[float]]:
-    """The usual few lines around torchvision's network."""
-    peer = densenet121(weights=None, num_classes=2).eval()
-    peer.load_state_dict(model.state_dict(), strict=False)
-    prepare = transforms.Compose([transforms.ToTensor(), transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD)])
-
-    def run() -> list[float]:
-        found = []
-        with torch.no_grad():
-            for start in range(0, len(files), batch):
-                x = torch.stack([prepare(Image.open(file).convert("RGB")) for file in files[start : start + batch]])
-                found += peer(x).softmax(dim=1)[:, 1].tolist()
-        return found
-
-    return run
+def _save(picture: np.ndarray, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(picture).save(path)
 
 
-def ours(weights: Path, runtime: str, files: list[Path]) -> Callable[[], list[float]]:
-    """What `histotransfer predict` does between reading arguments and writing rows."""
-    predictor = Predictor(weights, runtime)
-
-    def run() -> list[float]:
-        rows = list(predictor.predict(files))
-        return [row.probability if row.label == "malignant" else 1 - row.probability for row in rows]
-
-    return run
-
-
-def resident_megabytes() -> float:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+def write_fields(data: str, paths: Sequence[str], folder: Path, count: int) -> None:
+    """Different fields at the size of BreakHis': full-size ones where there are any, shifted by some pixels each."""
+    originals = sorted(Path(data, "breakhis_fullsize").glob("*.png")) if data else []
+    sources = [decode(path) for path in originals or paths[:12]]
+    random = np.random.default_rng(0)
+    for number in range(count):
+        field = np.roll(sources[number % len(sources)], random.integers(0, 200, 2), axis=(0, 1))
+        _save(np.asarray(Image.fromarray(field).resize(FIELD)), folder / f"{number:05d}.png")
 
 
-def hardware() -> dict:
-    model = [x.split(":")[1].strip() for x in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in x]
+def write_int8(weights: Path, tiles: Sequence[np.ndarray], folder: Path) -> Path:
+    """The network in int8, as `histotransfer export --int8` makes it, here calibrated on any pictures."""
+    model, description = load_model(weights)
+    source, rows = TileSource(np.stack(tiles)), np.arange(len(tiles))
+    converted = openvino.convert(model, description["size"], description)
+    openvino.save(openvino.quantise(converted, source.arrays(rows, np.zeros_like(rows))), folder / "int8.xml")
+    return folder / "int8.xml"
+
+
+def _ours(weights: Path, runtime: str) -> Command:
+    command = [str(Path(sys.executable).with_name("histotransfer")), "predict", "--weights", str(weights)]
+    return [*command, "--runtime", runtime]
+
+
+def _plain(size: int, batch: int) -> Command:
+    return [sys.executable, str(PLAIN), "--size", str(size), "--batch", str(batch)]
+
+
+def timed(sides: Mapping[str, Command], folder: Path, repeats: int) -> dict[str, Any]:
+    """Seconds of each command on a folder of pictures, in turns, after one turn to warm up."""
+    seconds: dict[str, list[float]] = {side: [] for side in sides}
+    for repeat in range(repeats + 1):
+        for side, command in sides.items():
+            taken = run(command, folder)
+            if repeat:
+                seconds[side].append(taken)
+    medians = {side: statistics.median(values) for side, values in seconds.items()}
+    peer = min(medians[side] for side in medians if side.startswith(f"plain, {SIZE}"))
+    ratios = {side: peer / medians[side] for side in medians if not side.startswith("plain")}
+    return {"seconds": seconds, "median_seconds": medians, "ratios": ratios}
+
+
+def run(command: Command, folder: Path) -> float:
+    """Seconds that a command takes for a folder of pictures."""
+    start = time.perf_counter()
+    subprocess.run([*command, str(folder)], check=True, capture_output=True)
+    return time.perf_counter() - start
+
+
+def shares_of_the_limit(sides: Mapping[str, Command], weights: Path, folder: Path, count: int) -> dict[str, Any]:
+    """Images per second of each command on many fields, beside those of its network alone."""
+    result: dict[str, Any] = {"images_per_second": {}, "limit": {}, "share": {}}
+    for side, command in sides.items():
+        file = Path(command[command.index("--weights") + 1])
+        result["images_per_second"][side] = count / run(command, folder)
+        result["limit"][side] = limit(Predictor(file, "torch" if side == "torch" else "openvino"))
+        result["share"][side] = result["images_per_second"][side] / result["limit"][side]
+    return result
+
+
+def limit(predictor: Predictor, batches: int = 4) -> float:
+    """Images per second of the network alone, at its number of views, on arrays that are ready; median of batches."""
+    size = predictor.description.size
+    batch = np.random.default_rng(0).standard_normal((BATCH, size, size, 3), dtype=np.float32).transpose(0, 3, 1, 2)
+    taken = []
+    for _ in range(batches + 1):
+        start = time.perf_counter()
+        predictor.network(batch)
+        taken.append(time.perf_counter() - start)
+    return BATCH / statistics.median(taken[1:]) / predictor.views
+
+
+def hardware() -> dict[str, Any]:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    model = [line.split(":")[1].strip() for line in lines if "model name" in line]
     return {
         "cpu": model[0] if model else platform.processor(),
         "cores": os.cpu_count(),
@@ -111,65 +189,6 @@ def hardware() -> dict:
         "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY", "not set"),
         "load": os.getloadavg(),
     }
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", default="", help="folder with BreaKHis_v1/; phantom fields without it")
-    parser.add_argument("--out", type=Path, default=Path("results/bench/predict.json"))
-    parser.add_argument("--images", type=int, default=128)
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 32], help="the peer's batch sizes")
-    options = parser.parse_args()
-
-    record = {"hardware": hardware(), "images": options.images, "repeats": options.repeats}
-    with tempfile.TemporaryDirectory() as name:
-        folder, root = Path(name), resolve_root("phantom", options.data)
-        files, calibration = prepare(root, folder, options.images)
-        model = network()
-        save_model(model, folder / "model.safetensors", DESCRIPTION)
-        converted = openvino.convert(model, SIZE, DESCRIPTION)
-        openvino.save(openvino.quantise(converted, calibration), folder / "int8.xml")
-        sides = {f"torchvision eager, batch {b}": torchvision_eager(model, files, b) for b in options.batches}
-        sides |= {
-            "ours, torch": ours(folder / "model.safetensors", "torch", files),
-            "ours, float32": ours(folder / "model.safetensors", "openvino", files),
-            "ours, int8": ours(folder / "int8.xml", "openvino", files),
-        }
-        rates, processor, answers = {side: [] for side in sides}, {side: [] for side in sides}, {}
-        for repeat in range(options.repeats + 1):
-            for side, run in sides.items():
-                start, used = time.perf_counter(), time.process_time()
-                answers[side] = np.array(run())
-                if repeat:  # the first round warms up
-                    rates[side].append(options.images / (time.perf_counter() - start))
-                    processor[side].append((time.process_time() - used) / options.images)
-
-    medians = {side: statistics.median(values) for side, values in rates.items()}
-    peer = max(rate for side, rate in medians.items() if side.startswith("torchvision"))
-    exact = answers["ours, torch"]
-    record |= {
-        "data": "BreakHis" if options.data else "phantom",
-        "versions": {"python": platform.python_version()}
-        | {name: version(name) for name in ("torch", "torchvision", "openvino", "nncf", "pillow", "numpy")},
-        "median_images_per_second": medians,
-        "images_per_second": rates,
-        "median_processor_seconds_an_image": {side: statistics.median(values) for side, values in processor.items()},
-        "largest_difference_of_probabilities": {
-            side: float(np.abs(answers[side] - exact).max()) for side in ("ours, float32", "ours, int8")
-        },
-        "resident_megabytes": resident_megabytes(),
-        "ratios": {kind: medians[f"ours, {kind}"] / peer for kind in TARGETS},
-    }
-    for side, rate in medians.items():
-        used = record["median_processor_seconds_an_image"][side]
-        print(f"{side:30s} {rate:6.2f} images a second, {1e3 * used:5.0f} ms of processor time an image")
-    for kind, (least, aim) in TARGETS.items():
-        print(f"{kind}: {record['ratios'][kind]:.2f} times (at least {least}, aim {aim})")
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    part = options.out.with_name(options.out.name + ".part")
-    part.write_text(json.dumps(record, indent=2) + "\n")
-    part.replace(options.out)
 
 
 if __name__ == "__main__":

@@ -180,13 +180,14 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder with breakhis_fullsize/; synthetic fields without it")
     parser.add_argument("--out", type=Path, default=Path("results/bench/stain.json"))
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--fields", type=int, default=6, help="how many are normalised in a turn")
     options = parser.parse_args()
 
     # scikit-learn's stopping tolerance is relative to a tile's tiny norm; the objectives are compared instead.
     warnings.simplefilter("ignore", ConvergenceWarning)
     files = sorted((options.data / "breakhis_fullsize").glob("*.png")) if options.data else []
     fields = [read(file) for file in files] or synthetic_fields()
-    target, fields = fields[0], fields[1:7]
+    target, fields = fields[0], fields[1 : 1 + options.fields]
     tiles = [cv2.resize(image, TILE, interpolation=cv2.INTER_AREA) for image in fields]
 
     timings, ratios = {}, {}

@@ -51,7 +51,7 @@ def splits(table: pd.DataFrame) -> list[pd.DataFrame]:
     return [grouped_split(table, fold=fold, folds=FOLDS, seed=0) for fold in range(FOLDS)]
 
 
-def ours(table: pd.DataFrame, root: Path) -> dict:
+def ours(table: pd.DataFrame, root: Path, size: int) -> dict:
     from histotransfer.tiles import Subset
     from histotransfer.transfer.prefix_cache import cached_source
     from histotransfer.transfer.stages import initial_model, train_stages
@@ -60,7 +60,14 @@ def ours(table: pd.DataFrame, root: Path) -> dict:
 
     config = ladder_config(
         "lite",
-        {"normaliser": "none", "class_weights": False, "learning_rate": RATE, "rate_decay": DECAY, "batch_size": BATCH},
+        {
+            "normaliser": "none",
+            "class_weights": False,
+            "learning_rate": RATE,
+            "rate_decay": DECAY,
+            "batch_size": BATCH,
+            "size": size,
+        },
     )
     trunk = imagenet_trunk()
     started, folds, validation = time.perf_counter(), [], []
@@ -99,7 +106,7 @@ def ours(table: pd.DataFrame, root: Path) -> dict:
     return told | {"validation": pd.concat(validation).to_dict("list"), "train_images": len(train)}
 
 
-def stock(table: pd.DataFrame, root: Path, *, train_bn: bool, folds: int) -> dict:
+def stock(table: pd.DataFrame, size: int, *, train_bn: bool, folds: int) -> dict:
     from fastai.vision import all as fastai
     from torchvision.models import densenet121
 
@@ -117,7 +124,7 @@ def stock(table: pd.DataFrame, root: Path, *, train_bn: bool, folds: int) -> dic
             get_x=fastai.ColReader("path"),
             get_y=fastai.ColReader("label"),
             splitter=fastai.ColSplitter(),
-            item_tfms=fastai.Resize(SIZE, method=fastai.ResizeMethod.Squish),
+            item_tfms=fastai.Resize(size, method=fastai.ResizeMethod.Squish),
             batch_tfms=[
                 *fastai.aug_transforms(flip_vert=True, max_rotate=180, max_zoom=1, max_lighting=0, max_warp=0),
                 fastai.Normalize.from_stats(*fastai.imagenet_stats),
@@ -178,14 +185,15 @@ def predictions(split: pd.DataFrame, logits: np.ndarray, fold: int) -> pd.DataFr
     return frame.join(pd.DataFrame(logits, columns=[f"logit_{name}" for name in breakhis.LABELS]))
 
 
-def in_a_process(side: str, data: Path, images: int, folds: int, keep: Path) -> dict:
+def in_a_process(side: str, data: Path, images: int, size: int, folds: int, keep: Path) -> dict:
     """Run one side cold: an empty cache that holds the ImageNet weights alone."""
-    kept = keep / f"{side}-{images}-{folds}.json"
+    kept = keep / f"{side}-{images}-{size}-{folds}.json"
     if not kept.exists():
         with tempfile.TemporaryDirectory() as folder:
             name = "densenet121-imagenet.safetensors"
             Path(folder, name).symlink_to(cache_dir() / name)
             command = [sys.executable, __file__, "--data", str(data), "--images", str(images), "--side", side]
+            command += ["--size", str(size)]
             environment = {**os.environ, "HISTOTRANSFER_CACHE": folder}
             out = subprocess.run(
                 [*command, "--folds", str(folds)], env=environment, check=True, stdout=subprocess.PIPE, text=True
@@ -196,13 +204,13 @@ def in_a_process(side: str, data: Path, images: int, folds: int, keep: Path) -> 
     return found
 
 
-def race(data: Path, images: int, keep: Path) -> dict:
+def race(data: Path, images: int, size: int, keep: Path) -> dict:
     imagenet_trunk()
     load = os.getloadavg()
-    heats = {side: in_a_process(side, data, images, 1, keep) for side in STOCK}
+    heats = {side: in_a_process(side, data, images, size, 1, keep) for side in STOCK}
     faster = min(STOCK, key=lambda side: heats[side]["cross_validation"])
-    sides = {"ours": in_a_process("ours", data, images, FOLDS, keep)}
-    sides["stock"] = in_a_process(faster, data, images, FOLDS, keep)
+    sides = {"ours": in_a_process("ours", data, images, size, FOLDS, keep)}
+    sides["stock"] = in_a_process(faster, data, images, size, FOLDS, keep)
     measures = {
         "head_epoch": lambda result: statistics.median(result["head_epochs"]),
         "block4_epoch": lambda result: statistics.median(result["block4_epochs"]),
@@ -218,7 +226,7 @@ def race(data: Path, images: int, keep: Path) -> dict:
         "images": images,
         "train_images_of_fold_0": trained,
         "batch_size": BATCH,
-        "size": SIZE,
+        "size": size,
         "folds": FOLDS,
         "epochs": {"head": HEAD, "block4": BLOCK4},
         "stock_is": faster,
@@ -245,6 +253,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--images", type=int, default=160)
+    parser.add_argument("--size", type=int, default=SIZE)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--keep", type=Path)
     parser.add_argument("--side", choices=("ours", *STOCK), help="one side only, printed as JSON")
@@ -254,16 +263,16 @@ def main() -> None:
     if arguments.side:
         table = subset(data, arguments.images)
         if arguments.side == "ours":
-            run = ours(table, data)
+            run = ours(table, data, arguments.size)
         else:
-            run = stock(table, data, train_bn=arguments.side == STOCK[0], folds=arguments.folds)
+            run = stock(table, arguments.size, train_bn=arguments.side == STOCK[0], folds=arguments.folds)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(json.dumps(run | {"peak_megabytes": round(peak)}))
         return
     if arguments.keep:
         arguments.keep.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        result = race(data, arguments.images, arguments.keep or Path(folder))
+        result = race(data, arguments.images, arguments.size, arguments.keep or Path(folder))
     print(json.dumps(result["ratios"], indent=1))
     if arguments.out:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)

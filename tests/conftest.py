@@ -148,8 +148,9 @@ def write_made_run(make_predictions):
             "profile": "phantom",
             "config": {"size": 32},
             "data": {"name": "breakhis"},
-            "split": {"kind": "grouped"},
+            "split": {"kind": "grouped", "parts": {}},
             "seed": 0,
+            "dose": {},
             "metrics": changes.pop("metrics", {}),
         }
         history = pd.DataFrame({"dataset": ["breakhis"], "stage": ["head"], "epoch": [1], "train_loss": [1 / 3]})
@@ -165,7 +166,7 @@ def write_model(make_model, tmp_path):
     """A weights file of the small network, described as a ladder run describes its own."""
     from histotransfer.models.weights import save_model
 
-    def write(without=None, **changes) -> Path:
+    def write(without=None, beside=None, seed=0, **changes) -> Path:
         small = {"block_config": [2, 2, 2, 2], "growth_rate": 8, "stem_features": 16, "reduction": 4}
         description = {
             "architecture": {"num_classes": 2, "positions": ["block", "transition"], **small},
@@ -177,7 +178,7 @@ def write_model(make_model, tmp_path):
             "imagenet": "random",
         }
         description = {key: value for key, value in (description | changes).items() if key != without}
-        save_model(make_model(), tmp_path / "model.safetensors", description)
+        save_model(make_model(seed), tmp_path / "model.safetensors", description, beside)
         return tmp_path / "model.safetensors"
 
     return write

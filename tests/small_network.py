@@ -7,7 +7,7 @@ preload it gives it to a Dask worker.
 import torch
 
 from histotransfer.cli import main
-from histotransfer.experiments import probe
+from histotransfer.experiments import adapting, probe
 from histotransfer.models.se_densenet import SEDenseNet
 from histotransfer.models.weights import Trunk, content_hash, imagenet_trunk
 from histotransfer.study import runner
@@ -33,7 +33,7 @@ def trunk(weights=""):
 def shrink(replace=setattr):
     for module in (stages, runner):
         replace(module, "architecture", architecture)
-    for module in (runner, probe):
+    for module in (runner, probe, adapting):
         replace(module, "imagenet_trunk", trunk)
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ import pytest
 from PIL import Image
 
 from histotransfer import cli
+from histotransfer.deploy import release
+from histotransfer.errors import DEBUG
 from histotransfer.models import weights
 from histotransfer.study import runner
 
@@ -65,13 +68,18 @@ def bad(tmp_path):
     return [*(tmp_path / name for name in contents), tmp_path / "gone.png"]
 
 
+def test_the_version_is_that_of_the_package(run):
+    assert run("--version") == (0, [version("histotransfer")], [])
+
+
 def test_good_pictures_are_predicted_with_status_0(run, write_model, good):
     status, out, err = run("predict", *good, "--weights", write_model())
-    assert (status, err) == (0, [])
+    assert (status, err) == (0, ["predicted: 2; noted: 2; refused: 0; passed over: 0"])
     rows = list(csv.DictReader(out))
+    assert list(rows[0]) == ["file", "label", "p_benign", "p_malignant", "set", "note", "profile"]
     assert [row["file"] for row in rows] == [str(file) for file in good]
     assert {row["label"] for row in rows} <= {"benign", "malignant"}
-    assert all(0.5 <= float(row["probability"]) <= 1 for row in rows)
+    assert all(float(row["p_benign"]) + float(row["p_malignant"]) == pytest.approx(1) for row in rows)
     assert {row["profile"] for row in rows} == {"phantom"}
 
 
@@ -83,7 +91,7 @@ def test_without_weights_the_network_that_ships_predicts(run, write_model, good,
 def test_each_bad_picture_is_one_line_and_the_good_ones_are_predicted(run, write_model, good, bad):
     status, out, err = run("predict", *bad[:4], *good, *bad[4:], "--weights", write_model())
     assert status == 2
-    assert [line.split(": ")[0] for line in err] == [str(file) for file in bad]
+    assert [line.split(": ")[0] for line in err] == [*map(str, bad), "predicted"]
     assert [row["file"] for row in csv.DictReader(out)] == [str(file) for file in good]
 
 
@@ -99,15 +107,18 @@ def test_a_folder_is_predicted_as_json_lines_with_overlays(run, write_model, goo
     options = ["--format", "jsonl", "--overlays", tmp_path / "new" / "overlays", "--weights", write_model()]
     status, out, err = run("predict", tmp_path, *options)
     assert status == 2  # the folder has bad pictures too
-    assert len(err) == len(bad) - 1  # and not the one that is gone
+    assert len(err) == len(bad)  # not the one that is gone, but the summary
+    assert err[-1] == f"predicted: 2; noted: 2; refused: {len(bad) - 1}; passed over: .safetensors (1)"
     assert [json.loads(line)["file"] for line in out] == sorted(map(str, good))
     assert len(list((tmp_path / "new" / "overlays").iterdir())) == len(good)
+    named = run("predict", tmp_path, "--weights", write_model(), "--verbose")[2]
+    assert named[-2] == f"  {tmp_path}/model.safetensors: .safetensors"
 
 
 def test_an_empty_folder_is_one_line(run, write_model, tmp_path):
     (tmp_path / "empty").mkdir()
     status, out, err = run("predict", tmp_path / "empty", "--weights", write_model())
-    assert (status, len(out), len(err)) == (2, 1, 1)
+    assert (status, len(out), len(err)) == (2, 1, 2)
     assert err[0].startswith(str(tmp_path / "empty"))
 
 
@@ -161,21 +172,28 @@ def test_a_ladder_that_cannot_run_is_one_line(run, tmp_path, arguments, trouble)
 def test_ladder_hands_over_what_was_typed(run, tmp_path, monkeypatch):
     seen = {}
 
-    def run_ladder(config, root, out, *, own, pattern, progress, report):
-        seen.update(config=config, root=root, out=out, own=own, progress=progress)
+    def run_ladder(config, root, out, *, own, pattern, progress, verbose, report):
+        seen.update(config=config, root=root, out=out, own=own, progress=progress, verbose=verbose)
         report("working")
         return out / "ladder"
 
+    def write_card(weights, report):
+        report("how good it is")
+        return f"{weights}.md"
+
     monkeypatch.setattr(runner, "run_ladder", run_ladder)
+    monkeypatch.setattr(release, "write_card", write_card)
     settings = ["--set", "size=64", "--set", "normaliser=none"]
     status, out, err = run("ladder", "--profile", "lite", "--data", tmp_path, *settings, "--out", tmp_path / "spine")
     assert (status, err) == (0, [])
-    assert out == ["working", f"record: {tmp_path / 'spine' / 'ladder' / 'record.json'}"]
+    folder = tmp_path / "spine" / "ladder"
+    last = [f"record: {folder / 'record.json'}", f"model card: {folder / 'model.safetensors.md'}"]
+    assert out == ["working", "how good it is", *last]
     assert (seen["config"].profile, seen["config"].size, seen["config"].normaliser) == ("lite", 64, "none")
     assert (seen["root"], seen["out"], seen["progress"]) == (tmp_path, tmp_path / "spine", False)
-    assert seen["own"] is None
-    run("ladder", "--own", tmp_path / "mine.csv", "--out", tmp_path / "spine")
-    assert (seen["root"], seen["own"]) == (None, tmp_path / "mine.csv")
+    assert (seen["own"], seen["verbose"]) == (None, False)
+    run("ladder", "--own", tmp_path / "mine.csv", "--out", tmp_path / "spine", "--verbose")
+    assert (seen["root"], seen["own"], seen["verbose"]) == (None, tmp_path / "mine.csv", True)
 
 
 def test_an_unknown_profile_is_a_usage_error(run, tmp_path):
@@ -214,6 +232,20 @@ def test_the_installed_command_exits_with_status_2_and_one_line(tmp_path):
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.count("\n") == 1
     assert done.stderr.startswith("error: profile lite needs real images")
+
+
+def test_where_an_error_comes_from_is_shown_on_demand(run, tmp_path, monkeypatch):
+    monkeypatch.setenv(DEBUG, "")
+    status, _, errors = run("runs", "diff", tmp_path / "a", tmp_path / "b")
+    assert status == 2 and len(errors) == 1
+    again, _, more = run("--debug", "runs", "diff", tmp_path / "a", tmp_path / "b")
+    assert again == 2 and more[-1] == errors[0] and "Traceback (most recent call last):" in more
+
+
+def test_a_bug_is_one_line_that_asks_for_a_report(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("histotransfer.records.difference", lambda *folders: [][1])
+    status, _, errors = run("runs", "diff", tmp_path, tmp_path)
+    assert status == 1 and len(errors) == 1 and errors[0].startswith("bug: IndexError: list index out of range")
 
 
 def test_explain_refuses_a_folder_that_holds_no_run(run, tmp_path):

@@ -57,6 +57,9 @@ def test_no_gates_are_an_empty_list():
         ("folds", 1),
         ("device", "tpu"),
         ("patience", -1),
+        ("seed", 2**64),
+        ("seed", "9" * 5000),
+        ("threads", "100000000000"),
         ("sizes", 64),
         ("profile", "lite"),
     ],
@@ -65,6 +68,7 @@ def test_bad_setting_is_one_line_that_names_it(key, value):
     with pytest.raises(HistotransferError, match=rf"^{key}: ") as error:
         ladder_config("phantom", {key: value})
     assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 1000
 
 
 def test_training_colours_belong_to_one_task():

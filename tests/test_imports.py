@@ -39,13 +39,22 @@ def test_reading_imports_nothing_that_computes(what):
 
 def test_verdicts_and_tables_are_drawn_without_torch():
     loaded = modules_after(
-        "from histotransfer.report import answers, coverage, rehearsal, study, subtypes, tables, verdicts\n"
+        "from histotransfer.report import answers, coverage, selection, study, subtypes, summary, tables, verdicts\n"
         "whole = study.Study('study', 'results')\n"
-        "run = whole.pooled('final', 'final')\n"
-        "tables.formatted(tables.with_intervals({'final': run}), ['auroc'])\n"
-        "verdicts.judge_accuracy(whole)"
+        "run = whole.pooled('primary', 'plain')\n"
+        "tables.formatted(tables.with_intervals({'plain': run}), ['auroc'])\n"
+        "verdicts.Judge(whole).accuracy()"
     )
     assert "pandas" in loaded and not HEAVY & loaded
+
+
+def test_a_network_is_read_without_the_compiler():
+    loaded = modules_after(
+        "from histotransfer.deploy.predict import SHIPPED\n"
+        "from histotransfer.models.weights import load_model\n"
+        "load_model(SHIPPED)"
+    )
+    assert "torch" in loaded and "sympy" not in loaded  # which only the compiler needs
 
 
 def test_help_answers_in_under_a_second():

@@ -2,16 +2,20 @@ import gzip
 import hashlib
 import json
 import math
+import os
+import subprocess
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from histotransfer import records
 from histotransfer.errors import HistotransferError
 from histotransfer.evaluation.metrics import evaluate
 from histotransfer.files import whole_folder, write_json
 from histotransfer.records import PREDICTIONS, RECORD_KEYS, environment, fingerprint, image_paths, read_run
 
+GIT = ["git", "-c", "user.name=a", "-c", "user.email=a@b"]
 FILES = ["history.csv", PREDICTIONS, "provenance.json", "record.json"]
 
 
@@ -28,6 +32,41 @@ def test_a_run_is_read_back_as_written(tmp_path, write_made_run, make_prediction
     assert run.history["train_loss"].tolist() == pytest.approx([1 / 3], abs=1e-7)
     assert run.provenance["seconds"] == 1
     assert {"git", "packages", "hardware", "python"} <= set(environment())
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """A repository with one file in it, in place of the one that the package lies in; and its commit."""
+    (tmp_path / "records.py").write_text("1")
+    for command in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message", "first"]):
+        subprocess.run([*GIT, *command], cwd=tmp_path, check=True)
+    monkeypatch.setattr(records, "__file__", str(tmp_path / "records.py"))
+    return tmp_path, subprocess.check_output([*GIT, "rev-parse", "HEAD"], cwd=tmp_path, text=True).strip()
+
+
+@pytest.mark.parametrize("lock", [None, "left behind"])
+def test_the_state_of_a_checkout_is_told_though_git_is_locked(checkout, lock):
+    """By a git that was killed, or by one that is at work."""
+    folder, commit = checkout
+    left = folder / ".git" / "index.lock"
+    if lock:
+        left.write_text(lock)
+    assert environment()["git"] == commit
+    (folder / "records.py").write_text("2")
+    assert environment()["git"] == f"{commit}+changes"
+    assert left.exists() == bool(lock)
+
+
+def test_to_tell_the_state_of_a_checkout_nothing_is_written_in_it(checkout):
+    """Killed while it did, it would leave git locked."""
+    folder, commit = checkout
+    index = folder / ".git" / "index"
+    before = index.read_bytes()
+    os.utime(folder / "records.py", (1, 1))  # `git status` by itself would note that in the index
+    assert environment()["git"] == commit
+    assert index.read_bytes() == before
+    subprocess.run([*GIT, "status"], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    assert index.read_bytes() != before
 
 
 def test_images_keep_their_folders_where_names_alone_do_not_tell_them_apart(tmp_path, write_made_run, make_predictions):
@@ -150,6 +189,55 @@ def test_what_is_no_run_is_refused(tmp_path, write_made_run, content):
     (folder / "record.json").unlink() if content is None else (folder / "record.json").write_text(content)
     with pytest.raises(HistotransferError, match=str(folder)):
         read_run(folder)
+
+
+CHANGES = {
+    "no config": lambda record: record.pop("config"),
+    "no artifacts": lambda record: record.pop("artifacts"),
+    "config is null": lambda record: record.update(config=None),
+    "metrics are null": lambda record: record.update(metrics=None),
+    "a metric is NaN": lambda record: record.update(metrics={"test": {"image": {"all": {"auroc": math.nan}}}}),
+    "a metric is text": lambda record: record.update(metrics={"test": {"image": {"all": {"auroc": "1"}}}}),
+    "metrics lack a level": lambda record: record.update(metrics={"test": {"image": {"auroc": 1.0}}}),
+    "seed is text": lambda record: record.update(seed="0"),
+    "split is a list": lambda record: record.update(split=[]),
+    "data lack a name": lambda record: record.update(data={}),
+    "an unknown key": lambda record: record.update(colour="blue"),
+    "deep": lambda record: record.update(config=json.loads('{"a":' * 500 + "1" + "}" * 500)),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_a_record_edited_by_hand_is_refused(tmp_path, write_made_run, change):
+    folder = write_made_run(tmp_path / "run")
+    record = json.loads((folder / "record.json").read_text())
+    change(record)
+    (folder / "record.json").write_text(json.dumps(record))
+    with pytest.raises(HistotransferError, match=f"^{folder}: not a run's folder ") as error:
+        read_run(folder)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "content", ["[" * 100_000, "9" * 5000, b"\xff\xfe", "{", "\x00"], ids=lambda text: repr(text[:5])
+)
+@pytest.mark.parametrize("name", ["record.json", "provenance.json"])
+def test_what_is_no_json_is_refused(tmp_path, write_made_run, name, content):
+    folder = write_made_run(tmp_path / "run")
+    (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(HistotransferError, match=f"^{folder}: not a run's folder "):
+        read_run(folder)
+
+
+@pytest.mark.parametrize("labels", [("0", "1"), ("01", "1"), ("True", "False"), ("NA", "")], ids=str)
+def test_labels_that_look_like_numbers_stay_text(tmp_path, write_made_run, make_predictions, labels):
+    predictions = make_predictions()
+    names = dict(zip(("benign", "malignant"), labels, strict=True))
+    columns = {f"logit_{old}": f"logit_{new}" for old, new in names.items()}
+    predictions = predictions.replace({"truth": names}).assign(subtype="007", part="1").rename(columns=columns)
+    found = read_run(write_made_run(tmp_path / "run", predictions=predictions)).predictions
+    assert (set(found["truth"]), set(found["subtype"]), set(found["part"])) == (set(labels), {"007"}, {"1"})
+    assert evaluate(found)["1"]["image"]["all"]["images"] == len(found)
 
 
 def test_names_that_look_like_numbers_stay_text(tmp_path, write_made_run, make_predictions):

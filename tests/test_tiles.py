@@ -15,33 +15,32 @@ COLOURS = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
 
 
 def test_views_are_the_eight_symmetries_of_the_square():
-    square = torch.arange(9).reshape(3, 3)
-    found = [view(square, number).numpy() for number in range(8)]
-    turns = [np.rot90(m, k) for m in (square.numpy(), square.numpy().T) for k in range(4)]
+    square = np.arange(9).reshape(3, 3)
+    found = [view(square, number) for number in range(8)]
+    turns = [np.rot90(m, k) for m in (square, square.T) for k in range(4)]
     assert {a.tobytes() for a in map(np.ascontiguousarray, found)} == {np.ascontiguousarray(a).tobytes() for a in turns}
     assert len({np.ascontiguousarray(a).tobytes() for a in found}) == 8
     assert np.array_equal(found[0], square)
 
 
 def test_the_first_four_views_keep_the_aspect():
-    field = torch.arange(6).reshape(2, 3)
-    array = field.numpy()
-    expected = [array, np.fliplr(array), np.flipud(array), np.rot90(array, 2)]
+    field = np.arange(6).reshape(2, 3)
+    expected = [field, np.fliplr(field), np.flipud(field), np.rot90(field, 2)]
     for number, turned in enumerate(expected):
-        assert np.array_equal(view(field, number).numpy(), turned)
+        assert np.array_equal(view(field, number), turned)
 
 
 @pytest.mark.parametrize("count", [4, 8])
 def test_views_are_a_group(count):
-    square = torch.arange(9).reshape(3, 3)
-    seen = {view(square, n).contiguous().numpy().tobytes() for n in range(count)}
+    square = np.arange(9).reshape(3, 3)
+    seen = {view(square, n).tobytes() for n in range(count)}
     for first, second in itertools.product(range(count), repeat=2):
-        assert view(view(square, first), second).contiguous().numpy().tobytes() in seen
+        assert view(view(square, first), second).tobytes() in seen
 
 
-def test_view_turns_images_of_a_batch_alike():
-    batch = torch.arange(2 * 3 * 4 * 4).reshape(2, 3, 4, 4)
-    assert torch.equal(view(batch, 5)[1, 2], view(batch[1, 2], 5))
+def test_view_turns_channels_alike():
+    tile = np.arange(4 * 4 * 3).reshape(4, 4, 3)
+    assert np.array_equal(view(tile, 5)[..., 2], view(tile[..., 2], 5))
 
 
 def test_a_batch_is_what_torchvisions_transforms_make():
@@ -50,8 +49,8 @@ def test_a_batch_is_what_torchvisions_transforms_make():
     batch = TileSource(tiles, views=8).batch(rows, views)
     mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
     for x, row, number in zip(batch, rows, views, strict=True):
-        expected = normalize(to_tensor(tiles[row]), mean, std)
-        torch.testing.assert_close(x, view(expected, number), rtol=0, atol=1e-6)
+        expected = normalize(to_tensor(np.ascontiguousarray(view(tiles[row], number))), mean, std)
+        torch.testing.assert_close(x, expected, rtol=0, atol=0)
     assert batch.dtype == torch.float32
     assert batch.is_contiguous(memory_format=torch.channels_last)
 

@@ -1,9 +1,10 @@
 """The command line: thin, and quick to start, since what computes is imported when a command runs."""
 
 import itertools
+import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
@@ -11,10 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
 import typer
 from typer.core import TyperCommand
 
-from histotransfer.errors import HistotransferError, needs_extra, one_line_errors
+from histotransfer import __version__
+from histotransfer.errors import DEBUG, HistotransferError, needs_extra, one_line_errors
 
 if TYPE_CHECKING:
     from histotransfer.config import LadderConfig
+    from histotransfer.study.execution import Outcome
 
 app = typer.Typer(
     help="Breast-cancer histology with SE-DenseNet and transfer learning, re-runnable (arXiv 2404.09226).",
@@ -22,6 +25,23 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show where in the code an error comes from.")] = False,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    if debug:
+        os.environ[DEBUG] = "1"  # so that processes that a command starts know it too
 
 
 def _group(name: str, about: str) -> typer.Typer:
@@ -40,13 +60,20 @@ runs_app = _group("runs", "Records of runs.")
 experiment_app = _group("experiment", "Experiments of the book, each with a record (numbers only).")
 
 SHIPPED = Path("src/histotransfer/deploy/models")
+STUDY, RESULTS = Path("study"), Path("results")
 ProfileName = Literal["phantom", "lite", "paper"]
 ProfileOption = Annotated[ProfileName, typer.Option(help="phantom: synthetic tissue, minutes.")]
 SettingsOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a setting; repeatable.")
 ]
 DataOption = Annotated[str, typer.Option(help="Folder with the data sets; empty: phantom data are made.")]
+VerboseOption = Annotated[bool, typer.Option("--verbose", help="Name every file that was passed over.")]
+PatternOption = Annotated[
+    str, typer.Option(help=r"For such a folder: how a path names its patient, e.g. '(?P<patient>P\d+)_\d+\.png'.")
+]
 OutOption = Annotated[Path, typer.Option(help="Folder for the records.")]
+SchedulerOption = Annotated[str, typer.Option(help="Address of a Dask scheduler.")]
+WorkersOption = Annotated[int, typer.Option(min=0, help="Dask workers on this machine; 0: one run after another.")]
 ResultsOption = Annotated[Path, typer.Option(help="Folder of all experiments.")]
 RunArgument = Annotated[Path, typer.Argument(help="Folder of a run of `ladder`, with its model.safetensors.")]
 RunDataOption = Annotated[Path, typer.Option(help="Folder with the data sets that it was made from.")]
@@ -55,12 +82,16 @@ RunDataOption = Annotated[Path, typer.Option(help="Folder with the data sets tha
 @data_app.command("summary")
 def data_summary(
     root: Annotated[str, typer.Argument(help="Folder with the data sets; empty: phantom data are made.")] = "",
+    verbose: VerboseOption = False,
 ) -> None:
     """Count images, patients and groups of each data set in a folder."""
     from histotransfer.datasets.summary import count_images, load_present
+    from histotransfer.folders import PassedOver, said
 
-    for name, table in load_present(_root("phantom", root)).items():
+    passed_over: list[PassedOver] = []
+    for name, table in load_present(_root("phantom", root), passed_over).items():
         typer.echo(f"{name}\n{count_images(table, by='subtype').to_string()}\n")
+    _echo_each(said(passed_over, verbose=verbose))
 
 
 @data_app.command("fetch")
@@ -78,21 +109,28 @@ def data_fetch(
 
 
 @data_app.command("verify")
-def data_verify(root: Annotated[Path, typer.Argument(help="Folder with the data sets.")]) -> None:
+def data_verify(
+    root: Annotated[Path, typer.Argument(help="Folder with the data sets.")], verbose: VerboseOption = False
+) -> None:
     """Decode every image, compare with what was published, and name whatever is wrong (exit status 1)."""
     from histotransfer.datasets.verify import verify
 
-    report = verify(root, progress=sys.stderr.isatty())
+    report = verify(root, progress=sys.stderr.isatty(), verbose=verbose)
     typer.echo(str(report))
     raise typer.Exit(0 if report.ok else 1)
 
 
 @data_app.command("groups")
-def data_groups(root: Annotated[Path, typer.Argument(help="Folder with lung_colon_image_set.")]) -> None:
+def data_groups(
+    root: Annotated[Path, typer.Argument(help="Folder with lung_colon_image_set.")], verbose: VerboseOption = False
+) -> None:
     """Find LC25000's duplicate groups by image and write lc25000_groups/<class>.csv."""
     from histotransfer.datasets.duplicates import write_groups
+    from histotransfer.folders import PassedOver, said
 
-    _echo_each(write_groups(root, progress=sys.stderr.isatty()))
+    passed_over: list[PassedOver] = []
+    _echo_each(write_groups(root, passed_over, progress=sys.stderr.isatty()))
+    _echo_each(said(passed_over, verbose=verbose))
 
 
 @weights_app.command("fetch")
@@ -118,21 +156,28 @@ def ladder(
             " or a folder with a folder for each class."
         ),
     ] = None,
-    pattern: Annotated[
-        str, typer.Option(help=r"For such a folder: how a path names its patient, e.g. '(?P<patient>P\d+)_\d+\.png'.")
-    ] = "",
+    pattern: PatternOption = "",
     settings: SettingsOption = None,
+    verbose: VerboseOption = False,
 ) -> None:
     """Train ImageNet -> LC25000 -> BreakHis once and write the records, beside both baselines.
+
+    It ends with a report, which is also the model card beside the network: metrics with intervals by patient, of the
+    network and of the baselines, and how much training moved it.
 
     With --own and without --data LC25000 is left out.
     """
     config = _config(profile, settings)
     root = None if own and not data else _root(profile, data)
+    from histotransfer.deploy.release import write_card
     from histotransfer.study.runner import run_ladder
 
-    folder = run_ladder(config, root, out, own=own, pattern=pattern, progress=sys.stderr.isatty(), report=typer.echo)
-    typer.echo(f"record: {folder / 'record.json'}")
+    progress = sys.stderr.isatty()
+    folder = run_ladder(
+        config, root, out, own=own, pattern=pattern, progress=progress, verbose=verbose, report=typer.echo
+    )
+    card = write_card(folder / "model.safetensors", report=typer.echo)
+    typer.echo(f"record: {folder / 'record.json'}\nmodel card: {card}")
 
 
 @experiment_app.command("leakage")
@@ -212,6 +257,61 @@ def patients(
     typer.echo(f"record: {patients.run(data, out)}")
 
 
+@experiment_app.command("splits")
+def splits(
+    data: Annotated[Path, typer.Option(help="Folder with BreakHis and LC25000.")],
+    out: OutOption = Path("results/splits"),
+) -> None:
+    """Who is in which fold of the study, by name: lists of patients and of originals that others can use."""
+    from histotransfer.experiments import splits
+
+    typer.echo(f"record: {splits.run(data, out)}")
+
+
+@experiment_app.command("adapt")
+def adapt(
+    data: Annotated[Path | None, typer.Option(help="Folder with UCSB_breast: adapt to UCSB, by slide.")] = None,
+    own: Annotated[Path | None, typer.Option(help="Your own images in its place, as for `ladder`.")] = None,
+    pattern: PatternOption = "",
+    out: OutOption = Path("results/adapting"),
+    weights: Annotated[
+        Path | None, typer.Option(help="A model.safetensors of `ladder`; without it the network that ships.")
+    ] = None,
+    profile: Annotated[ProfileName, typer.Option(help="phantom: synthetic tissue, minutes.")] = "lite",
+    draws: Annotated[int, typer.Option(min=1, max=1000, help="How often labelled patients are drawn.")] = 5,
+    settings: SettingsOption = None,
+    verbose: VerboseOption = False,
+) -> None:
+    """What labelled patients of one's own are worth: a network before and after it learns from few of them, then more.
+
+    Every patient is kept apart once and predicted by networks that learnt from others. Beside the network stand the
+    bar: the larger class, and a probe on ImageNet's features.
+    """
+    from histotransfer.deploy.predict import SHIPPED
+    from histotransfer.experiments import adapting
+
+    folder = adapting.run(
+        weights or SHIPPED, out, data_root=data, own=own, pattern=pattern, profile=profile,
+        settings=_pairs(settings or []), draws=draws, progress=sys.stderr.isatty(), verbose=verbose, report=typer.echo,
+    )  # fmt: skip
+    typer.echo(f"records: {folder}")
+
+
+@experiment_app.command("flagged")
+def flagged(
+    data: Annotated[Path, typer.Option(help="Folder with BreakHis, LC25000 and UCSB.")],
+    out: OutOption = Path("results/flagged"),
+    weights: Annotated[
+        Path | None, typer.Option(help="A network of `study ship`; without it the one that ships.")
+    ] = None,
+) -> None:
+    """Which share of pictures is flagged by the network that ships, kind by kind; its recipe is trained once a fold."""
+    from histotransfer.deploy import flagged
+    from histotransfer.deploy.predict import SHIPPED
+
+    typer.echo(f"record: {flagged.run(weights or SHIPPED, data, out, report=typer.echo)}")
+
+
 @experiment_app.command("duplicates")
 def duplicates(
     data: Annotated[Path, typer.Option(help="Folder with LC25000 lung and its published group lists.")],
@@ -252,7 +352,10 @@ def study_coverage(records: Path = Path("results"), out: Path = Path("results/co
 
 @app.command()
 def predict(
-    images: Annotated[list[str], typer.Argument(help="Pictures of breast tissue, H&E; folders of them; patterns.")],
+    images: Annotated[
+        list[str],
+        typer.Argument(help="Pictures of breast tissue, H&E; folders of them; patterns; CSV files with a column path."),
+    ],
     weights: Annotated[
         Path | None,
         typer.Option(help="A model.safetensors of `ladder`, or an .xml of `export`; without it the one that ships."),
@@ -261,25 +364,82 @@ def predict(
     out: Annotated[Path | None, typer.Option(help="File to write instead of printing.")] = None,
     form: Annotated[Literal["csv", "jsonl"], typer.Option("--format", help="A table, or JSON lines.")] = "csv",
     overlays: Annotated[Path | None, typer.Option(help="Folder for pictures of where the network looked.")] = None,
+    by: Annotated[
+        str,
+        typer.Option(
+            metavar="COLUMN|PATTERN",
+            help="Add a row per patient: a column of the CSV files, or a regular expression with a group"
+            " (?P<patient>...) that is found in a picture's path.",
+        ),
+    ] = "",
+    views: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="How many flipped and recoloured views of a picture are averaged; else as the network's file says.",
+        ),
+    ] = None,
+    verbose: VerboseOption = False,
 ) -> None:
-    """Predict pictures: file, label, probability, profile. Research only, not a medical device."""
+    """Predict pictures, one row each. Research only, not a medical device.
+
+    Columns, which are also the keys of JSON lines:
+
+    file       as given, or as found in a folder
+    label      the most probable class
+    p_CLASS    the probability of each class: p_benign, p_malignant
+    set        the one class left at the coverage that the network states
+               (90 %), or "cannot tell"; empty if it states none
+    note       what is odd about the picture, joined by "; ": too little
+               tissue, pen ink, one stain only, out of focus, unusual size,
+               colours not normalised, unlike the training pictures (which
+               an .xml, and weights of version 0.1, do not know)
+    profile    of the training; a phantom network knows no tissue
+
+    With --by three more, and after all pictures a row for each patient:
+
+    patient    whose picture it is
+    pictures   how many the patient has; empty in the row of a picture
+    spread     standard deviation of their logits; empty likewise
+
+    The file of a patient's row is the patient; its probabilities are those of the mean logit.
+
+    The last line on stderr counts what was predicted, noted, refused and passed over. Exit status 2: a picture was
+    refused.
+    """
     if out is not None and (out.is_dir() or not out.parent.is_dir()):
         raise HistotransferError(f"{out}: cannot be written; give a file in a folder that exists")
     if overlays is not None:
         _make_folder(overlays)
-    from histotransfer.deploy.predict import SHIPPED, Predictor, RowWriter, Trouble, find_pictures
+    from tqdm import tqdm
 
-    predictor = Predictor(weights or SHIPPED, runtime)
-    troubled = False
+    from histotransfer.deploy.patients import patients
+    from histotransfer.deploy.predict import SHIPPED, Predictor, Trouble, find_pictures
+    from histotransfer.deploy.rows import RowWriter
+    from histotransfer.folders import PassedOver, said
+
+    passed_over: list[PassedOver] = []
+    patient_of = patients(by, images) if by else None
+    predictor = Predictor(weights or SHIPPED, runtime, views)
+    refused = 0
+    files = list(find_pictures(images, passed_over))
     with _output(out) as file:
-        rows = RowWriter(file, form, predictor.description.profile)
-        for result in predictor.predict(find_pictures(images), overlays):
-            if isinstance(result, Trouble):
-                troubled = True
-                typer.echo(result.message, err=True)
-            else:
-                rows.write(result)
-    raise typer.Exit(2 if troubled else 0)
+        rows = RowWriter(file, form, predictor.description, patient_of)
+        shown = tqdm(
+            predictor.predict(files, overlays), "pictures", len(files), unit="picture", leave=False,
+            disable=not (sys.stderr.isatty() and (out or not sys.stdout.isatty())),
+        )  # fmt: skip
+        for result in shown:
+            trouble = result.message if isinstance(result, Trouble) else rows.write(result)
+            if trouble:
+                refused += 1
+                with tqdm.external_write_mode(sys.stderr):
+                    typer.echo(trouble, err=True)
+        rows.write_patients()
+    summary, *names = said(passed_over, verbose=verbose) or ["passed over: 0"]
+    for line in (*names, f"predicted: {rows.predicted}; noted: {rows.noted}; refused: {refused}; {summary}"):
+        typer.echo(line, err=True)
+    raise typer.Exit(2 if refused else 0)
 
 
 @app.command()
@@ -303,9 +463,9 @@ def export(
 def study_run(
     plan: Annotated[Path, typer.Argument(help="A plan, as study/primary.toml.")],
     data: DataOption = "",
-    out: ResultsOption = Path("results"),
-    scheduler: Annotated[str, typer.Option(help="Address of a Dask scheduler.")] = "",
-    workers: Annotated[int, typer.Option(min=0, help="Dask workers on this machine; 0: one run after another.")] = 0,
+    out: ResultsOption = RESULTS,
+    scheduler: SchedulerOption = "",
+    workers: WorkersOption = 0,
 ) -> None:
     """Do what is left of a plan: finished runs are skipped, broken ones continue; exit status 1 if one failed."""
     from histotransfer.study.plan import read_plan
@@ -315,16 +475,71 @@ def study_run(
     from histotransfer.study.execution import run_plan
 
     outcomes = run_plan(declared, root, out, scheduler=scheduler, workers=workers, report=typer.echo)
+    _exit_with(outcomes)
+
+
+def _exit_with(outcomes: Sequence["Outcome"]) -> None:
+    """Show the runs that failed; exit status 1 if there are any."""
     failed = [outcome for outcome in outcomes if outcome.trouble]
     for outcome in failed:
         typer.echo(f"failed: {outcome.name}\n{outcome.trouble}", err=True)
     raise typer.Exit(1 if failed else 0)
 
 
+@study_app.command("all")
+def study_all(
+    data: Annotated[str, typer.Option(help="Folder with BreakHis, LC25000, UCSB and the official folds.")],
+    out: ResultsOption = RESULTS,
+    study: Annotated[Path, typer.Option(help="Folder of the plans and of the rule.")] = STUDY,
+    device: Annotated[str, typer.Option(help="cpu, cuda or mps.")] = "cpu",
+    scheduler: SchedulerOption = "",
+    workers: WorkersOption = 0,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="One seed, 48 pixels, one epoch a stage: see that everything runs.")
+    ] = False,
+    costs_only: Annotated[
+        bool, typer.Option("--costs", help="Say what is left and what it costs; run nothing.")
+    ] = False,
+) -> None:
+    """The whole study: say what is left and what it costs, do it plan by plan, print the verdicts.
+
+    Finished runs are skipped, interrupted ones go on. Exit status 1 if a run failed.
+    """
+    from histotransfer.study.whole import check_data, costs, read_plans
+
+    plans, root = read_plans(study, {"device": device}, quick=quick), Path(data).resolve()
+    images = check_data(plans, root)
+    table = costs(plans, images, out)
+    typer.echo(table.to_string())
+    hours, gigabytes = table[["core_hours", "gigabytes"]].sum()
+    typer.echo(
+        f"BreakHis, {images:,} images: {table['left'].sum()} of {table['runs'].sum()} runs to do, about"
+        f" {hours:.1f} hours of one core (less with --workers or a GPU), {gigabytes:.1f} GB on disk"
+    )
+    if costs_only:
+        return
+    from histotransfer.study.execution import run_plan
+
+    outcomes = [
+        outcome
+        for plan in plans
+        for outcome in run_plan(plan, root, out, scheduler=scheduler, workers=workers, report=typer.echo)
+    ]
+    from histotransfer.report.answers import answers
+    from histotransfer.report.study import Study
+
+    verdicts = answers(Study(study, out, quick=quick))
+    for claim, row in verdicts.iterrows():
+        typer.echo(
+            f"{claim}  {row['verdict']}  {row['claim']}: {row['result']} ({row['n']}); first rule: {row['first']}"
+        )
+    _exit_with(outcomes)
+
+
 @study_app.command("list")
 def study_list(
     plan: Annotated[Path, typer.Argument(help="A plan.")],
-    out: ResultsOption = Path("results"),
+    out: ResultsOption = RESULTS,
 ) -> None:
     """Every run of a plan, whether it is finished, and the budget of the rest."""
     from histotransfer.study.plan import is_finished, planned_runs, read_plan
@@ -344,10 +559,10 @@ def study_ship(
     out: Annotated[Path, typer.Option(help="Folder for the network and its card.")] = SHIPPED,
 ) -> None:
     """Train the final recipe on every patient and write the network that `predict` uses, with its model card."""
-    from histotransfer.deploy.release import ship
+    from histotransfer.deploy.shipping import ship
     from histotransfer.report.study import Study
 
-    _echo_each(ship(Study("study", "results"), _root("lite", data), out, report=typer.echo))
+    _echo_each(ship(Study(STUDY, RESULTS), _root("lite", data), out, report=typer.echo))
 
 
 @cache_app.command("ls")

@@ -6,12 +6,14 @@
 """
 
 import os
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from platformdirs import user_cache_path
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from histotransfer.errors import HistotransferError
 
@@ -20,12 +22,16 @@ ProfileName = Literal["phantom", "lite", "paper"]
 Stage = Literal["head", "block4", "block3", "block2", "block1", "all"]
 """A stage of training, by the lowest group of weights that it trains."""
 Position = Literal["layer", "block", "transition"]
-Baseline = Literal["majority", "frozen-probe", "wide-probe"]
+Baseline = Literal["majority", "frozen-probe"]
 """A baseline that runs on the same split as a network."""
 Method = Literal["ladder"] | Baseline
 """How a run predicts."""
 Magnification = Annotated[int, Field(ge=1, le=1000)]
 Model = TypeVar("Model", bound=BaseModel)
+LARGEST_SEED = 2**31 - 1  # the smallest bound among the libraries that take it
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 60
 
 
 def _parse_schedule(value: Any) -> Any:
@@ -62,11 +68,14 @@ class LadderConfig(BaseModel):
         default="lc25000",
         description="what is learned before the target task: LC25000 (lung), synthetic tissue, or none",
     )
+    optimiser: Literal["adam", "sgd"] = Field(
+        default="adam", description="Adam, or stochastic gradient descent with momentum (not stated in the paper)"
+    )
     lc25000_schedule: Schedule = Field(description="stages of the source task with their epochs")
     breakhis_schedule: Schedule = Field(
         description="stages of the target task (BreakHis, or your own data) with their epochs"
     )
-    lc25000_copies: int = Field(ge=0, description="images of each duplicate group used for training; 0: all")
+    lc25000_copies: int = Field(ge=0, le=1000, description="images of each duplicate group used for training; 0: all")
     target: Literal["label", "subtype"] = Field(
         default="label", description="what the target task is about: benign or malignant, or the tumour type"
     )
@@ -77,14 +86,28 @@ class LadderConfig(BaseModel):
     )
     record_stages: bool = Field(default=True, description="also record the network as of each stage but the last")
     record_training: bool = Field(default=False, description="also predict the training part, to measure overfitting")
+    record_losses: bool = Field(default=False, description="also record the log-loss of every image in every epoch")
+    record_views: Annotated[tuple[Annotated[int, Field(ge=1, le=1000)], ...], BeforeValidator(_parse_list)] = Field(
+        default=(),
+        max_length=20,
+        description="numbers of views: also record the predictions that average only so many, the upright one first",
+    )
     train_magnifications: Annotated[tuple[Magnification, ...], BeforeValidator(_parse_list)] = Field(
-        default=(), description="magnifications of the target task that are trained and validated on; empty: all"
+        default=(),
+        max_length=20,
+        description="magnifications of the target task that are trained and validated on; empty: all",
     )
     se_positions: Annotated[tuple[Position, ...], BeforeValidator(_parse_list)] = Field(
         default=("block", "transition"), description="where SE gates sit; empty: plain DenseNet"
     )
     se_gate: Literal["identity", "standard"] = Field(
         default="identity", description="exactly 1 until trained, or initialised as in the SE paper"
+    )
+    se_first_block: int = Field(
+        default=1, ge=1, le=4, description="gates sit in this block and those after it, with their transitions"
+    )
+    gate_rate: float = Field(
+        default=1, ge=0, le=100, description="rate of the SE gates, relative to the head's; 0: they stay as they start"
     )
     se_reduction: int = Field(default=16, ge=1, le=256, description="r of the SE gates (not stated in the paper)")
     normaliser: Literal["none", "macenko", "reinhard", "vahadane"] = Field(
@@ -119,6 +142,7 @@ class LadderConfig(BaseModel):
     patience: int = Field(
         default=0,
         ge=0,
+        le=1000,
         description="stop a stage after this many epochs without a better validation loss; 0: never",
     )
     split: Literal["patient", "image", "official", "none"] = Field(
@@ -126,11 +150,16 @@ class LadderConfig(BaseModel):
         description="what the target's split keeps apart; `image` and `official` leak; `none` trains on everything",
     )
     allow_leakage: bool = Field(default=False, description="train even on a split that leaks; the record says so")
-    folds: int = Field(default=5, ge=2, le=20, description="patient-disjoint test folds")
-    fold: int = Field(default=0, ge=0, description="which fold is the test part")
-    seed: int = Field(default=0, ge=0, description="folds, initialisation, order and views")
+    folds: int = Field(default=5, ge=3, le=20, description="patient-disjoint folds")
+    fold: int = Field(default=0, ge=0, le=19, description="which fold is the test part")
+    validation_offset: int = Field(
+        default=1, ge=1, le=19, description="how many folds after the test part validation comes"
+    )
+    seed: int = Field(default=0, ge=0, le=LARGEST_SEED, description="folds, initialisation, order and views")
     device: Literal["cpu", "cuda", "mps"] = Field(default="cpu", description="where the network runs")
-    threads: int = Field(default=0, ge=0, description="CPU threads; 0: as many as there are. Bits may depend on it")
+    threads: int = Field(
+        default=0, ge=0, le=1024, description="CPU threads; 0: as many as there are. Bits may depend on it"
+    )
     cache: bool = Field(default=True, description="keep the outputs of frozen groups on disk and train from them")
     weights: str = Field(default="", description="ImageNet weights: a file, `random`, or empty for cache then network")
 
@@ -189,6 +218,10 @@ def ladder_config(profile: ProfileName, overrides: Mapping[str, Any] | None = No
         raise HistotransferError(
             f"fold: {config.fold} is too large; with folds={config.folds} they are numbered from 0"
         )
+    if config.validation_offset >= config.folds:
+        raise HistotransferError(
+            f"validation_offset: {config.validation_offset} is too large; it is below folds={config.folds}"
+        )
     return config
 
 
@@ -199,7 +232,7 @@ class ChapterParameters(BaseModel):
 
     profile: ProfileName = Field(default="phantom", description="phantom, lite or paper")
     data_root: str = Field(default="", description="folder with the data sets; empty: phantom data are simulated")
-    seed: int = Field(default=0, ge=0, le=2**31 - 1, description="seed of everything random in the chapter")
+    seed: int = Field(default=0, ge=0, le=LARGEST_SEED, description="seed of everything random in the chapter")
     device: Literal["cpu", "cuda", "mps"] = Field(default="cpu", description="where the network runs")
     weights: str = Field(default="", description="ImageNet weights: a file, `random`, or empty for cache then network")
     images: str = Field(default="", description="your own images: a CSV, or a folder per class; empty: phantom images")
@@ -211,18 +244,28 @@ def cache_dir() -> Path:
     return Path(os.environ.get("HISTOTRANSFER_CACHE") or user_cache_path("histotransfer"))
 
 
-def validated(model: type[Model], values: Mapping[str, Any]) -> Model:
+def validated(model: type[Model], values: Any) -> Model:
     """`model(**values)`; a validation error becomes one line that a user can act on.
 
     Raises:
-        HistotransferError: an unknown name, or a value that is refused.
+        HistotransferError: an unknown name, or a value that is missing or refused.
     """
     try:
-        return model(**values)
+        return model.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        name = str(first["loc"][0])
-        if first["type"] == "extra_forbidden":
-            raise HistotransferError(f"{name}: unknown; choose from {', '.join(model.model_fields)}") from error
-        described = model.model_fields[name].description
-        raise HistotransferError(f"{name}: {first['input']!r} refused: {first['msg']} ({described})") from error
+        raise HistotransferError(_complaint(model, error.errors()[0])) from error
+
+
+def _complaint(model: type[BaseModel], error: ErrorDetails) -> str:
+    """What is wrong, in one line: values may come from a file of anyone, so they are cut short."""
+    path = [_SHORT.repr(part)[1:-1] for part in error["loc"] if isinstance(part, str)]
+    if not path:
+        return error["msg"].removeprefix("Value error, ")
+    name, field = ".".join(path), model.model_fields.get(path[0])
+    if error["type"] == "extra_forbidden":
+        known = f"; choose from {', '.join(model.model_fields)}" if len(path) == 1 else ""
+        return f"{name}: unknown{known}"
+    about = f" ({field.description})" if field and field.description else ""
+    if error["type"] == "missing":
+        return f"{name}: is missing{about}"
+    return f"{name}: {_SHORT.repr(error['input'])} refused: {error['msg'].removeprefix('Value error, ')}{about}"

@@ -7,9 +7,7 @@ record names its files by the sha256 of what they hold, so that it does not depe
 """
 
 import contextlib
-import gzip
 import hashlib
-import json
 import os
 import platform
 import subprocess
@@ -21,14 +19,20 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from histotransfer import __version__
+from histotransfer.config import ProfileName, validated
 from histotransfer.errors import HistotransferError
-from histotransfer.files import FLOATS, file_hash, whole_folder, write_csv, write_json
+from histotransfer.files import file_hash, read_json, whole_folder, write_csv, write_json
 
 OLD_COLUMNS = {"rung": "dataset"}  # of histories written by version 0.1
-RECORD_KEYS = ("experiment", "run", "profile", "config", "data", "split", "seed", "metrics", "artifacts")
+OLD_RECORD: dict[str, Any] = {"dose": {}}  # version 0.1 did not measure it
+TEXT = dict.fromkeys(
+    ("image", "patient", "group", "subtype", "part", "truth"), str
+)  # also where they look like numbers
 PREDICTIONS = "predictions.csv.gz"
+LOSSES = "losses.csv.gz"  # of single images, epoch by epoch
 PACKAGES = (
     "torch",
     "torchvision",
@@ -40,6 +44,41 @@ PACKAGES = (
     "pillow",
     "opencv-python-headless",
 )
+
+
+class _Images(BaseModel):
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+
+    name: str
+
+
+class _Split(BaseModel):
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+
+    kind: str
+    parts: dict[str, int]
+
+
+class Record(BaseModel):
+    """What `record.json` holds: the schema for writing and for reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    experiment: str = Field(description="the experiment that the run belongs to")
+    run: str = Field(description="the run's name")
+    profile: ProfileName = Field(description="phantom, lite or paper")
+    config: dict[str, Any] = Field(description="its settings")
+    data: _Images = Field(description="which images it saw")
+    split: _Split = Field(description="how patients were kept apart")
+    seed: int = Field(ge=0, description="of everything random")
+    dose: dict[str, Any] = Field(description="how much of each treatment it was given")
+    metrics: dict[str, dict[str, dict[str, dict[str, FiniteFloat | None]]]] = Field(
+        description="by part, level and scope"
+    )
+    artifacts: dict[str, str] = Field(description="sha256 of the files beside it")
+
+
+RECORD_KEYS = tuple(Record.model_fields)
 
 
 @dataclass(frozen=True)
@@ -77,13 +116,11 @@ def write_run(
     with whole_folder(folder) as temporary:
         for name, write in (extra or {}).items():
             write(temporary / name)
-        text = predictions.to_csv(index=False, float_format=FLOATS, lineterminator="\n")
-        (temporary / PREDICTIONS).write_bytes(gzip.compress(text.encode(), mtime=0))
+        write_csv(temporary / PREDICTIONS, predictions)
         write_csv(temporary / "history.csv", history)
         artifacts = {path.name.removesuffix(".gz"): file_hash(path) for path in sorted(temporary.iterdir())}
         whole = {**record, "artifacts": artifacts}
-        if missing := set(RECORD_KEYS) ^ set(whole):
-            raise ValueError(f"record keys missing or unknown: {sorted(missing)}")
+        Record.model_validate(whole)
         write_json(temporary / "record.json", whole)
         write_json(temporary / "provenance.json", provenance)
 
@@ -118,10 +155,11 @@ def read_run(folder: Path) -> Run:
     """
     folder = Path(folder)
     try:
-        record = json.loads((folder / "record.json").read_text())
-        provenance = json.loads((folder / "provenance.json").read_text())
+        record, provenance = read_json(folder / "record.json"), read_json(folder / "provenance.json")
+        record = OLD_RECORD | record
+        validated(Record, record)
         artifacts = {name: record["artifacts"][name.removesuffix(".gz")] for name in (PREDICTIONS, "history.csv")}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, HistotransferError) as error:
         raise HistotransferError(f"{folder}: not a run's folder ({type(error).__name__}: {error})") from error
     for name, expected in artifacts.items():
         digest = None
@@ -129,8 +167,7 @@ def read_run(folder: Path) -> Run:
             digest = file_hash(folder / name)
         if digest != expected:
             raise HistotransferError(f"{folder / name}: is not the file that record.json names; run it again")
-    text = {"patient": str, "group": str, "image": str}
-    predictions = pd.read_csv(folder / PREDICTIONS, dtype=text, keep_default_na=False)
+    predictions = pd.read_csv(folder / PREDICTIONS, dtype=TEXT, keep_default_na=False)
     history = pd.read_csv(folder / "history.csv").rename(columns=OLD_COLUMNS)
     return Run(folder, record, history, predictions, provenance)
 
@@ -146,7 +183,11 @@ def image_paths(images: pd.Series, data_root: str | Path) -> pd.Series:
         HistotransferError: an image is not there.
     """
     root = Path(data_root).resolve()
-    files = {key: path for path in root.rglob("*") for key in (path.name, path.relative_to(root).as_posix())}
+    files = {image: root / image for image in images if (root / image).is_file()}  # also behind links
+    if len(files) < images.nunique():
+        files = {
+            key: path for path in root.rglob("*") for key in (path.name, path.relative_to(root).as_posix())
+        } | files
     if missing := set(images) - set(files):
         raise HistotransferError(f"{root}: {min(missing)} is not there; give the folder that the run was made from")
     return images.map(lambda image: str(files[image]))
@@ -226,4 +267,6 @@ def _git_state() -> str | None:
 
 
 def _git(*arguments: str, cwd: Path) -> str:
-    return subprocess.run(["git", *arguments], cwd=cwd, check=True, capture_output=True, text=True).stdout.strip()
+    # Without locks: killed while it holds one, it would leave the checkout locked.
+    command = ["git", "--no-optional-locks", *arguments]
+    return subprocess.run(command, cwd=cwd, check=True, capture_output=True, text=True).stdout.strip()

@@ -16,23 +16,27 @@ from histotransfer.config import LadderConfig
 from histotransfer.datasets.table import PARTS
 from histotransfer.errors import HistotransferError
 
-INNER_FOLDS = 8  # with five outer folds, one of eight parts of the remaining 80 % is 10 %: the paper's 7 : 1 : 2
+INNER_FOLDS = 8  # of the official splits: a tenth of all images validates
 FOLDS_FOLDER, OFFICIAL_FOLDS = "breakhis_folds", 5
 
 
-def grouped_split(table: pd.DataFrame, *, fold: int = 0, folds: int = 5, seed: int = 0) -> pd.DataFrame:
-    """Test on one of `folds` group-disjoint folds, validate on a tenth, train on the rest.
+def grouped_split(
+    table: pd.DataFrame, *, fold: int = 0, folds: int = 5, seed: int = 0, validation_offset: int = 1
+) -> pd.DataFrame:
+    """Test on one of `folds` group-disjoint folds, validate on another, train on the rest.
 
     Groups, not images, are counted and stratified by label: every fold has its share of the patients of each class,
-    however many images each patient has. With five folds this is the paper's 7 : 1 : 2, by patient. The folds of one
-    seed are disjoint and cover the table.
+    however many images each patient has. The folds of one seed are disjoint and cover the table; at a fixed offset each
+    is the test part once and the validation part once. With five folds the parts are 3 : 1 : 1 by patient. The paper
+    states 7 : 1 : 2; a tenth of these patients would be a single benign one.
 
     Args:
         table: an image table; `group` is kept together. A group with images of several labels counts as its most
             frequent one.
         fold: the fold that is the test part, 0 to ``folds - 1``.
-        folds: number of folds, at least 2.
+        folds: number of folds, at least 3.
         seed: shuffles the groups.
+        validation_offset: 1 to ``folds - 1``; the validation part is fold ``(fold + validation_offset) % folds``.
 
     Returns:
         A copy with `split` filled.
@@ -40,12 +44,14 @@ def grouped_split(table: pd.DataFrame, *, fold: int = 0, folds: int = 5, seed: i
     Raises:
         HistotransferError: a class with too few groups to be in every part.
     """
-    return _split(table, table["group"], fold, folds, seed)
+    return _split(table, table["group"], fold, folds, seed, validation_offset)
 
 
-def image_split(table: pd.DataFrame, *, fold: int = 0, folds: int = 5, seed: int = 0) -> pd.DataFrame:
+def image_split(
+    table: pd.DataFrame, *, fold: int = 0, folds: int = 5, seed: int = 0, validation_offset: int = 1
+) -> pd.DataFrame:
     """The same parts, but split by image, as the paper may have done. It leaks; it is here to measure that."""
-    return _split(table, images_as_groups(table), fold, folds, seed)
+    return _split(table, images_as_groups(table), fold, folds, seed, validation_offset)
 
 
 def official_split(table: pd.DataFrame, path: str | Path, *, seed: int = 0) -> pd.DataFrame:
@@ -63,7 +69,7 @@ def official_split(table: pd.DataFrame, path: str | Path, *, seed: int = 0) -> p
         HistotransferError: not such a file, or it does not name every image of the table.
     """
     parts = read_official_fold(path)
-    published = table["path"].map(lambda image: parts.get(Path(image).name))
+    published = table["path"].map(lambda image: parts.get(f"{Path(image).stem}.png"))  # its ending may be .PNG
     if (unknown := published.isna()).any():
         raise HistotransferError(f"{table.loc[unknown, 'path'].iloc[0]}: is not named in {path}")
     rest = table[published == "train"]
@@ -75,7 +81,7 @@ def official_split(table: pd.DataFrame, path: str | Path, *, seed: int = 0) -> p
 
 
 def make_split(table: pd.DataFrame, config: LadderConfig, root: Path) -> pd.DataFrame:
-    """The split that a configuration asks for (`split`, `fold`, `folds`, `seed`).
+    """The split that a configuration asks for (`split`, `fold`, `folds`, `seed`, `validation_offset`).
 
     Args:
         table: an image table.
@@ -92,7 +98,9 @@ def make_split(table: pd.DataFrame, config: LadderConfig, root: Path) -> pd.Data
             raise HistotransferError(f"fold: there are {OFFICIAL_FOLDS} official folds, numbered from 0")
         return official_split(table, root / FOLDS_FOLDER / f"dsfold{config.fold + 1}.txt", seed=config.seed)
     split = {"patient": grouped_split, "image": image_split}[config.split]
-    return split(table, fold=config.fold, folds=config.folds, seed=config.seed)
+    return split(
+        table, fold=config.fold, folds=config.folds, seed=config.seed, validation_offset=config.validation_offset
+    )
 
 
 def read_official_fold(path: str | Path) -> dict[str, str]:
@@ -118,14 +126,13 @@ def images_as_groups(table: pd.DataFrame) -> pd.Series:
     return table["path"].rename("group")
 
 
-def _split(table: pd.DataFrame, units: pd.Series, fold: int, folds: int, seed: int) -> pd.DataFrame:
-    test = group_folds(table["label"], units, folds, seed)[fold]
-    rest = table[~test]
-    inner = min(INNER_FOLDS, smallest_class(rest["label"], units[~test]))
-    validation = group_folds(rest["label"], units[~test], inner, seed)[0]
+def _split(
+    table: pd.DataFrame, units: pd.Series, fold: int, folds: int, seed: int, validation_offset: int
+) -> pd.DataFrame:
+    masks = group_folds(table["label"], units, folds, seed)
     split = table.assign(split="train")
-    split.loc[test, "split"] = "test"
-    split.loc[rest.index[validation], "split"] = "validation"
+    split.loc[masks[fold], "split"] = "test"
+    split.loc[masks[(fold + validation_offset) % folds], "split"] = "validation"
     for part in PARTS:
         if missing := sorted(set(table["label"]) - set(split.loc[split["split"] == part, "label"])):
             raise HistotransferError(

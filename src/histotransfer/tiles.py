@@ -3,26 +3,28 @@
 A field is squeezed to a square (both sides to `size`, Pillow's antialiased bicubic), as the real subset was. A
 squeezed field keeps its shape under four of the eight symmetries of the square (D4); a turn by 90 degrees would
 transpose the squeeze, so it is for data sets of square fields only (each data set's module says its `VIEWS`).
+
+PyTorch is imported when a source first gives tensors: a prediction with OpenVINO takes arrays and does without it.
 """
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from histotransfer.pictures import decode, resize
 from histotransfer.stain import Fallback, Normaliser, StainJitter
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-MEAN = torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1)
-STD = torch.tensor(IMAGENET_STD).view(1, 3, 1, 1)
+WHITE, MEAN, STD = (np.array(value, np.float32) for value in (255, IMAGENET_MEAN, IMAGENET_STD))
 HASH_BYTES = 16
 KEY_BYTES = HASH_BYTES + 1
 JITTER_DRAWS = 4
@@ -35,7 +37,7 @@ class Source(Protocol):
 
     def __len__(self) -> int: ...
 
-    def batch(self, rows: np.ndarray, views: np.ndarray) -> Tensor:
+    def batch(self, rows: np.ndarray, views: np.ndarray) -> "Tensor":
         """Item ``rows[i]`` in view ``views[i]``, as one float32 batch."""
 
 
@@ -71,19 +73,19 @@ def load_tiles(
     return tiles, fallbacks
 
 
-def view(batch: Tensor, number: int) -> Tensor:
-    """One of the eight symmetries of the square applied to ``(..., H, W)``.
+def view(tile: np.ndarray, number: int) -> np.ndarray:
+    """One of the eight symmetries of the square applied to a tile ``(H, W, ...)``.
 
     Bit 0 flips left to right, bit 1 flips top to bottom, bit 2 transposes; so views 0 to 3 (identity, two flips, half
     turn) keep the aspect and 4 to 7 are the quarter turns and the two diagonal flips.
     """
     if number & 1:
-        batch = batch.flip(-1)
+        tile = tile[:, ::-1]
     if number & 2:
-        batch = batch.flip(-2)
+        tile = tile[::-1]
     if number & 4:
-        batch = batch.transpose(-1, -2)
-    return batch
+        tile = tile.swapaxes(0, 1)
+    return tile
 
 
 class TileSource:
@@ -100,8 +102,12 @@ class TileSource:
     def __len__(self) -> int:
         return len(self.tiles)
 
-    def batch(self, rows: np.ndarray, views: np.ndarray) -> Tensor:
-        """``(len(rows), 3, S, S)`` float32, row i in view ``views[i]``."""
+    def batch(self, rows: np.ndarray, views: np.ndarray) -> "Tensor":
+        """``(len(rows), 3, S, S)`` float32, row i in view ``views[i]``; in memory the channels come last."""
+        return _tensor(self.arrays(rows, views))
+
+    def arrays(self, rows: np.ndarray, views: np.ndarray) -> np.ndarray:
+        """As `batch`, as an array."""
         return network_input(self.tiles[rows], views)
 
     def keys(self, rows: np.ndarray, views: np.ndarray) -> list[bytes]:
@@ -129,8 +135,12 @@ class JitteredSource:
     def __len__(self) -> int:
         return len(self.source)
 
-    def batch(self, rows: np.ndarray, views: np.ndarray) -> Tensor:
+    def batch(self, rows: np.ndarray, views: np.ndarray) -> "Tensor":
         """As `TileSource.batch`."""
+        return _tensor(self.arrays(rows, views))
+
+    def arrays(self, rows: np.ndarray, views: np.ndarray) -> np.ndarray:
+        """As `TileSource.arrays`."""
         draws, views = np.divmod(views, self.source.views)
         tiles = [self.source.tiles[row] for row in rows]
         drawn = [self.jitter(tile, int(draw)) if draw else tile for tile, draw in zip(tiles, draws, strict=True)]
@@ -148,7 +158,10 @@ class JitteredSource:
         return blake2b(f"{self.jitter.fingerprint()} {draw} ".encode() + tile, digest_size=HASH_BYTES).digest()
 
 
-def augmented_source(tiles: np.ndarray, views: int, augmentation: str) -> TileSource | JitteredSource:
+AugmentedSource = TileSource | JitteredSource
+
+
+def augmented_source(tiles: np.ndarray, views: int, augmentation: str) -> AugmentedSource:
     """Tiles in the views that an augmentation draws from.
 
     Args:
@@ -160,15 +173,22 @@ def augmented_source(tiles: np.ndarray, views: int, augmentation: str) -> TileSo
     return JitteredSource(source, StainJitter()) if augmentation == "views+stain" else source
 
 
-def mean_over_views(network: Callable[[Tensor], Tensor], source: Source, rows: np.ndarray) -> Tensor:
-    """Logits ``(len(rows), classes)`` of some items: the mean over all views of each.
+def outputs_by_view(
+    network: Callable[[np.ndarray], np.ndarray],
+    source: AugmentedSource,
+    rows: np.ndarray,
+    views: int | None = None,
+) -> np.ndarray:
+    """What a network gives for some items in each view: ``(views, len(rows), outputs)``; the first view is upright.
 
     Args:
-        network: images ``(N, 3, S, S)`` to logits ``(N, classes)``.
+        network: images ``(N, 3, S, S)`` to ``(N, outputs)``.
         source: of the images.
         rows: positions in it.
+        views: how many views, from the first on; None: all.
     """
-    return torch.stack([network(source.batch(rows, np.full_like(rows, view))) for view in range(source.views)]).mean(0)
+    count = source.views if views is None else min(views, source.views)
+    return np.stack([network(source.arrays(rows, np.full_like(rows, view))) for view in range(count)])
 
 
 class Subset:
@@ -181,13 +201,24 @@ class Subset:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def batch(self, rows: np.ndarray, views: np.ndarray) -> Tensor:
+    def batch(self, rows: np.ndarray, views: np.ndarray) -> "Tensor":
         """As the source's."""
         return self.source.batch(self.rows[rows], views)
 
 
-def network_input(tiles: np.ndarray, views: np.ndarray) -> Tensor:
-    """``(N, S, S, 3)`` uint8, each in its view, to ``(N, 3, S, S)`` float32 with ImageNet's mean and deviation."""
-    x = torch.from_numpy(tiles).permute(0, 3, 1, 2)
-    x = torch.stack([view(tile, int(number)) for tile, number in zip(x, views, strict=True)])
-    return ((x.float() / 255 - MEAN) / STD).contiguous(memory_format=torch.channels_last)
+def network_input(tiles: np.ndarray, views: np.ndarray) -> np.ndarray:
+    """``(N, S, S, 3)`` uint8, each in its view, to ``(N, 3, S, S)`` float32 with ImageNet's mean and deviation.
+
+    In memory the channels come last, as PyTorch's convolutions are fastest.
+    """
+    x = np.stack([view(tile, int(number)) for tile, number in zip(tiles, views, strict=True)]).astype(np.float32)
+    x /= WHITE
+    x -= MEAN
+    x /= STD
+    return x.transpose(0, 3, 1, 2)
+
+
+def _tensor(array: np.ndarray) -> "Tensor":
+    import torch
+
+    return torch.from_numpy(array)

@@ -16,7 +16,7 @@ def test_the_table_shows_the_layers_that_are_checked():
 
 
 def test_every_file_and_name_of_a_trail_is_there():
-    trails = PAGE.partition("## Three trails")[2]
+    trails = PAGE.partition("## Four trails")[2]
     files = re.findall(r"`([\w/]+\.(?:py|toml))`", trails)
     assert len(files) > 10
     for file in files:

@@ -3,69 +3,25 @@
 import contextlib
 import functools
 import gzip
-import http.server
 import itertools
 import queue
-import shutil
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pandas as pd
 import pytest
+
+from histotransfer.book.chapters import brief
+from histotransfer.book.source_pages import FOLDER
 
 ROOT = Path(__file__).parent.parent.parent
 SITE = ROOT / "_build" / "html"
-AXE = ROOT / ".venv/axe/node_modules/axe-core/axe.min.js"
 PHONE, DESK = 360, 1280  # pixels
 MEGABYTE = 1_000_000
 BROWSERS = 2
 
 pytestmark = pytest.mark.slow
-
-
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    def handle(self):
-        # A browser that closes a page no longer waits for the rest of it.
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            super().handle()
-
-    def log_message(self, *arguments):
-        pass
-
-
-@pytest.fixture(scope="module")
-def address():
-    """Of a server of the site on this machine."""
-    if not (SITE / "index.html").is_file():
-        pytest.skip("no site has been built: `make book`")
-    handler = functools.partial(Quiet, directory=str(SITE))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
-
-
-@contextlib.contextmanager
-def started():
-    """Debian's Chromium, else the one that `playwright install chromium` has fetched."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if not AXE.is_file():
-        pytest.skip("no axe-core: `make browser`")
-    with playwright.sync_playwright() as driver:
-        yield driver.chromium.launch(
-            executable_path=shutil.which("chromium"),
-            # As root there is no sandbox; the rest keeps the browser from calling home.
-            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"],
-        )
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with started() as one:
-        yield one
 
 
 @dataclass
@@ -85,7 +41,8 @@ class Visit:
 
 
 FACTS = """() => ({
-    without_alt: [...document.images].filter(image => !image.alt).map(image => image.src),
+    // In a button the text beside a picture names it.
+    without_alt: [...document.images].filter(image => !image.alt && !image.closest('button')).map(image => image.src),
     broken: [...document.images].filter(image => image.complete && !image.naturalWidth).map(image => image.src),
     unset: [...document.querySelectorAll('.math')]
         .filter(formula => !formula.querySelector('mjx-container')).map(formula => formula.textContent),
@@ -105,18 +62,9 @@ SETTLE = """async () => {
     if (window.MathJax && MathJax.startup) await MathJax.startup.promise;
     await document.fonts.ready;
 }"""
-CHECK = """async () => (await axe.run(document, {resultTypes: ['violations']})).violations
-    .filter(found => ['serious', 'critical'].includes(found.impact))
-    .map(found => `${found.id}, ${found.nodes.length} times: ${found.help}: ` +
-        found.nodes.slice(0, 3).map(node => `${node.target} ${node.any.map(one => one.message)}`).join(' | '))"""
 
 
-def accessibility(page) -> list[str]:
-    page.add_script_tag(path=AXE)
-    return page.evaluate(CHECK)
-
-
-def visit(browser, address: str, name: str, look: str) -> Visit:
+def visit(browser, accessibility, address: str, name: str, look: str) -> Visit:
     context = browser.new_context(viewport={"width": PHONE if look == "light" else DESK, "height": 800})
     page, seen = context.new_page(), Visit(name, look)
     page.emulate_media(color_scheme=look)
@@ -138,24 +86,25 @@ def visit(browser, address: str, name: str, look: str) -> Visit:
     return seen
 
 
-def visit_all(address, tasks: queue.SimpleQueue) -> list[Visit]:
+def visit_all(started, accessibility, address, tasks: queue.SimpleQueue) -> list[Visit]:
     """Open pages until none is left, in a browser of its own: playwright's objects belong to one thread."""
     found = []
     with started() as browser, contextlib.suppress(queue.Empty):
         while True:
-            found.append(visit(browser, address, *tasks.get_nowait()))
+            found.append(visit(browser, accessibility, address, *tasks.get_nowait()))
     return found
 
 
 @pytest.fixture(scope="module")
-def visits(address):
+def visits(started, accessibility, address):
     """Every page, in light on a phone and in dark on a desk; `BROWSERS` share them."""
-    names = [path.relative_to(SITE).as_posix() for path in sorted(SITE.rglob("*.html")) if "_static" not in path.parts]
+    names = [path.relative_to(SITE).as_posix() for path in sorted(SITE.rglob("*.html"))]
+    names = [name for name in names if not name.startswith(("_static/", f"{FOLDER}/"))]  # pages of the source are alike
     tasks = queue.SimpleQueue()
     for task in itertools.product(names, ("light", "dark")):
         tasks.put(task)
     with ThreadPoolExecutor(BROWSERS) as pool:
-        shares = list(pool.map(visit_all, [address] * BROWSERS, [tasks] * BROWSERS))
+        shares = list(pool.map(lambda _: visit_all(started, accessibility, address, tasks), range(BROWSERS)))
     found = sorted(itertools.chain(*shares), key=str)
     assert len(found) == 2 * len(names)
     return found
@@ -208,7 +157,7 @@ def test_no_serious_or_critical_violation_of_accessibility(visits):
     assert not trouble, "\n".join(trouble)
 
 
-def test_a_flaw_would_be_seen(page):
+def test_a_flaw_would_be_seen(page, accessibility):
     page.goto("/book/index.html")
     picture, pale = "<img src=../favicon.ico width=20>", "style.color = '#ccc'"
     page.evaluate(f"document.querySelector('article h1').insertAdjacentHTML('afterend', '{picture}')")
@@ -229,16 +178,70 @@ def test_pages_and_the_site_are_light(visits, address):
         files = {url.removeprefix(address).split("?")[0] for url in one.requests if url.startswith(address)}
         size = sum(weight(SITE / file.lstrip("/")) for file in files)
         assert 100_000 < size < 2 * MEGABYTE, f"{one}: {size} bytes"
-    assert sum(path.stat().st_size for path in SITE.rglob("*") if path.is_file()) < 40 * MEGABYTE
+    assert sum(path.stat().st_size for path in SITE.rglob("*") if path.is_file()) < 60 * MEGABYTE
 
 
-def test_search_finds_a_word(page):
+@pytest.mark.parametrize(("word", "chapter"), [("Macenko", "02_normalization"), ("SqueezeExcite", "03_se_densenet")])
+def test_search_finds_the_chapter_that_teaches_a_word_first(page, word, chapter):
     page.goto("/book/index.html", wait_until="networkidle")
     page.keyboard.press("Control+k")
     page.locator("input[name=q]:focus").wait_for()
-    page.keyboard.type("Macenko")
+    page.keyboard.type(word)
     page.keyboard.press("Enter")
-    page.locator("#search-results li a[href*='02_normalization']").first.wait_for(timeout=20_000)  # or it fails
+    page.get_by_text("Search finished").wait_for(timeout=20_000)
+    found = [link.get_attribute("href") for link in page.locator("#search-results li a").all()]
+    assert chapter in found[0], found[:5]
+    assert any("api/" in link for link in found)
+
+
+INSIDE_A_WORD = """() => [...document.querySelectorAll('article code.literal .pre')]
+    .filter(one => one.checkVisibility())
+    .flatMap(one => [...one.childNodes].filter(node => node.nodeType == 3).map(node => {
+        const range = document.createRange();
+        range.selectNodeContents(node);
+        return range.getClientRects().length > 1 ? `${one.textContent}: ${node.textContent}` : '';
+    })).filter(text => text && text.split(': ').at(-1).length < 30 && !text.split(': ').at(-1).includes('-'))"""
+
+
+@pytest.mark.parametrize(
+    "name", ["notebooks/02_normalization", "notebooks/13_your_own_data", "book/cluster", "book/architecture"]
+)
+def test_on_a_phone_code_breaks_at_seams_or_not_at_all(page, name):
+    page.goto(f"/{name}.html", wait_until="networkidle")
+    assert page.locator("article code.literal wbr").count() > 3
+    assert page.evaluate(INSIDE_A_WORD) == []
+    lines = page.locator("div.highlight pre:not(.cell_output *)").all()
+    assert {one.evaluate("one => getComputedStyle(one).whiteSpace") for one in lines} <= {"pre"}  # indentation stays
+
+
+CLIPPED = """() => {
+    const page = document.querySelector('article').getBoundingClientRect(), trouble = [];
+    for (const one of document.querySelectorAll('article :is(table, pre, img, svg, figure, mjx-container, canvas)')) {
+        const box = one.getBoundingClientRect();
+        if (box.right > innerWidth + 1 || box.left < -1) trouble.push(`${one.tagName} ${one.className} ${box.right}`);
+        for (let up = one; up && up.tagName != 'ARTICLE'; up = up.parentElement) {
+            if (!up.clientWidth) continue;  // in a line of text
+            if (getComputedStyle(up).overflowX != 'visible' && up.scrollWidth > up.clientWidth + 1) {
+                trouble.push(`${one.tagName} in ${up.tagName} ${up.className}`);
+            }
+        }
+    }
+    return trouble;
+}"""
+PAPER = 718  # pixels between the margins of a sheet of A4
+
+
+def test_a_chapter_on_paper_has_nothing_cut_off(page, tmp_path):
+    for path in sorted((SITE / "notebooks").glob("*.html")):
+        page.set_viewport_size({"width": PAPER, "height": 1000})
+        page.emulate_media(media="print")
+        page.goto(f"/notebooks/{path.name}")
+        page.evaluate(SETTLE)
+        assert page.evaluate(CLIPPED) == [], path.stem
+        shown = page.locator(".bd-sidebar-primary, .bd-header-article, .prev-next-area, .copybtn")
+        assert not any(one.is_visible() for one in shown.all())
+        page.pdf(path=tmp_path / "page.pdf", format="A4", margin=dict.fromkeys(("left", "right"), "10mm"))
+        assert (tmp_path / "page.pdf").stat().st_size > 50_000
 
 
 FOCUS = """() => {
@@ -284,3 +287,96 @@ def test_a_phone_opens_the_table_of_contents_by_keyboard(page):
     contents.wait_for(state="visible")
     page.keyboard.press("Escape")
     contents.wait_for(state="hidden")
+
+
+@pytest.mark.parametrize("look", ["light", "dark"])
+def test_an_import_leads_to_the_source_in_the_readers_theme(page, accessibility, look):
+    page.emulate_media(color_scheme=look)
+    page.goto("/notebooks/05_evaluation.html")
+    page.evaluate(SETTLE)
+    link = page.locator(f'.highlight a[href*="{FOLDER}/"]', has_text="read_experiment")
+    link.click()
+    page.wait_for_url("**/report/tables.html#read_experiment")
+    assert page.evaluate("document.documentElement.dataset.theme") == look
+    assert "def read_experiment(" in page.locator("pre").inner_text()
+    assert page.locator("#read_experiment").bounding_box()["y"] < 400
+    assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+    assert accessibility(page) == []
+
+
+@pytest.fixture
+def term(page):
+    """The first link of a page to the glossary, on a desk, and the box with its definition."""
+    page.set_viewport_size({"width": DESK, "height": 800})
+    page.goto("/notebooks/05_evaluation.html", wait_until="networkidle")
+    link = page.locator("article a[aria-describedby]", has_text="sensitivity").first
+    return link, page.locator(f"#{link.get_attribute('aria-describedby')}")
+
+
+def inside(page, box):
+    at, size = box.bounding_box(), page.viewport_size
+    return 0 <= at["x"] <= size["width"] - at["width"] and 0 <= at["y"] <= size["height"] - at["height"]
+
+
+def test_the_mouse_shows_what_a_term_means(page, term, accessibility):
+    link, box = term
+    assert not box.is_visible()
+    link.hover()
+    box.wait_for(state="visible")
+    assert box.inner_text() == "The share of malignant images that are predicted malignant."
+    assert inside(page, box) and accessibility(page) == []
+    box.hover()  # it can be read to its end
+    page.wait_for_timeout(400)
+    assert box.is_visible()
+    page.mouse.move(1, 1)
+    box.wait_for(state="hidden")
+
+
+def test_the_keyboard_shows_what_a_term_means_and_escape_hides_it(page, term):
+    link, box = term
+    page.keyboard.press("Tab")  # from here on the focus is the keyboard's
+    link.focus()
+    box.wait_for(state="visible")
+    assert inside(page, box)
+    page.keyboard.press("Escape")
+    box.wait_for(state="hidden")
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Tab")
+    box.wait_for(state="visible")
+    page.keyboard.press("Tab")
+    box.wait_for(state="hidden")
+
+
+def test_a_finger_follows_the_link_to_the_glossary(browser, address):
+    context = browser.new_context(viewport={"width": PHONE, "height": 800}, base_url=address, has_touch=True)
+    page = context.new_page()
+    page.goto("/notebooks/05_evaluation.html", wait_until="networkidle")
+    page.locator("article a[aria-describedby]", has_text="sensitivity").first.tap()
+    page.wait_for_url("**/glossary.html#term-sensitivity")
+    assert page.locator(".definition:visible").count() == 0
+    context.close()
+
+
+def test_code_that_sets_up_is_one_line_that_unfolds(page):
+    page.goto("/notebooks/05_evaluation.html", wait_until="networkidle")
+    line = page.get_by_text("Set-up", exact=True).locator("visible=true")
+    assert line.count() == 1 and line.bounding_box()["height"] < 40
+    code = page.locator("details.hide", has_text="Set-up").locator("pre")
+    assert not code.is_visible()
+    line.click()
+    assert code.is_visible() and "begin(" in code.inner_text()
+
+
+@pytest.mark.parametrize("width", [PHONE, DESK])
+def test_the_first_column_of_an_unfolded_table_stays_in_view(page, accessibility, width):
+    page.set_viewport_size({"width": width, "height": 800})
+    page.goto("/notebooks/05_evaluation.html", wait_until="networkidle")
+    wide = brief(pd.DataFrame({f"quite a long name {i}": range(3) for i in range(30)}))
+    page.evaluate("html => document.querySelector('article h1').insertAdjacentHTML('afterend', html)", wide.data)
+    page.get_by_text("All 30 columns").click()
+    box = page.locator("details:has(> summary:text('All 30 columns')) > div")
+    box.evaluate("one => { one.scrollLeft = 500 }")
+    left, first = box.bounding_box()["x"], box.locator("tbody th").first.bounding_box()["x"]
+    assert box.evaluate("one => one.scrollLeft") == 500 and first == pytest.approx(left, abs=2)
+    assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+    assert accessibility(page) == []

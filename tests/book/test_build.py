@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -191,6 +192,25 @@ def test_a_chapter_runs_on_one_thread_unless_more_are_given(write_chapter, tmp_p
     assert seen["OMP_NUM_THREADS"] == threads
 
 
+@pytest.mark.parametrize(("deaths", "starts"), [(2, 3), (3, 3)], ids=["started in the end", "given up"])
+def test_a_kernel_that_finds_its_port_taken_is_started_anew(write_chapter, tmp_path, monkeypatch, deaths, starts):
+    tried = []
+
+    def execute_notebook(notebook, raw, **options):
+        tried.append(raw)
+        if len(tried) <= deaths:
+            raise RuntimeError("Kernel died before replying to kernel_info")
+        nbformat.write(notebook, raw)
+
+    monkeypatch.setattr(papermill, "execute_notebook", execute_notebook)
+    if deaths < starts:
+        execute_chapter(write_chapter("# %%\n1\n"), tmp_path / "out.ipynb")
+    else:
+        with pytest.raises(ChapterError, match="Kernel died before"):
+            execute_chapter(write_chapter("# %%\n1\n"), tmp_path / "out.ipynb")
+    assert len(tried) == starts
+
+
 def test_an_alt_text_that_comes_with_a_picture_is_the_pages(write_chapter):
     source = write_chapter()
     ran = read_source(source)
@@ -235,7 +255,7 @@ def due(write_chapter, tmp_path):
 def in_threads(monkeypatch, execute):
     """`execute_chapters` with another function in `execute_chapter`'s place, which no other process would know."""
     monkeypatch.setattr(execution, "execute_chapter", execute)
-    monkeypatch.setattr(execution, "ProcessPoolExecutor", lambda at_once, mp_context: ThreadPoolExecutor(at_once))
+    monkeypatch.setattr(execution, "ProcessPoolExecutor", lambda at_once, **options: ThreadPoolExecutor(at_once))
 
 
 def test_chapters_run_side_by_side_and_after_those_they_go_on_with(due, tmp_path, monkeypatch):
@@ -267,6 +287,86 @@ def test_after_a_chapter_that_failed_none_is_begun(due, tmp_path, monkeypatch):
     with pytest.raises(ChapterError, match="chapter 02_two failed"):
         list(execute_chapters(due, tmp_path))
     assert sorted(begun) == ["01_one", "02_two"]
+
+
+@pytest.mark.slow
+def test_what_executes_chapters_ends_with_the_build_that_was_killed(write_chapter, tmp_path):
+    waits = "import os\nfrom pathlib import Path\nPath(f'{os.getppid()}-{os.getpid()}.pid').touch()\nwhile True: pass\n"
+    sources = [write_chapter(f"# %%\n{waits}", f"0{number}_made.py") for number in range(2)]
+    due = {source.stem: (str(source), str(source.with_suffix(".ipynb")), {}) for source in sources}
+    build = (
+        "from pathlib import Path\nfrom histotransfer.book.build.execution import execute_chapters\n"
+        f"if __name__ == '__main__':\n    due = {due}\n"
+        "    list(execute_chapters({n: (Path(a), b, c) for n, (a, b, c) in due.items()}, Path()))"
+    )
+    (tmp_path / "build.py").write_text(build)
+    process = subprocess.Popen([sys.executable, "build.py"], cwd=tmp_path)
+    wait_for(lambda: len(list(tmp_path.glob("*.pid"))) == 2)
+    process.kill()
+    process.wait()
+    pids = [pid for path in tmp_path.glob("*.pid") for pid in path.stem.split("-")]  # workers and kernels
+    wait_for(lambda: not any(Path("/proc", pid, "exe").exists() for pid in pids))
+    assert not list(tmp_path.glob("notebooks/*.ipynb"))
+
+
+@pytest.fixture
+def run_made(write_chapter, tmp_path, monkeypatch):
+    """A function that begins a made chapter in a process of its own; it ends when there is a file `go`."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "tmp"))
+    (tmp_path / "tmp").mkdir()
+    waits = "import os, time\nfrom pathlib import Path\n\nPath(f'{os.getpid()}.pid').touch()\n"
+    write_chapter(f"# %%\n{waits}while not Path('go').exists():\n    time.sleep(0.1)\n1 + 1\n")
+    run = "from histotransfer.book.build.execution import execute_chapter as run; "
+    command = [sys.executable, "-c", f"{run}run('notebooks/01_made.py', 'out/made.ipynb')"]
+    return lambda: subprocess.Popen(command, cwd=tmp_path)
+
+
+def has_run_alone(folder):
+    """Whether nothing lies beside the executed notebook, nor where temporary files of programs and kernels are."""
+    beside = [path.name for path in (folder / "out").iterdir()]
+    return beside == ["made.ipynb"] and not [path for path in (folder / "tmp").rglob("*") if path.is_file()]
+
+
+@pytest.mark.slow
+def test_a_chapter_that_was_killed_runs_again_and_leaves_nothing(run_made, tmp_path):
+    process = run_made()
+    wait_for(lambda: list(tmp_path.glob("*.pid")))
+    process.kill()
+    process.wait()
+    (kernel,) = (path.stem for path in tmp_path.glob("*.pid"))
+    wait_for(lambda: not Path("/proc", kernel, "exe").exists())
+    assert not (tmp_path / "out" / "made.ipynb").exists()
+    (tmp_path / "go").touch()
+    assert run_made().wait() == 0
+    assert has_run_alone(tmp_path)
+
+
+@pytest.mark.parametrize(("parent", "alive"), [(os.getpid(), True), (1, False)], ids=["alive", "dead"])
+def test_a_kernel_whose_parent_died_before_it_looked_ends(parent, alive):
+    """Where orphans are adopted by another process than 1, as on a desktop, ipykernel alone would let it live."""
+    command = [sys.executable, "-c", f"{execution.ORPHAN}print('alive')"]
+    done = subprocess.run(command, env=os.environ | {"JPY_PARENT_PID": str(parent)}, capture_output=True, check=False)
+    assert (done.returncode == 0) == alive == (done.stdout == b"alive\n")
+
+
+@pytest.mark.slow
+def test_a_chapter_may_run_twice_at_once(run_made, tmp_path):
+    both = [run_made(), run_made()]
+    wait_for(lambda: len(list(tmp_path.glob("*.pid"))) == 2)
+    (tmp_path / "go").touch()
+    assert [process.wait() for process in both] == [0, 0]
+    assert has_run_alone(tmp_path)
+    written = (tmp_path / "out" / "made.ipynb").read_text()
+    assert run_made().wait() == 0
+    assert (tmp_path / "out" / "made.ipynb").read_text() == written
+
+
+def wait_for(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.1)
 
 
 @pytest.mark.slow
@@ -433,7 +533,7 @@ def test_only_what_the_book_needs_is_staged(made_book):
 
 
 def test_the_card_of_the_network_that_ships_is_staged_with_captions(made_book):
-    assert not (stage(made_book, []) / "book/_generated").exists()
+    assert not (stage(made_book, []) / "book/_generated/model.md").exists()
     (made_book / SHIPPED_CARD).parent.mkdir(parents=True)
     tables = "## Metrics\n\nOf it.\n\n| a |\n| --- |\n| 1 |\n\n## Abroad\n\n| b |\n| --- |\n| 2 |\n"
     card = f"# Card\n\n## Data\n\n- none\n\n{tables}"
@@ -581,7 +681,10 @@ def test_a_table_that_a_cell_puts_out_is_numbered_as_one(tmp_path):
 @pytest.mark.parametrize("url", ["", REPOSITORY])
 def test_launch_buttons_need_the_address_of_a_repository(made_book, url):
     set_repository(made_book, url)
-    staged = yaml.safe_load((stage(made_book, []) / "_config.yml").read_text())
+    folder = stage(made_book, [])
+    source = (folder / "book/_generated/source.md").read_text()
+    assert "histotransfer-source.tar.xz" in source and (f"git clone --depth 1 {url}\n" in source) == bool(url)
+    staged = yaml.safe_load((folder / "_config.yml").read_text())
     assert bool(staged.get("launch_buttons", {}).get("binderhub_url")) == bool(url)
     assert staged["html"]["use_repository_button"] == bool(url)
 
@@ -608,10 +711,11 @@ def test_a_book_is_built_offline_and_rebuilt_only_where_needed(made_book):
     assert not list(site.rglob("STRAY*"))
     assert flaws(site) == set()
 
-    # The page offers the notebook as it was executed, and no button that leads nowhere.
+    # The page offers the notebook as students get it, and no button that leads nowhere.
     assert 'href="../_sources/notebooks/01_made.ipynb"' in page
-    executed = made_book / "_build" / "executed" / "01_made.ipynb"
-    assert (site / "_sources/notebooks/01_made.ipynb").read_bytes() == executed.read_bytes()
+    cells = nbformat.read(site / "_sources/notebooks/01_made.ipynb", as_version=4).cells
+    assert "histotransfer is not installed" in cells[0].source and not any(cell.get("outputs") for cell in cells)
+    assert (site / "histotransfer-source.tar.xz").is_file() and not list(site.rglob("*.key"))
     assert "mybinder" not in page and "colab" not in page
 
     lines.clear()
@@ -621,6 +725,7 @@ def test_a_book_is_built_offline_and_rebuilt_only_where_needed(made_book):
     linked = (site / "notebooks" / "01_made.html").read_text(encoding="utf-8")
     assert "https://mybinder.org/v2/gh/someone/histology/main?urlpath=lab/tree/notebooks/01_made.ipynb" in linked
     assert "https://colab.research.google.com/github/someone/histology/blob/main/notebooks/01_made.ipynb" in linked
+    assert REPOSITORY in nbformat.read(site / "_sources/notebooks/01_made.ipynb", as_version=4).cells[0].source
     set_repository(made_book, "")
 
     # A broken link is an error, and the site that was there stays.

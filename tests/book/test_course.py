@@ -2,6 +2,7 @@
 
 import itertools
 import re
+import time
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,13 +14,16 @@ from nbclient import NotebookClient
 from histotransfer.book import course
 from histotransfer.book.build.sources import chapter_sources, read_source
 from histotransfer.book.course import (
+    LAB,
     citations,
     export_course,
     figure_numbers,
     instructor,
+    lab,
     plain,
     read_chapter,
     rubric,
+    slide_claims,
     slides,
     student,
     syllabus,
@@ -40,7 +44,8 @@ CHAPTER = """\
 # - say why
 #   two halves make one.
 #
-# **Takes** about 2 minutes to read, 1 to run (phantom tissue, two cores), 5 for the exercises.
+# **Takes** about 2 minutes to read, 1 to run (phantom tissue, two cores). Exercises, by guess: an easy
+# one 5 minutes, a medium one 15, a hard one 30.
 # **Needs** {cite}`nobody2020` and chapter {doc}`00_before`.
 
 # %% tags=["parameters"]
@@ -49,6 +54,9 @@ seed = 0
 # %%
 # A comment is no heading.
 start = 8
+
+# %% mystnb={"figure": {"name": "fig-halves", "caption": "Halves."}}
+start / 2
 
 # %% [markdown]
 # A list, and below it a new slide.
@@ -104,9 +112,12 @@ def repository(chapter):
     """A repository with one tiny chapter and what slides are made with."""
     root = chapter.parent.parent
     (root / "_toc.yml").write_text("root: book/index\nchapters:\n  - file: notebooks/01_halves\n")
-    for folder in ("book/slides", "book/_static/mathjax", "book/references.bib"):
+    for folder in ("book/slides/slides.html.j2", "book/slides/reveal", "book/_static/mathjax", "book/references.bib"):
         (root / folder).parent.mkdir(parents=True, exist_ok=True)
         (root / folder).symlink_to(ROOT / folder)
+    (root / "book/slides/claims.toml").write_text('[01_halves]\nfig-halves = "Two halves make one"\n')
+    (root / "notebooks/lab").mkdir()
+    (root / LAB).write_text("# %% [markdown]\n# {use}`ex-halve`\n")
     return root
 
 
@@ -140,6 +151,7 @@ def test_a_chapter_says_what_it_takes_needs_and_teaches(chapter):
     ("before", "after", "trouble"),
     [
         ("**Takes** about 2", "**Takes** 2", r"the lines `\*\*Takes\*\*"),
+        ("a hard one 30", "a hard one 20", r"a hard one 30\.` and `\*\*Needs"),
         ("**Needs**", "Needs", r"`\*\*Needs\*\*"),
         ("*Easy.*", "*Trivial.*", "'Halve it' needs a label, a level"),
         ("# :label: ex-halve\n", "", "'Halve it' needs a label"),
@@ -162,7 +174,7 @@ def test_students_get_the_task_and_no_solution(chapter):
     assert "{exercise}" not in text and "{doc}" not in text and "{cite}" not in text
     assert "dividend" not in text and "x / 2" not in text
     nbformat.validate(notebook)
-    assert run(notebook, is_exercise) == 2
+    assert run(notebook, is_exercise) == 3
 
 
 def test_instructors_get_a_solution_that_runs(chapter):
@@ -171,7 +183,7 @@ def test_instructors_get_a_solution_that_runs(chapter):
     code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
     assert code[-1] == "def half(x):\n    return x / 2\n\n\nhalf(start)"
     assert "**Solution.** Divide the dividend." in [cell.source for cell in notebook.cells]
-    assert run(notebook) == 4
+    assert run(notebook) == 5
 
 
 @pytest.mark.parametrize(
@@ -298,27 +310,129 @@ class Slides(HTMLParser):
         self.depth -= tag == "section"
 
 
-def test_slides_ask_nothing_of_another_host(chapter):
+TEMPLATE = ROOT / "book/slides/slides.html.j2"
+
+
+@pytest.fixture
+def pictured(tmp_path):
+    source = tmp_path / "01_a.py"
+    source.write_text(PICTURED)
+    return source
+
+
+def test_slides_ask_nothing_of_another_host(pictured):
     pytest.importorskip("nbconvert")
-    page = slides(read_source(chapter), "Halves & more", ROOT / "book/slides/slides.html.j2", {})
+    page = slides(read_source(pictured), "Halves & more", TEMPLATE, {}, {"fig-line": "It rises"})
     found = Slides(page)
-    assert found.sections == [3, 4] and found.depth == 0  # title and a list, exercises, take home
     assert found.loads and all((ROOT / "book/slides" / name).is_file() for name in found.loads if "mathjax" not in name)
     assert [name for name in found.loads if "mathjax" in name] == ["mathjax/tex-mml-chtml.js"]
     assert not re.findall(r"""(?:import|src=|href=|url\()\s*["']?(?:https?:)?//""", page)
     assert "<title>Halves &amp; more slides</title>" in page
-    assert "Halve a number" in page and "dividend" not in page
 
 
-def test_a_figure_stands_below_few_words_and_else_on_a_slide_of_its_own(tmp_path):
+def test_a_slide_is_a_claim_its_figure_and_notes(pictured):
     pytest.importorskip("nbconvert")
-    source = tmp_path / "01_a.py"
-    # One after the other: prose (with the first figure, where it is short), the second figure, prose.
-    for words, sections in (("Few.", [1, 3]), ("Many words. " * 30, [1, 4])):
-        source.write_text(PICTURED.replace("# :::\n", f"# :::\n#\n# {words}\n"))
-        page = slides(read_source(source), "Pictured", ROOT / "book/slides/slides.html.j2", figure_numbers([source]))
-        assert Slides(page).sections == sections
-        assert "<strong>Fig. 1.1</strong> A line of AUROC." in page
+    notebook = read_source(pictured)
+    table = {"text/html": "<table><tr><td>seven</td></tr></table>", "text/plain": "7"}
+    notebook.cells[2]["outputs"] = [nbformat.v4.new_output("execute_result", table, execution_count=1)]
+    claims = {"fig-line": "It rises", "tab-sum": "It adds up"}
+    page = slides(notebook, "Pictured", TEMPLATE, figure_numbers([pictured]), claims)
+    found = Slides(page)
+    assert found.sections == [3, 3] and found.depth == 0  # the title, two claims
+    assert page.index("It rises") < page.index("The figure is made by") < page.index("It adds up") < page.index("seven")
+    assert "figure = None" not in page and "1 + 1" not in page  # no code
+    notes = re.findall(r'<aside class="notes">([\s\S]*?)</aside>', page)
+    assert len(notes) == 2 and "Fig. 1.1: A line of AUROC." in notes[0] and "Table 1.2: A sum." in notes[1]
+
+
+def test_a_claim_without_a_figure_is_refused(pictured):
+    pytest.importorskip("nbconvert")
+    with pytest.raises(HistotransferError, match="slides of Pictured: the chapter has no figure or table fig-lost"):
+        slides(read_source(pictured), "Pictured", TEMPLATE, {}, {"fig-line": "It rises", "fig-lost": "Lost"})
+
+
+def test_every_claim_has_its_figure_and_every_chapter_its_claims():
+    claims = slide_claims(ROOT / "book/slides/claims.toml")
+    assert list(claims) == [source.stem for source in SOURCES]
+    for source in SOURCES:
+        figures = re.findall(r'"figure": \{"name": "([\w-]+)"', source.read_text(encoding="utf-8"))
+        own = list(claims[source.stem])
+        assert len(own) >= 2 and own == sorted(own, key=figures.index)
+        assert all(
+            len(claim.split()) <= 14 and not re.search(r"\d\d %", claim) for claim in claims[source.stem].values()
+        )
+
+
+@pytest.mark.slow
+def test_slides_fit_their_screen(tmp_path, started, served):
+    """Every slide of every deck at 1280x720: one claim, one figure, nothing beyond the edge, notes for the speaker."""
+    if not (ROOT / "_build/executed").is_dir():
+        pytest.skip("the book has not been built: `make book`")
+    out = export_course(ROOT, tmp_path / "course", report=str)
+    trouble = []
+    with started() as browser, served(out / "slides") as address:
+        page = browser.new_page(viewport={"width": 1280, "height": 720})
+        page.on(
+            "request",
+            lambda request: trouble.append(request.url) if not request.url.startswith((address, "data:")) else None,
+        )
+        page.on("pageerror", lambda error: trouble.append(str(error)))
+        for deck in sorted((out / "slides").glob("*.html")):
+            page.goto(f"{address}/{deck.name}")
+            page.wait_for_function("window.Reveal && Reveal.isReady()")
+            page.evaluate("() => { Reveal.configure({transition: 'none'}); return document.fonts.ready; }")
+            for number in range(page.evaluate("Reveal.getTotalSlides()")):
+                page.evaluate(f"Reveal.slide({number})")
+                page.wait_for_function(f"Reveal.getIndices().h == {number}")
+                seen = page.evaluate(ON_SLIDE)
+                whole = seen["heads"] == 1 and (number == 0 or (seen["figures"] == 1 and seen["notes"] > 40))
+                if seen["beyond"] or seen["code"] or not whole:
+                    trouble.append(f"{deck.stem} {number}: {seen}")
+    assert trouble == [], "\n".join(trouble)
+
+
+ON_SLIDE = """async () => {
+    const slide = Reveal.getCurrentSlide();
+    await Promise.all([...slide.querySelectorAll('img')].map(image => image.decode()));
+    const parts = [...slide.querySelectorAll('h1, h2, img, table, p, td, svg')].filter(one => one.checkVisibility());
+    const beyond = parts.filter(one => {
+        const box = one.getBoundingClientRect();
+        return box.left < -1 || box.top < -1 || box.right > innerWidth + 1 || box.bottom > innerHeight + 1;
+    });
+    return {
+        heads: slide.querySelectorAll(':is(h1, h2):not(aside *)').length,
+        figures: slide.querySelectorAll('.jp-OutputArea:has(.jp-OutputArea-output)').length,
+        notes: (slide.querySelector('aside.notes')?.textContent ?? '').length,
+        code: slide.querySelectorAll(':is(.jp-CodeMirrorEditor, .highlight):not(aside *)').length,
+        beyond: beyond.map(one => `${one.tagName} ${one.getBoundingClientRect().bottom} ${one.textContent}`),
+    };
+}"""
+
+
+@pytest.mark.slow
+def test_the_lab_of_two_hours_is_walked_through_with_its_solutions():
+    """Start to end, and every self-check is content; the clock is written down in the page on teaching."""
+    notebook = instructor(lab(ROOT / LAB, SOURCES), REFERENCES)
+    begin = time.monotonic()
+    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": ROOT}}).execute()
+    print(f"the lab's cells took {time.monotonic() - begin:.0f} s")
+    printed = [
+        output.get("data", {}).get("text/plain", "") for cell in notebook.cells for output in cell.get("outputs", [])
+    ]
+    assert sum(text.startswith("Solved") for text in printed) == 5
+    assert any(re.search(r"accuracy \d\.\d\d \[", text) for text in printed)
+
+
+def test_the_labs_plan_and_notebook_have_the_same_minutes():
+    notebook = lab(ROOT / LAB, SOURCES)
+    text = "\n".join(cell.source for cell in notebook.cells)
+    parts = {int(minutes) for minutes in re.findall(r"^## .*\((\d+) minutes\)", text, re.M)}
+    assert parts == {30, 50, 25, 15} and sum(parts) == 120
+    plan = (ROOT / "book/teaching.md").read_text(encoding="utf-8")
+    for row in re.findall(r"^\| (\d+ to \d+) \|", text, re.M):
+        assert f"| {row} |" in plan
+    with pytest.raises(HistotransferError, match="no chapter has an exercise ex-data-people"):
+        lab(ROOT / LAB, [])
 
 
 def test_the_export_is_whole(repository):
@@ -327,6 +441,7 @@ def test_the_export_is_whole(repository):
     out = export_course(repository, repository / "course", report=lines.append)
     assert sorted(path.name for path in out.iterdir()) == [
         "instructor",
+        "lab",
         "rubric.md",
         "slides",
         "student",
@@ -336,12 +451,15 @@ def test_the_export_is_whole(repository):
     for name in ("student", "instructor"):
         nbformat.validate(nbformat.read(out / name / "01_halves.ipynb", as_version=4))
     assert lines == ["01_halves                1 exercises, slides without outputs"]
+    again = export_course(repository, repository / "again", report=str)
+    for path in out.rglob("*"):
+        assert path.is_dir() or path.read_bytes() == (again / path.relative_to(out)).read_bytes(), path
 
 
 def test_slides_show_outputs_of_the_same_chapter_only(repository):
     pytest.importorskip("nbconvert")
     notebook = read_source(repository / "notebooks/01_halves.py")
-    notebook.cells[2]["outputs"] = [nbformat.v4.new_output("stream", text="shown by the run")]
+    notebook.cells[3]["outputs"] = [nbformat.v4.new_output("stream", text="shown by the run")]
     executed = repository / "_build/executed/01_halves.ipynb"
     executed.parent.mkdir(parents=True)
     nbformat.write(notebook, executed)

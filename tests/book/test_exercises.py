@@ -94,7 +94,7 @@ WRONG = {
     "ex-own-folds": ("most_folds = lambda table: table['label'].value_counts().min()", "not images"),
     "ex-own-pattern": (r"pattern = r'(?P<patient>P\d+_s\d+)_\d+\.png'", "two people"),
     "ex-verdict-rule": (
-        'rule = lambda low, high, t: "supported here" if (low + high) / 2 >= t else "contradicted here"',
+        'rule = lambda low, high, margin: "supported here" if (low + high) / 2 > 0 else "contradicted here"',
         "the middle is above",
     ),
     "ex-verdict-power": ("smallest = lambda standard_error: 1.96 * standard_error", "every other time"),

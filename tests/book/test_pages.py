@@ -116,7 +116,7 @@ class Page(HTMLParser):
         super().__init__()
         self.loads, self.links, self.anchors = [], [], set()
         self.without_alt = self.warnings = 0
-        self.tables, self.captions, self.figures = 0, 0, []
+        self.tables = self.captions = self.figures = 0
         self.feed(path.read_text(encoding="utf-8"))
 
     def handle_starttag(self, tag, attributes):
@@ -131,14 +131,14 @@ class Page(HTMLParser):
         self.warnings += "stderr" in (values.get("class") or "").split()
         self.without_alt += tag == "img" and not values.get("alt")
         if tag == "figure":
-            self.figures.append("output-table" in (values.get("class") or "").split())
+            self.figures += 1
         self.tables += tag == "table"
-        # Of a table of prose, or of one that a cell put out; a picture's caption is no table's.
-        self.captions += tag == "caption" or (tag == "table" and self.figures[-1:] == [True])
+        # Of a table of prose; or of a figure: a table that a cell put out, alone or in an instrument.
+        self.captions += tag == "caption" or (tag == "table" and self.figures > 0)
 
     def handle_endtag(self, tag):
         if tag == "figure":
-            self.figures.pop()
+            self.figures -= 1
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from histotransfer.datasets import breakhis
 from histotransfer.datasets.breakhis import BENIGN_CODES, GRAMMAR, SUBTYPES, TREE, Name, parse_name
 from histotransfer.errors import HistotransferError
+from histotransfer.folders import said
 
 names = st.builds(
     Name,
@@ -35,7 +36,7 @@ def test_a_written_name_is_read_back(name):
 def test_a_name_of_the_grammar_is_written_again_or_contradicts_itself(text):
     code, subtype = text[4], text[6:].split("-")[0]
     if (code == "B") == (subtype in BENIGN_CODES):
-        assert str(parse_name(text)) == text
+        assert str(parse_name(text)) == text[:-4] + ".png"
     else:
         with pytest.raises(HistotransferError, match="contradict"):
             parse_name(text)
@@ -108,6 +109,51 @@ def test_load_needs_the_official_folder(tmp_path):
         breakhis.load(tmp_path)
     (tmp_path / TREE).mkdir(parents=True)
     with pytest.raises(HistotransferError, match="no images found"):
+        breakhis.load(tmp_path)
+
+
+FIELDS = (
+    "benign/SOB/adenosis/SOB_B_A_14-22549AB/40X/SOB_B_A-14-22549AB-40-001.png",
+    "malignant/SOB/ductal_carcinoma/SOB_M_DC_14-2523/100X/SOB_M_DC-14-2523-100-001.png",
+)
+
+
+def test_endings_in_capitals_links_and_what_systems_add(tmp_path):
+    for field in FIELDS:
+        path = place(tmp_path, field)
+        path.rename(path.with_suffix(".PNG"))
+        for name in (f"._{path.name}", "Thumbs.db", ".DS_Store", "notes.txt"):
+            (path.parent / name).touch()
+    linked = breakhis.parse_name("SOB_M_DC-14-2773-100-001.png")
+    elsewhere = tmp_path / "elsewhere" / "100X"
+    elsewhere.mkdir(parents=True)
+    (elsewhere / str(linked)).touch()
+    (tmp_path / TREE / linked.folder.parent).symlink_to(elsewhere.parent)
+    passed_over = []
+    table = breakhis.load(tmp_path, passed_over)
+    assert sorted(table["patient"]) == ["14-22549AB", "14-2523", "14-2773"]
+    assert said(passed_over) == ["passed over: .txt (2), system files (6)"]
+
+
+@pytest.mark.parametrize("given", ["..", "BreaKHis_v1", "BreaKHis_v1/histology_slides", str(TREE)])
+def test_a_folder_above_the_data_set_or_in_it_will_do(tmp_path, given):
+    for field in FIELDS:
+        place(tmp_path / "data", field)
+    expected = breakhis.load(tmp_path / "data")
+    assert breakhis.load(tmp_path / "data" / given).equals(expected)
+
+
+def test_kaggles_folder_in_a_folder_of_the_same_name_is_found(tmp_path):
+    for field in FIELDS:
+        place(tmp_path / "BreaKHis_v1", field)
+    assert len(breakhis.load(tmp_path)) == len(breakhis.load(tmp_path / "BreaKHis_v1")) == 2
+
+
+@pytest.mark.parametrize("layout", ["BreaKHis 400X/train/benign", "train/benign", "breast/benign/SOB"])
+def test_another_layout_is_named(tmp_path, layout):
+    (tmp_path / layout).mkdir(parents=True)
+    (tmp_path / layout / "SOB_B_A-14-22549AB-400-001.png").touch()
+    with pytest.raises(HistotransferError, match=f"{layout}/SOB_B_A.* is one of its pictures, in another layout"):
         breakhis.load(tmp_path)
 
 

@@ -447,6 +447,8 @@ def test_a_folder_that_cannot_be_written(source, tmp_path):
         (("/tmp/evil.txt", b"x"), "leads out of the folder"),
         (("..\\evil.txt", b"x"), "leads out of the folder"),
         (("C:\\evil.txt", b"x"), "leads out of the folder"),
+        (("made/" + "ü" * 128, b"x"), "longer name"),
+        (("made/" + "d/" * 1000 + "x", b"x"), "longer name"),
         (tar_member("made/out", tarfile.SYMTYPE, "../../../etc/passwd"), "outside"),
         (tar_member("made/out", tarfile.SYMTYPE, "/etc/passwd"), "absolute"),
         (tar_member("made/out", tarfile.LNKTYPE, "../../etc/passwd"), "outside"),
@@ -469,6 +471,38 @@ def test_two_members_of_one_name_are_refused(from_bytes, tmp_path):
     with pytest.raises(HistotransferError, match="damaged archive"):
         from_bytes(whole_and(("made/images/0.png", b"other")))
     assert names(tmp_path / "data") == []
+
+
+@pytest.mark.parametrize("prefix", ["__MACOSX/made/images/._", "made/images/._", "made/images/.DS_Store/"])
+def test_what_an_operating_system_added_to_an_archive_is_passed_over_and_said(made, tmp_path, prefix):
+    made(max_members=4)
+    (tmp_path / "made.tar.gz").write_bytes(whole_and(*((f"{prefix}{i}.png", b"x") for i in range(3))))
+    said = []
+    fetch("made", tmp_path / "data", archive=tmp_path / "made.tar.gz", report=said.append)
+    assert sorted(path.name for path in (tmp_path / "data/made/images").iterdir()) == ["0.png", "1.png", "2.png"]
+    assert said[-1] == "passed over: system files (3)"
+
+
+@pytest.mark.parametrize("pack", ["zip", "folder"])
+def test_it_is_passed_over_in_any_archive(made, tmp_path, pack):
+    made()
+    for i in range(IMAGES):
+        for name in (f"{i}.PNG", f"._{i}.PNG", "Thumbs.db"):
+            (tmp_path / "in/made/images").mkdir(parents=True, exist_ok=True)
+            (tmp_path / "in/made/images" / name).write_bytes(bytes([i]))
+    archive = tmp_path / "in"
+    if pack == "zip":
+        archive = Path(shutil.make_archive(str(tmp_path / "packed"), "zip", archive))
+    said = []
+    fetch("made", tmp_path / "data", archive=archive, report=said.append)
+    assert said[-1] == "passed over: system files (4)"
+    fetch("made", tmp_path / "data", report=said.append)
+    assert said[-1].endswith("already there, whole")
+
+
+def test_no_end_of_such_members_is_stopped_too(from_bytes):
+    with pytest.raises(HistotransferError, match=r"beyond the 4 members"):
+        from_bytes(whole_and(*((f"._{i}", b"") for i in range(6))), max_members=4)
 
 
 def test_too_many_members(from_bytes, tmp_path):

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from histotransfer.datasets import lc25000
 from histotransfer.datasets.lc25000 import COLON_LABELS, FOLDERS, GROUPS, LABELS, STEMS, TREE, parse_name, read_groups
 from histotransfer.errors import HistotransferError
+from histotransfer.folders import said
 
 
 @pytest.fixture
@@ -47,6 +48,37 @@ def test_a_name_outside_the_layout_is_refused(root, name):
         lc25000.load(root)
 
 
+def test_endings_in_capitals_links_and_what_systems_add(root):
+    (root / TREE / "lung_n" / "lungn1.jpeg").rename(root / TREE / "lung_n" / "lungn1.JPEG")
+    for name in ("._lungn2.jpeg", ".DS_Store", "Thumbs.db", "list.txt"):
+        (root / TREE / "lung_n" / name).touch()
+    (root / TREE / "lung_aca").rename(root / "elsewhere")
+    (root / TREE / "lung_aca").symlink_to(root / "elsewhere")
+    passed_over = []
+    assert len(lc25000.load(root, passed_over=passed_over)) == 6
+    assert said(passed_over) == ["passed over: .txt (1), system files (3)"]
+
+
+@pytest.mark.parametrize("given", ["lung_colon_image_set", str(TREE)])
+def test_a_folder_above_the_data_set_or_in_it_will_do(root, given):
+    assert lc25000.load(root / given).equals(lc25000.load(root))
+
+
+def test_kaggles_folder_in_a_folder_of_the_same_name_is_found(root):
+    nested = root / "kaggle" / "lung_colon_image_set"
+    nested.mkdir(parents=True)
+    for folder in (TREE.parent, GROUPS):
+        (root / folder).rename(nested / folder)
+    assert len(lc25000.load(root / "kaggle")) == len(lc25000.load(nested)) == 6
+
+
+def test_a_train_and_test_tree_is_named(tmp_path):
+    (tmp_path / "Test Set" / "lung_n").mkdir(parents=True)
+    (tmp_path / "Test Set" / "lung_n" / "lungn1.jpeg").touch()
+    with pytest.raises(HistotransferError, match=r"Test Set/lung_n/lungn1\.jpeg is one of its pictures, in another"):
+        lc25000.load(tmp_path)
+
+
 @pytest.fixture
 def colon(root):
     """Colon images beside the lung images; adenocarcinoma is named colonca, not colonaca."""
@@ -76,7 +108,7 @@ def test_a_name_is_read_back(label, number):
     assert parse_name(f"anywhere/{STEMS[label]}{number}.jpeg") == (label, number)
 
 
-@pytest.mark.parametrize("name", ["lungn01.jpeg", "lungn0.jpeg", "colonaca1.jpeg", "lungn1.JPEG", "lungn1.jpeg\n"])
+@pytest.mark.parametrize("name", ["lungn01.jpeg", "lungn0.jpeg", "colonaca1.jpeg", "lungn1.jpe", "lungn1.jpeg\n"])
 def test_a_name_outside_the_grammar_is_refused_with_its_path(name):
     with pytest.raises(HistotransferError, match=r"(?s)^some/.*: not an LC25000 file name"):
         parse_name(f"some/{name}")

@@ -1,13 +1,18 @@
 import csv
+import os
+import unicodedata
 
+import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
+from PIL import Image
 
-from histotransfer.datasets import breakhis
+from histotransfer.datasets import breakhis, identities
 from histotransfer.datasets.own import load, load_csv, load_folders, write_csv
 from histotransfer.errors import HistotransferError
+from histotransfer.folders import said
 
 PATTERN = r"(?P<patient>P\d+)_\d+\.png"
 
@@ -19,6 +24,12 @@ def files(tmp_path):
     for name in "abcd":
         (tmp_path / "pictures" / f"{name}.png").touch()
     return tmp_path
+
+
+def picture(path, seed):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (20, 20, 3), dtype=np.uint8)).save(path)
+    return path
 
 
 def write(folder, text, encoding="utf-8"):
@@ -61,7 +72,11 @@ def test_optional_columns_have_defaults_and_columns_any_order(files):
         max_size=4,
     )
 )
-def test_any_label_and_patient_come_through_unchanged(tmp_path_factory, pairs):
+def test_any_label_and_patient_come_through_clean(tmp_path_factory, pairs):
+    pairs = [(identities.clean(label), identities.clean(patient)) for label, patient in pairs]
+    names = [name for pair in pairs for name in pair]
+    assume(not any(identities.is_missing(name) or identities.is_part(name) for name in names))
+    assume(not any(identities.spellings(column) for column in zip(*pairs, strict=True)))
     folder = tmp_path_factory.mktemp("own")
     with (folder / "own.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
@@ -83,7 +98,17 @@ def test_any_label_and_patient_come_through_unchanged(tmp_path_factory, pairs):
         ("pictures/b.png,x,,40,g", "row 3, column patient: empty"),
         ("pictures/b.png,x,p,,g", "row 3, column magnification: empty"),
         ("pictures/b.png,x,p,40,", "row 3, column group: empty"),
-        ("pictures/b.png,x,p,40x,g", "row 3, column magnification: '40x' is not a whole number"),
+        ("pictures/b.png,x,p,x40,g", "row 3, column magnification: 'x40' is not a whole number"),
+        ("pictures/b.png,nan,p,40,g", "row 3, column label: 'nan' is no name; write who or what it is"),
+        ("pictures/b.png,x,NA,40,g", "row 3, column patient: 'NA' is no name"),
+        ("pictures/b.png,x,p,40,None", "row 3, column group: 'None' is no name"),
+        ("pictures/b.png,x,\u200b,40,g", "row 3, column patient: empty"),
+        ("pictures/b.png,X,p,40,g", "label: 'X' and 'x' differ in spelling only; write each name in one way"),
+        ("pictures/b.png,x,P1,40,g", "patient: 'P1' and 'p1' differ in spelling only"),
+        ("pictures/b.png,x,p01,40,g", "patient: 'p01' and 'p1' differ in spelling only"),
+        ("pictures/b.png,x,p1.0,40,g", r"patient: 'p1' and 'p1\.0' differ in spelling only"),
+        ("pictures/b.png,Train,p,40,g", "labels Train: parts of a split, not classes; the split is made here"),
+        (r"C:\scans\b.png,x,p,40,g", r"row 3, column path: .*: no such file; a path of Windows"),
         ("pictures/b.png,x,p,-40,g", "row 3, column magnification: '-40' is not"),
         ("pictures/b.png,x,p,4e1,g", "row 3, column magnification: '4e1' is not"),
         ("pictures/b.png,x,p", "row 3: 3 cells, the header has 5"),
@@ -99,6 +124,25 @@ def test_a_bad_row_is_named_with_its_column(files, row, trouble):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("n" * 5000 + ".png", "n" * 200 + "..."),
+        ("nul\0.png", r"nul\x00.png"),
+        ("one", "one"),
+        ("one/a.png", "one/a.png"),
+    ],
+    ids=["5,000 letters", "a zero byte", "links in a circle", "in such a link"],
+)
+def test_a_path_that_leads_nowhere_is_a_bad_row(files, name, shown):
+    (files / "one").symlink_to("other")
+    (files / "other").symlink_to("one")
+    path = write(files, f"path,label,patient\npictures/a.png,x,p\n{name},x,p\n")
+    with pytest.raises(HistotransferError) as error:
+        load_csv(path)
+    assert str(error.value) == f"{path}: row 3, column path: {shown}: no such file"
+
+
 def test_every_problem_is_counted_and_the_first_are_named(files):
     rows = "".join(f"pictures/{i}.png,x,p\n" for i in range(8))
     with pytest.raises(HistotransferError) as error:
@@ -112,10 +156,11 @@ def test_every_problem_is_counted_and_the_first_are_named(files):
     ("header", "trouble"),
     [
         ("path,label", "row 1, column patient: missing"),
-        ("path,label,patient,magnifcation", "row 1, column magnifcation: unknown"),
-        ("path,label,patient,", r"row 1, column \(no name\): unknown"),
+        ("path,label,patient,magnifcation", "row 1, column magnifcation: unknown; write it as magnification"),
         ("path,label,patient,label", "row 1, column label: occurs twice"),
-        ("path;label;patient", "row 1, column path: missing"),
+        ("path,label,patient,Label", "row 1, column label: occurs twice"),
+        ("file,label,patient", "row 1, column path: missing, row 1 is 'file,label,patient'"),
+        ("path:label:patient", "row 1, column path: missing"),
     ],
 )
 def test_a_bad_header_is_named(files, header, trouble):
@@ -138,6 +183,123 @@ def test_a_file_that_is_no_csv_is_refused(tmp_path, content, trouble):
     path.write_bytes(content)
     with pytest.raises(HistotransferError, match=f"^{path}: {trouble}"):
         load_csv(path)
+
+
+ROW = ("pictures/a.png", "x", "p")
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+def test_what_spreadsheets_write_is_read(files, separator, encoding):
+    rows = [("Path", "LABEL", " Patient "), ROW]
+    path = write(files, "\r\n".join(separator.join(row) for row in rows), encoding)
+    assert load_csv(path)[["path", "label", "patient"]].to_numpy().tolist() == [[f"{files}/pictures/a.png", "x", "p"]]
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"), [("40x", 40), ("200X", 200), ("100.0", 100), ("40 x", 40), ("400×", 400), ("0", 0)]
+)
+def test_a_magnification_may_have_an_x(files, written, meant):
+    table = load_csv(write(files, f"path,label,patient,magnification\npictures/a.png,x,p,{written}\n"))
+    assert table["magnification"].tolist() == [meant]
+
+
+@pytest.mark.parametrize(
+    "written", [r"pictures\a.png", "./pictures/a.png", r".\pictures\a.png", "pictures/a.png\u200b"]
+)
+def test_a_path_is_found_as_it_is_meant(files, written):
+    assert load_csv(write(files, f"path,label,patient\n{written},x,p\n"))["path"].tolist() == [
+        f"{files}/pictures/a.png"
+    ]
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_a_path_is_found_in_the_other_normal_form(tmp_path, form):
+    (tmp_path / unicodedata.normalize("NFD" if form == "NFC" else "NFC", "bürste.png")).touch()
+    path = write(tmp_path, f"path,label,patient\n{unicodedata.normalize(form, 'bürste.png')},x,p\n")
+    assert len(load_csv(path)) == 1
+
+
+def test_empty_cells_behind_a_row_are_no_cells(files):
+    assert len(load_csv(write(files, "path,label,patient\npictures/a.png,x,p,,\n,,,,\npictures/b.png,x,p\n"))) == 2
+
+
+def test_further_columns_are_passed_over_and_said(files):
+    passed_over = []
+    load_csv(write(files, "path,label,patient,year,\npictures/a.png,x,p,2021,\n"), passed_over=passed_over)
+    assert said(passed_over) == ["passed over: column year (1)"]
+
+
+@pytest.mark.parametrize("other", ["Mu\u0308ller", " Müller", "Müller\u00a0", "\ufeffMüller", "Mü\u00adller"])
+def test_one_patient_however_it_is_encoded(files, other):
+    table = load_csv(write(files, f"path,label,patient\npictures/a.png,x,Müller\npictures/b.png,x,{other}\n"))
+    assert table["patient"].unique().tolist() == ["Müller"]
+
+
+def test_folders_whose_names_differ_in_spelling_only_are_refused(tmp_path):
+    place(tmp_path, "Benign/P1_1.png", "benign/P2_1.png")
+    with pytest.raises(HistotransferError, match="label: 'Benign' and 'benign' differ in spelling only"):
+        load_folders(tmp_path, PATTERN)
+
+
+@pytest.mark.parametrize("names", [("train", "test"), ("Train", "val"), ("training", "testing")])
+def test_folders_of_a_split_are_refused_with_the_remedy(tmp_path, names):
+    place(tmp_path, *(f"{name}/benign/P1_1.png" for name in names))
+    with pytest.raises(HistotransferError, match=r"parts of a split, not classes; .*: give one of these folders"):
+        load_folders(tmp_path, r".*/(?P<patient>P\d+)_\d+\.png")
+
+
+def test_folders_are_walked_like_all_others(tmp_path):
+    place(tmp_path, "a/P1_1.PNG", "b/P2_1.png", "b/._P2_1.png", "b/Thumbs.db", "b/P2_1.png.bak", "else/P3_1.png")
+    (tmp_path / "c").symlink_to(tmp_path / "else")
+    (tmp_path / "b" / "loop").symlink_to(tmp_path)
+    passed_over = []
+    table = load_folders(tmp_path, r"(?P<patient>P\d+)_\d+\.(?i:png)", passed_over=passed_over)
+    assert table[["label", "patient"]].to_numpy().tolist() == [["a", "P1"], ["b", "P2"], ["c", "P3"], ["else", "P3"]]
+    assert said(passed_over) == ["passed over: .bak (1), links that lead back (1), system files (2)"]
+    for name in ("a", "b", "else"):
+        for path in (tmp_path / name).glob("P*"):
+            path.unlink()
+    with pytest.raises(HistotransferError, match="no images found; passed over: links that lead back"):
+        load_folders(tmp_path, PATTERN)
+
+
+@pytest.mark.parametrize(
+    ("rows", "trouble"),
+    [
+        ("a.png,x,p\nb.png,y,q\n", r"b\.png: the same picture as .*a\.png under another label and patient"),
+        ("a.png,x,p\nb.png,y,p\n", r"b\.png: the same picture as .*a\.png under another label$"),
+        ("a.png,x,p\nb.png,x,q\n", r"b\.png: the same picture as .*a\.png under another patient"),
+        ("a.png,x,p\nc.tif,x,q\n", r"c\.tif: the same picture as .*a\.png under another patient"),
+    ],
+)
+def test_one_picture_under_two_names_is_named(tmp_path, rows, trouble):
+    picture(tmp_path / "a.png", 0)
+    picture(tmp_path / "b.png", 0)
+    picture(tmp_path / "c.tif", 0)
+    with pytest.raises(HistotransferError, match=trouble):
+        load(write(tmp_path, f"path,label,patient\n{rows}"))
+
+
+def test_a_copy_of_the_same_patient_and_label_may_be(tmp_path):
+    for name, seed in (("a.png", 0), ("b.png", 0), ("c.png", 1)):
+        picture(tmp_path / name, seed)
+    assert len(load(write(tmp_path, "path,label,patient\na.png,x,p\nb.png,x,p\nc.png,y,q\n"))) == 3
+
+
+def test_pictures_that_cannot_be_decoded_are_named_before_training(tmp_path):
+    picture(tmp_path / "a.png", 0)
+    (tmp_path / "b.png").write_text("hello")
+    with pytest.raises(HistotransferError, match=r"own\.csv: .*b\.png: not an image"):
+        load(write(tmp_path, "path,label,patient\na.png,x,p\nb.png,y,q\n"))
+
+
+def test_a_file_name_that_is_not_utf8_is_named(tmp_path):
+    place(tmp_path, "ill/P1_1.png")
+    (tmp_path / "ill" / os.fsdecode(b"P2_\xff.png")).touch()
+    with pytest.raises(HistotransferError, match="its name is not UTF-8; rename it") as error:
+        load_folders(tmp_path, r"(?P<patient>P\d).*")
+    assert str(error.value).encode("utf-8")
 
 
 def test_a_missing_csv_is_named(tmp_path):
@@ -170,7 +332,6 @@ def test_a_pattern_reaches_into_subfolders_and_fills_the_optional_columns(tmp_pa
     ("wrong", "trouble"),
     [
         ("ill/scan.png", r"ill/scan\.png: does not fit the pattern"),
-        ("ill/P1_1.png.bak", r"ill/P1_1\.png\.bak: does not fit"),
         ("ill/deeper/P1_1.png", r"ill/deeper/P1_1\.png: does not fit"),
         ("P1_1.png", r"P1_1\.png: is in no class folder"),
     ],
@@ -226,9 +387,8 @@ def test_own_data_split_by_group(files):
 
 
 def test_a_file_and_a_folder_are_told_apart(tmp_path):
-    for label in ("clear", "dark"):
-        (tmp_path / label).mkdir()
-        (tmp_path / label / f"P1{label}_1.png").write_bytes(b"x")
+    for seed, label in enumerate(("clear", "dark")):
+        picture(tmp_path / label / f"P1{label}_1.png", seed)
     assert load(tmp_path, r"(?P<patient>P1\w+)_\d\.png")["patient"].tolist() == ["P1clear", "P1dark"]
     (tmp_path / "mine.csv").write_text("path,label,patient\nclear/P1clear_1.png,clear,P1\n")
     assert load(tmp_path / "mine.csv")["patient"].tolist() == ["P1"]

@@ -1,8 +1,9 @@
 import pytest
 
-from histotransfer.datasets.summary import count_images, load_present
+from histotransfer.datasets.summary import count_images, described, load_present
 from histotransfer.datasets.table import image_table
 from histotransfer.errors import HistotransferError
+from histotransfer.folders import PassedOver
 
 
 def row(i, label, patient, magnification, group=None):
@@ -60,6 +61,30 @@ def test_colon_and_ucsb_are_found_too(tmp_path):
     assert {name: len(table) for name, table in tables.items()} == {"LC25000 (colon)": 2, "UCSB": 1}
 
 
+def test_a_table_is_described_with_what_was_passed_over():
+    table = image_table([row(0, "benign", "a", 40), row(1, "malignant", "b", 40)], where="made")
+    passed_over = [PassedOver("x/Thumbs.db", "system files")]
+    lines = described(table, passed_over).splitlines()
+    assert lines[-1] == "passed over: system files (1)"
+    assert lines[-2].split() == ["all", "2", "2", "2"]
+    assert described(table, passed_over, verbose=True).endswith("\n  x/Thumbs.db: system files")
+
+
+def test_data_sets_are_found_from_above_and_what_is_passed_over_is_kept(phantom_root, tmp_path):
+    (tmp_path / "data").symlink_to(phantom_root)
+    assert list(load_present(tmp_path)) == ["BreakHis", "LC25000 (lung)"]
+    passed_over = []
+    (tmp_path / "own" / "UCSB_breast").mkdir(parents=True)
+    for name in ("ytma10_010704_benign1_ccd.tif", "Thumbs.db"):
+        (tmp_path / "own" / "UCSB_breast" / name).touch()
+    assert list(load_present(tmp_path / "own", passed_over)) == ["UCSB"]
+    assert [kind for _, kind in passed_over] == ["system files"]
+
+
 def test_a_folder_without_data_sets_is_refused(tmp_path):
-    with pytest.raises(HistotransferError, match=f"{tmp_path}: holds neither"):
+    with pytest.raises(HistotransferError, match=f"{tmp_path}: holds neither .* they lie$"):
+        load_present(tmp_path)
+    (tmp_path / "Images").mkdir()
+    (tmp_path / "Images" / "ytma10_010704_benign1_ccd.tif").touch()
+    with pytest.raises(HistotransferError, match=r"Images/ytma10.*\.tif is one of its pictures, in another layout"):
         load_present(tmp_path)

@@ -1,6 +1,7 @@
 """Planted faults: each is named in one line, and nothing else is."""
 
 import io
+import os
 import re
 import shutil
 from dataclasses import replace
@@ -103,13 +104,13 @@ def test_a_cut_file_is_named(root, file, kept):
     (root / file).write_bytes(content[: int(kept * len(content))])
     line = problems(root)
     assert line.startswith(f"{file.as_posix()}: ")
-    assert re.search("cut|empty file|not an image", line)
+    assert re.search("damaged|empty file", line)
 
 
 @pytest.mark.parametrize("file", [breast(NAMES[0]), lung(LUNGS[0])], ids=["png", "jpeg"])
 def test_a_file_that_lacks_only_its_end_is_named(root, file):
     (root / file).write_bytes((root / file).read_bytes()[:-2])
-    assert re.search("cut", problems(root))
+    assert re.search("cut|damaged", problems(root))
 
 
 def test_a_flipped_bit_in_a_png_is_named(root):
@@ -117,12 +118,12 @@ def test_a_flipped_bit_in_a_png_is_named(root):
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    assert problems(root).startswith(f"{breast(NAMES[0]).as_posix()}: unreadable, damaged or cut")
+    assert problems(root).startswith(f"{breast(NAMES[0]).as_posix()}: damaged or unreadable")
 
 
 def test_text_under_a_picture_name_is_named(root):
     (root / breast(NAMES[0])).write_text("hello")
-    assert problems(root) == f"{breast(NAMES[0]).as_posix()}: not an image"
+    assert problems(root).startswith(f"{breast(NAMES[0]).as_posix()}: not an image")
 
 
 def test_a_file_in_another_patients_folder_is_named(root):
@@ -187,13 +188,28 @@ def test_copies_in_lc25000_with_two_labels_are_a_fault(root):
     assert problems(root).startswith(f"{lung('lungscc2.jpeg').as_posix()}: duplicate")
 
 
-@pytest.mark.parametrize("suffix", [".PNG", ".txt", ".jpg", ""])
+@pytest.mark.parametrize("suffix", [".TXT", ".txt", ".jpg", ""])
 def test_a_wrong_extension_is_named_with_what_the_file_holds(root, suffix):
     path = root / breast(NAMES[0])
     path.rename(path.with_suffix(suffix))
     wrong = breast(NAMES[0]).with_suffix(suffix).as_posix()
     shown = suffix or "missing"
     assert problems(root) == f"{wrong}: misnamed, the extension is {shown} and holds PNG, it should be .png"
+
+
+@pytest.mark.parametrize("file", [breast(NAMES[0]), lung(LUNGS[0]), ucsb.TREE / FIELDS[0]], ids=["png", "jpeg", "tif"])
+def test_an_ending_in_capitals_is_no_fault(root, file):
+    (root / file).rename((root / file).with_suffix(file.suffix.upper()))
+    report = verify(root)
+    assert report.ok and sum(part.images for part in report.datasets) == 17
+
+
+@pytest.mark.parametrize("level", [".", "BreaKHis_v1", "BreaKHis_v1/histology_slides", "above"])
+def test_a_folder_above_the_data_set_or_in_it_will_do(root, tmp_path, level):
+    given = tmp_path if level == "above" else root / level
+    part = next(part for part in verify(given).datasets if part.name == "BreakHis")
+    assert part.images == 8 and not part.problems
+    assert not any("not looked at" in note for note in verify(given).notes)
 
 
 def test_a_jpeg_under_a_png_name_is_named(root):
@@ -221,14 +237,27 @@ def test_a_name_outside_the_grammar_is_named(root, name, why):
 
 
 def test_stray_files_are_named_and_documents_noted(root):
-    for name in ("Thumbs.db", ".DS_Store", "README.txt"):
+    for name in ("Thumbs.db", ".DS_Store", "._copy.png", "notes.db", "README.txt"):
         (root / breakhis.TREE / name).write_text("not a picture")
     (root / lc25000.TREE / "broken.jpeg").symlink_to(root / "nowhere")
-    hidden, thumbs, broken = problems(root, 3)
-    assert hidden == f"{breakhis.TREE.as_posix()}/.DS_Store: stray file, not an image"
-    assert thumbs == f"{breakhis.TREE.as_posix()}/Thumbs.db: stray file, not an image"
+    notes, broken = problems(root, 2)
+    assert notes == f"{breakhis.TREE.as_posix()}/notes.db: stray file, not an image"
+    assert "note: passed over: system files (3)\n" in str(verify(root))
+    assert f"note:   {root / breakhis.TREE}/Thumbs.db: system files" in str(verify(root, verbose=True))
     assert broken.startswith(f"{lc25000.TREE.as_posix()}/broken.jpeg: misnamed, not an LC25000 file name")
     assert f"note: {breakhis.TREE.as_posix()}/README.txt: no picture, not counted" in str(verify(root))
+
+
+def test_a_name_that_is_not_utf8_can_be_printed(root):
+    (root / ucsb.TREE / os.fsdecode(b"n\xe4her.tif")).write_text("x")
+    assert "misnamed" in str(verify(root)).encode("utf-8").decode("utf-8")
+
+
+def test_a_linked_folder_is_looked_at(root):
+    folder = breast(NAMES[0]).parents[1]
+    (root / folder).rename(root.parent / "elsewhere")
+    (root / folder).symlink_to(root.parent / "elsewhere")
+    assert verify(root).datasets[0].images == 8 and verify(root).ok
 
 
 def test_a_few_odd_sizes_among_others_are_named(root):
@@ -249,7 +278,7 @@ def test_a_grey_picture_is_named(root):
     with Image.open(path) as image:
         grey = image.convert("L")
     grey.save(path)
-    assert problems(root).endswith(": grey picture, colour is needed")
+    assert ": grey picture; a colour picture is needed" in problems(root)
 
 
 def test_every_fault_is_collected(root):
@@ -282,13 +311,27 @@ def test_more_than_was_published_is_a_fault(root, monkeypatch):
 
 
 def test_lung_images_need_duplicate_groups(root):
-    (root / lc25000.GROUPS / "lung_n.csv").unlink()
     (root / lc25000.GROUPS / "lung_aca.csv").write_text("file,group\nlungaca1.jpeg,0\n")
     (root / lc25000.GROUPS / "lung_scc.csv").write_text("file\n")
     first, second = problems(root, 2)
     assert first == "lc25000_groups/lung_scc.csv: needs the columns file,group, each file once and no empty cell"
     assert second == f"{lung('lungaca2.jpeg').as_posix()}: in no duplicate group of lc25000_groups/lung_aca.csv"
+    shutil.rmtree(root / lc25000.GROUPS)
     assert "note: lc25000_groups/lung_n.csv is not there: lung_n cannot be split" in str(verify(root))
+
+
+def test_lists_of_groups_that_are_half_done_are_a_fault_and_said_by_class(root):
+    """As a search for them leaves them that was killed after a class. Colon, of which nobody asked, may have none."""
+    picture(root / lc25000.FOLDERS["colon_aca"] / "colonca1.jpeg", 500)
+    (root / lc25000.GROUPS / "lung_n.csv").unlink()
+    (root / lc25000.GROUPS / "lung_scc.csv").write_text("file\n")
+    half, broken = problems(root, 2)
+    assert half == ("lc25000_groups/lung_n.csv: missing, the lists are half done: `histotransfer data groups` goes on")
+    assert broken.startswith("lc25000_groups/lung_scc.csv: needs the columns")
+    said = str(verify(root))
+    by_class = "lung_aca: 2 images in 2 groups; lung_n: no list; lung_scc: a list that cannot be read"
+    assert f"note: lc25000_groups: {by_class}" in said
+    assert "note: lc25000_groups/colon_aca.csv is not there: colon_aca cannot be split" in said
 
 
 def test_a_number_beyond_the_published_is_a_fault(root):

@@ -1,28 +1,22 @@
 import re
-import shutil
+import resource
 
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from sklearn.metrics import accuracy_score
 
 from histotransfer.config import ladder_config
 from histotransfer.datasets import breakhis
 from histotransfer.deploy import export
 from histotransfer.deploy import release as module
-from histotransfer.deploy.predict import Predictor
-from histotransfer.deploy.release import release, ship
-from histotransfer.errors import HistotransferError
-from histotransfer.evaluation.formatting import number
+from histotransfer.deploy.release import release
+from histotransfer.errors import HistotransferError, one_line
 from histotransfer.models import openvino
-from histotransfer.models.weights import Trunk, load_model, save_model
+from histotransfer.models.weights import Trunk, save_model
+from histotransfer.models.weights_file import load_beside
 from histotransfer.records import PREDICTIONS
-from histotransfer.report.study import Study
-from histotransfer.report.tables import with_intervals
 from histotransfer.splits import grouped_split
-from histotransfer.study.execution import run_plan
-from histotransfer.study.plan import read_plan
 from histotransfer.study.runner import model_description, predictions_of
 from histotransfer.study.tasks import target_task
 from histotransfer.transfer.training import predict_logits
@@ -43,7 +37,7 @@ def weights(task, make_model, write_made_run, tmp_path):
     description = model_description(task, task.config, Trunk({}, "random", "")) | {"architecture": SMALL}
     logits = predict_logits(model, task.source, 32)[task.rows("test")]
     predictions = predictions_of(task, task.rows("test"), logits, task.config)
-    record = {"experiment": "made", "run": "ladder", "profile": "phantom", "seed": 3, "metrics": {}}
+    record = {"experiment": "made", "run": "ladder", "profile": "phantom", "seed": 3, "dose": {}, "metrics": {}}
     record |= {"data": {"name": "breakhis"}, "config": {"fold": 1, "folds": 5}}
     record |= {"split": {"kind": "patient", "parts": {"test": len(predictions), "train": 70}}}
     extra = {"model.safetensors": lambda path: save_model(model, path, description)}
@@ -76,6 +70,27 @@ def test_a_network_is_written_with_its_card_and_nothing_else(weights, out, to, n
         assert said in card
 
 
+@pytest.mark.parametrize("limit", [100, 50_000])
+@pytest.mark.parametrize("to", ["openvino", "safetensors", "onnx"])
+def test_on_a_full_disk_the_line_names_the_file_that_was_asked_for(weights, out, to, limit):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        with pytest.raises(OSError) as error:
+            release(weights, to, out, report=silent)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    name = {"openvino": "model.xml"}.get(to, f"model.{to}")
+    assert one_line(error.value).startswith(f"{out / name}: File too large; ")
+    assert not list(out.iterdir())
+
+
+def test_what_lies_beside_a_network_goes_with_it(write_model, out):
+    weights = write_model(beside={"mean_": np.ones(3, np.float32)})
+    release(weights, "safetensors", out, report=silent)
+    assert load_beside(out / weights.name)["mean_"].tolist() == [1, 1, 1]
+
+
 def test_the_card_has_the_records_numbers_with_intervals(weights, out):
     card = release(weights, "safetensors", out, report=silent)[-1].read_text()
     predictions = pd.read_csv(weights.parent / PREDICTIONS)
@@ -102,6 +117,7 @@ def test_the_card_says_whose_colours_are_normalised_to(write_model, out, referen
 def test_a_record_of_another_network_lends_no_metrics(weights, make_model, out):
     description = {"architecture": SMALL, "size": 48, "classes": ["benign", "malignant"]}
     description |= {"normaliser": "none", "profile": "phantom", "imagenet": "random"}
+    description |= {"views": {"views": 1, "augmentation": "none"}}
     save_model(make_model(seed=1), weights, description)
     card = release(weights, "safetensors", out, report=silent)[-1].read_text()
     assert "another network's" in card
@@ -136,18 +152,17 @@ def test_int8_is_calibrated_on_training_patients_and_measured_on_test_patients(
     assert [file.name for file in files] == ["model-int8.bin", "model-int8.xml", "model-int8.xml.md"]
     split = grouped_split(breakhis.load(phantom_root), fold=1, seed=3)
     assert split["path"].tolist() == task.table["path"].tolist()
-    everything = task.source.batch(np.arange(len(split)), np.zeros(len(split), dtype=int))
-    keys = {image.numpy().tobytes(): part for image, part in zip(everything, split["split"], strict=True)}
-    assert {keys[image.numpy().tobytes()] for image in seen["images"]} == {"train"}
+    everything = task.source.arrays(np.arange(len(split)), np.zeros(len(split), dtype=int))
+    keys = {image.tobytes(): part for image, part in zip(everything, split["split"], strict=True)}
+    assert {keys[image.tobytes()] for image in seen["images"]} == {"train"}
     assert len(seen["images"]) == (split["split"] == "train").sum()
 
     card = files[-1].read_text()
     network, description = openvino.load(out / "model-int8.xml")
     assert description["data"]["fingerprint"] in card
     test = task.rows("test")
-    with torch.inference_mode():
-        logits = openvino.OpenVINONetwork(network)(everything[test])
-    guess = np.where(logits.argmax(dim=1) == 1, "malignant", "benign")
+    logits = openvino.OpenVINONetwork(network)(everything[test])
+    guess = np.where(logits.argmax(axis=1) == 1, "malignant", "benign")
     accuracy = accuracy_score(split.loc[test, "label"], guess)
     rows = [line.split(" | ") for line in card.splitlines() if line.startswith("| all | int8 ")]
     assert next(row[2][:4] for row in rows) == f"{accuracy:.2f}"
@@ -177,57 +192,3 @@ def test_other_images_than_it_was_trained_on_are_refused(weights, phantom_root, 
     target.write_bytes(next((phantom_root / "BreaKHis_v1").rglob("*.png")).read_bytes() + b"\0")
     with pytest.raises(HistotransferError, match=r"not the \d+ images of breakhis"):
         release(weights, "openvino", out, int8=True, data=other, report=silent)
-
-
-@pytest.fixture(scope="module")
-def shipped(with_ucsb, trunk, tmp_path_factory):
-    """A study whose final recipe is tiny, done and shipped; and the files."""
-    tmp_path = tmp_path_factory.mktemp("shipped")
-    plans = tmp_path / "study"
-    plans.mkdir()
-    (plans / "claims.toml").write_text("[claims]\n")
-    (plans / "final.toml").write_text(
-        'experiment = "final"\nanswers = []\nprofile = "phantom"\nfolds = [0, 1]\nseeds = [2]\nminutes = 1\n'
-        '[settings]\nsize = 48\nfolds = 2\nsource = "none"\nexternal = true\n'
-        'augmentation = "views"\naverage_views = true\nbreakhis_schedule = "head:1"\nbatch_size = 8\n'
-        "[arms.final]\n"
-    )
-    run_plan(read_plan(plans / "final.toml"), with_ucsb, tmp_path / "results", report=silent)
-    study = Study(plans, tmp_path / "results")
-    return study, ship(study, with_ucsb, tmp_path / "models", report=silent)
-
-
-def test_the_network_that_ships_was_trained_on_everybody_and_is_small(shipped, phantom_root):
-    study, (path, card) = shipped
-    model, description = load_model(path)
-    assert description["config"]["split"] == "none"
-    assert description["data"]["images"] == len(breakhis.load(phantom_root))
-    assert path.stat().st_size < 16e6
-    assert next(model.parameters()).dtype == torch.float32
-    said = card.read_text()
-    assert "every patient of these images was trained on" in said
-    found = with_intervals({"recipe": study.pooled("final", "final")})
-    row = found[(found["metric"] == "auroc") & (found["magnification"] == "all")].iloc[0]
-    assert number(row["value"], row["low"], row["high"]) in said
-    home, elsewhere = said.split("## The recipe on slides from elsewhere")
-    outside = with_intervals({"recipe": study.pooled("final", "final", part="ucsb")}, "ucsb")
-    row = outside.set_index("metric").loc["auroc"]
-    assert number(row["value"], row["low"], row["high"]) in elsewhere and "| 6 |" in elsewhere
-    assert "the mean of the logits of 4 symmetric views\n" in home
-    assert sorted(file.name for file in path.parent.iterdir()) == ["final.safetensors", "final.safetensors.md"]
-
-
-def test_the_network_that_ships_predicts(shipped, phantom_root):
-    _, (path, _) = shipped
-    table = breakhis.load(phantom_root)
-    found = list(Predictor(path).predict(table["path"][:4]))
-    assert [result.label in breakhis.LABELS for result in found] == [True] * 4
-
-
-def test_nothing_ships_before_its_recipe_was_tested(shipped, phantom_root, tmp_path):
-    study = Study(shipped[0].study, tmp_path / "results")
-    shutil.copytree(shipped[0].results, study.results)
-    shutil.rmtree(study.results / "final" / "final-s2-f1")
-    with pytest.raises(HistotransferError, match="final, arm final: 1 of 2 runs are not there yet"):
-        ship(study, phantom_root, tmp_path / "others", report=silent)
-    assert not (tmp_path / "others").exists()

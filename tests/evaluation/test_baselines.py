@@ -1,8 +1,11 @@
+import tomllib
+from pathlib import Path
+
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from histotransfer.evaluation.baselines import PROBE_C, WIDE_C, frozen_probe, majority_logits, probe_logits
+from histotransfer.evaluation.baselines import PROBE_C, frozen_probe, majority_logits, probe_logits
 
 
 @pytest.fixture(scope="module")
@@ -31,10 +34,10 @@ def test_majority_ranks_nothing():
 def test_probe_recovers_a_class_that_a_line_separates(patients):
     features, labels, groups = patients
     train = groups < 40
-    probe = frozen_probe(features[train], labels[train], groups[train], seed=0)
+    probe = frozen_probe(features[train], labels[train])
     logits = probe_logits(probe, features[~train])
     assert logits.shape == (80, 2)
-    assert (logits.argmax(axis=1) == labels[~train]).mean() > 0.95
+    assert (logits.argmax(axis=1) == labels[~train]).mean() > 0.9
     probability = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(probability, probe.predict_proba(features[~train]), atol=1e-12)
 
@@ -43,37 +46,18 @@ def test_probe_finds_nothing_in_noise(patients):
     features, labels, groups = patients
     train = groups < 40
     noise = features[:, 1:]
-    probe = frozen_probe(noise[train], labels[train], groups[train], seed=0)
+    probe = frozen_probe(noise[train], labels[train])
     assert 0.3 < roc_auc_score(labels[~train], probe_logits(probe, noise[~train])[:, 1]) < 0.7
 
 
-def test_probe_chooses_c_on_training_patients_alone(patients):
-    features, labels, groups = patients
-    train = groups < 40
-    probe = frozen_probe(features[train], labels[train], groups[train], seed=0)
-    assert probe.best_params_["logisticregression__C"] in PROBE_C
-    assert len(probe.cv) == probe.n_splits_ == 5
-    tested = np.concatenate([held_out for _, held_out in probe.cv])
-    assert sorted(tested) == list(range(train.sum()))
-    for fitted, held_out in probe.cv:
-        assert not set(groups[train][fitted]) & set(groups[train][held_out])
-        assert set(labels[train][held_out]) == {0, 1}
-
-
-def test_probe_chooses_among_what_it_is_offered(patients):
-    assert set(PROBE_C) < set(WIDE_C) and WIDE_C[0] < PROBE_C[0] < PROBE_C[-1] < WIDE_C[-1]
-    probe = frozen_probe(*patients, seed=0, offered=(3e-9, 2e-9))
-    assert set(probe.cv_results_["param_logisticregression__C"]) == {3e-9, 2e-9}
+def test_the_probes_c_is_that_of_the_rule(patients):
+    claims = tomllib.loads((Path(__file__).parents[2] / "study" / "claims.toml").read_text())
+    assert f"C = {PROBE_C:.0e}".replace("e-0", "e-") in claims["comparisons"]["bar"]
+    assert frozen_probe(*patients[:2])["logisticregression"].C == PROBE_C
 
 
 def test_probe_is_standardised_on_the_training_part(patients):
     features, labels, groups = patients
     train = groups < 40
-    scaler = frozen_probe(features[train], labels[train], groups[train], seed=0).best_estimator_["standardscaler"]
+    scaler = frozen_probe(features[train], labels[train])["standardscaler"]
     np.testing.assert_allclose(scaler.mean_, features[train].mean(axis=0))
-
-
-def test_probe_follows_from_its_seed(patients):
-    features, labels, groups = patients
-    first, second = (probe_logits(frozen_probe(features, labels, groups, seed=4), features) for _ in range(2))
-    assert np.array_equal(first, second)

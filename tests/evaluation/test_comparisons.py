@@ -5,12 +5,11 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
 from scipy.stats import permutation_test as scipy_permutation_test
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from histotransfer.errors import HistotransferError
-from histotransfer.evaluation.comparisons import holm, permutation_test, resampled_interval, verdict
+from histotransfer.evaluation.comparisons import holm, judge, permutation_test, verdict
 from histotransfer.evaluation.metrics import scores
 
 
@@ -157,15 +156,30 @@ def test_verdicts(low, high, threshold, expected):
     assert verdict(low, high, threshold) == expected
 
 
-def test_without_overlap_the_resampled_interval_is_students():
-    sample = np.random.default_rng(0).normal(1, 2, 10)
-    expected = stats.ttest_1samp(sample, 0).confidence_interval(0.95)
-    assert resampled_interval(sample, 0)[1:] == pytest.approx((expected.low, expected.high))
+@pytest.mark.parametrize(
+    ("low", "high", "threshold", "margin", "given", "expected"),
+    [
+        (0.01, 0.05, 0, 0.02, False, "not tested as run"),
+        (0.001, 0.015, 0, 0.02, True, "supported here"),
+        (0.0, 0.05, 0, 0.02, True, "undecided"),
+        (-0.05, -0.01, 0, 0.02, True, "contradicted here"),
+        (-0.05, 0.019, 0, 0.02, True, "no effect worth having"),
+        (-0.05, 0.02, 0, 0.02, True, "undecided"),
+        (0.02, 0.05, 0.02, None, True, "supported here"),
+        (-0.05, 0.019, 0.02, None, True, "contradicted here"),
+        (0.01, 0.03, 0.02, None, True, "undecided"),
+        (0.85, 0.9, 0.84, None, True, "supported here"),
+        (0.7, 0.83, 0.84, None, True, "contradicted here"),
+        (np.nan, np.nan, 0, 0.02, True, "undecided"),
+        (0.1, 0.2, None, None, True, "not testable"),
+    ],
+)
+def test_the_second_rule(low, high, threshold, margin, given, expected):
+    assert judge(low, high, threshold, margin, given=given) == expected
 
 
-def test_shared_training_images_widen_it_as_nadeau_and_bengio_say():
-    sample = np.array([1.0, 2.0, 3.0])
-    mean, low, high = resampled_interval(sample, 0.25)
-    assert mean == 2
-    assert (high - low) / 2 == pytest.approx(stats.t.ppf(0.975, 2) * np.sqrt(1 / 3 + 0.25))
-    assert np.isnan(resampled_interval(sample[:1], 0.25)[1:]).all()
+@given(low=st.floats(-1, 1), width=st.floats(0, 1), margin=st.floats(0.001, 0.5))
+def test_an_interval_has_an_effect_or_none_never_both(low, width, margin):
+    found = judge(low, low + width, 0, margin)
+    assert (found == "supported here") == (low > 0)
+    assert (found in ("contradicted here", "no effect worth having")) == (low <= 0 and low + width < margin)

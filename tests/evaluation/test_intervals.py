@@ -13,6 +13,7 @@ from histotransfer.evaluation.intervals import (
     jackknife,
     leave_one_out,
     limits,
+    mean_intervals,
     smallest_distance,
 )
 
@@ -331,3 +332,34 @@ def test_the_smallest_distance_is_that_of_a_mean(make_predictions):
     found = smallest_distance(table, "accuracy")
     assert found == pytest.approx((t.ppf(0.975, 38) + t.ppf(0.8, 38)) * error, rel=0.05)
     assert np.isnan(smallest_distance(make_predictions(patients=2, images=4), "accuracy"))
+
+
+def test_one_network_on_average_is_the_mean_of_single_metrics(make_predictions):
+    """Three models of the same images; leaving a patient out of all three by hand gives the same jackknife."""
+    tables = [make_predictions(seed=3)]
+    for seed in (1, 2):
+        noise = np.random.default_rng(seed).normal(size=len(tables[0]))
+        tables.append(tables[0].assign(logit_malignant=tables[0]["logit_malignant"] + noise))
+    found = mean_intervals(tables, wanted=["accuracy", "auroc"])
+    single = [intervals(table) for table in tables]
+    for metric in ("accuracy", "auroc"):
+        assert found.loc[metric, "value"] == pytest.approx(np.mean([own.loc[metric, "value"] for own in single]))
+
+    def mean_without(group):
+        kept = [table[table["group"] != group].reset_index(drop=True) for table in tables]
+        return np.mean([all_metrics(own, wanted=["accuracy"])["accuracy"] for own in kept])
+
+    first = tables[0].drop_duplicates("group")
+    left = np.array([mean_without(group) for group in first["group"]])
+    classes = first["truth"].to_numpy()
+    variance = sum((np.sum(classes == c) - 1) * left[classes == c].var() for c in np.unique(classes))
+    shares = np.full(len(left), 1 / np.sum(classes == classes[0]))
+    assert jackknife(left, shares, classes)[0] == pytest.approx(np.sqrt(variance))
+    error, freedom = jackknife(left, shares, classes)
+    low, high = limits("accuracy", found.loc["accuracy", "value"], error, freedom, 6)
+    assert found.loc["accuracy", ["low", "high"]].tolist() == pytest.approx([low, high], abs=1e-6)
+
+
+def test_the_same_network_thrice_is_that_network(make_predictions):
+    table = make_predictions(seed=5)
+    pd.testing.assert_frame_equal(mean_intervals([table] * 3), intervals(table), rtol=1e-9)

@@ -13,7 +13,13 @@ from histotransfer.models.weights import load_model, save_model
 from histotransfer.tiles import TileSource
 
 SMALL = {"block_config": [2, 2, 2, 2], "growth_rate": 8, "stem_features": 16, "reduction": 4}
-PREPARATION = {"normaliser": "none", "classes": ["benign", "malignant"], "profile": "phantom", "views": {}}
+PREPARATION = {
+    "normaliser": "none",
+    "classes": ["benign", "malignant"],
+    "profile": "phantom",
+    "views": {"views": 1, "augmentation": "none"},
+    "imagenet": "random",
+}
 
 
 @pytest.fixture
@@ -68,7 +74,7 @@ def run(make_model, make_predictions, write_made_run, tmp_path):
     extra = {"model.safetensors": lambda path: save_model(model, path, description)}
     config = {"breakhis_schedule": [["head", 1]]}
     record = {"experiment": "made", "run": "ladder", "profile": "phantom", "config": config, "seed": 0}
-    record |= {"data": {"name": "breakhis"}, "split": {}, "metrics": {}}
+    record |= {"data": {"name": "breakhis"}, "split": {"kind": "patient", "parts": {}}, "dose": {}, "metrics": {}}
     return write_made_run(tmp_path / "made" / "ladder", predictions=predictions, extra=extra, record=record)
 
 

@@ -7,7 +7,7 @@ from histotransfer.report.tables import gap
 CONFIG = ladder_config("phantom", {"size": 32, "folds": 3, "normaliser": "none"})
 
 
-def test_four_runs_are_recorded_and_can_be_compared(small_network, quick_probe, phantom_root, tmp_path):
+def test_four_runs_are_recorded_and_can_be_compared(small_network, phantom_root, tmp_path):
     leakage.run(CONFIG, phantom_root, tmp_path / "leakage", report=str)
     runs = {name: read_run(tmp_path / "leakage" / name) for name in RUNS}
     assert len(gap(runs["breakhis-by-patient"], runs["breakhis-by-image"])) > 0

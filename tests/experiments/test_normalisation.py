@@ -50,7 +50,7 @@ def test_tiles_are_normalised_each_for_itself_or_slide_by_slide():
     assert np.array_equal(out[[1, 3]], tiles[[1, 3]])
 
 
-def test_every_run_is_recorded_on_the_same_images(small_network, quick_probe, phantom_root, tmp_path):
+def test_every_run_is_recorded_on_the_same_images(small_network, phantom_root, tmp_path):
     config = ladder_config("phantom", {"size": 32, "folds": 3})
     names = ("none", "macenko-by-slide")
     assert set(names) < set(RUNS)

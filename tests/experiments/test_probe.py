@@ -23,17 +23,16 @@ def predictions(table, features, units):
 
 def test_memory_for_patients_is_worth_everything_by_image_and_nothing_by_patient(patients):
     table, features = patients
-    by_patient, _, audit = predictions(table, features, table["group"])
-    by_image, chosen, leaking = predictions(table, features, table["path"])
+    by_patient, audit = predictions(table, features, table["group"])
+    by_image, leaking = predictions(table, features, table["path"])
 
     def accuracy(frame):
         return ((frame["logit_malignant"] > frame["logit_benign"]) == (frame["truth"] == "malignant")).mean()
 
-    assert accuracy(by_image) > 0.9
+    assert accuracy(by_image) > 0.8
     assert accuracy(by_patient) < 0.75
     assert all(fold["groups"] == 0 for fold in audit.values())
     assert all(fold["groups"] > 0.8 * fold["of"] for fold in leaking.values())
-    assert len(chosen) == 3
 
 
 def test_each_image_is_predicted_once_in_the_order_of_the_table(patients):

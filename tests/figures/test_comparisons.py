@@ -76,6 +76,8 @@ def test_means_stand_under_their_names_with_their_intervals():
     assert shares.axes[0].get_xlim()[1] == 1.02
     (axis,) = figures.means_with_intervals(table.assign(images=[9, 8]), "share").axes
     assert [label.get_text() for label in axis.get_yticklabels()][1] == "b\n8 images, 3 patients"
+    (axis,) = figures.means_with_intervals(table, "share", unit="slides").axes
+    assert axis.get_xlabel() == "share\n9 images, 3 slides; 95 % intervals by slide"
 
 
 def test_names_of_several_lines_do_not_overlap():
@@ -92,15 +94,51 @@ def test_pareto_joins_what_nothing_beats():
         {
             "net": ["a", "b", "c", "d"],
             "size": [112, 112, 224, 224],
-            "GFLOPs": [1.0, 2.0, 3.0, 4.0],
+            "GMAC": [1.0, 2.0, 3.0, 4.0],
             "auroc": [0.6, 0.8, 0.7, np.nan],
         }
     )
     table["low"], table["high"] = table["auroc"] - 0.1, table["auroc"] + 0.2
-    figure = figures.pareto(table, "GFLOPs")
+    figure = figures.pareto(table, "GMAC")
     (axis,) = figure.axes
     assert axis.lines[0].get_xydata().tolist() == [[1.0, 0.6], [2.0, 0.8]]
     points = {tuple(line.get_xydata()[0]) for line in axis.lines[1:] if len(line.get_xydata()) == 1}
     assert {(1.0, 0.6), (2.0, 0.8), (3.0, 0.7)} <= points
     assert "a at 112 pixels (0.60), b at 112 pixels (0.80)" in figure.alt
     assert labelled(axis)
+
+
+def test_a_learning_curve_shows_before_and_after_with_intervals():
+    values = {("before", 0): 0.5, ("head", 2): 0.6, ("head", 4): 0.7, ("block4", 2): 0.55, ("block4", 4): 0.8}
+    table = pd.DataFrame(
+        [
+            {"run": run, "labelled": n, "metric": metric, "value": v, "low": v - 0.1, "high": v + 0.1}
+            | {"draws": 3, "images": 58, "patients": "5 + 4"}
+            for (run, n), v in values.items()
+            for metric in ("balanced_accuracy", "log_loss")
+        ]
+    )
+    figure = figures.by_labelled_patients(table, unit="slides")
+    assert all(labelled(axis) for axis in figure.axes) and len(figure.axes) == 2
+    (axis, _) = figure.axes
+    curves = {line.get_label(): line.get_ydata() for line in axis.lines if not line.get_label().startswith("_")}
+    assert {name: list(own) for name, own in curves.items()} == {
+        "before": [0.5],
+        "head": [0.6, 0.7],
+        "block4": [0.55, 0.8],
+    }
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["0", "2", "4"]
+    spans = [segment[:, 1].tolist() for lines in axis.collections for segment in lines.get_segments()]
+    assert spans == [pytest.approx([v - 0.1, v + 0.1]) for v in values.values()]
+    assert "58 images of 5 + 4 slides that were kept apart" in figure.alt
+    assert "balanced accuracy, block4: 2 0.55 [0.45,\N{NO-BREAK SPACE}0.65], 4 0.80" in figure.alt
+
+
+def test_a_ring_marks_the_candidate_that_was_chosen_for_each_fold():
+    criteria = pd.DataFrame({"plain": [0.7, 0.9], "se": [0.8, 0.6]}, index=pd.Index([0, 1], name="test fold"))
+    figure = figures.choices(criteria, {0: "se", 1: "plain"})
+    *candidates, rings = figure.axes[0].lines
+    assert [line.get_label() for line in candidates] == ["plain", "se"]
+    assert list(candidates[1].get_xdata()) == [0.8, 0.6]
+    assert list(rings.get_xdata()) == [0.8, 0.9]
+    assert "for fold 1 se, of plain 0.700, se 0.800; for fold 2 plain" in figure.alt

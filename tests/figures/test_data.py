@@ -22,32 +22,39 @@ def test_gallery_shows_each_picture_under_its_title():
     assert all(np.array_equal(axis.images[0].get_array(), image) for axis, image in zip(shown, images, strict=True))
 
 
-def test_images_per_patient_has_a_bar_a_patient_as_high_as_its_images():
-    (axis,) = figures.images_per_patient(PATIENTS).axes
-    assert [bar.get_height() for bar in axis.patches if bar.get_height()] == [7, 3, 5]
+def test_images_per_patient_shades_those_who_give_half_of_their_class():
+    table = pd.DataFrame({"label": ["benign"] * 4 + ["malignant"], "images": [2, 9, 3, 3, 6]})
+    figure = figures.images_per_patient(table)
+    benign, malignant = figure.axes
+    assert [bar.get_height() for bar in benign.patches] == [9, 3, 3, 2]
+    assert [bar.get_alpha() or bar.get_facecolor()[3] for bar in benign.patches] == [1, 0.35, 0.35, 0.35]
+    assert [bar.get_height() for bar in malignant.patches] == [6]
+    assert "benign: 1 of 4 patients give half of 17 images" in figure.alt
+    assert "malignant: 1 of 1 patients give half of 6 images" in figure.alt
+
+
+def test_patient_strips_count_test_patients_who_trained_too():
+    groups = ["p"] * 3 + ["q"] * 2 + ["r"] * 2
+    table = pd.DataFrame({"group": groups})
+    apart = table.assign(split=["test"] * 3 + ["train"] * 2 + ["validation"] * 2)
+    mixed = table.assign(split=["train", "test", "validation", "train", "test", "test", "test"])
+    figure = figures.patient_strips({"by patient": apart, "by image": mixed})
+    assert "by patient: 0 of 1 test patients are also in training" in figure.alt
+    assert "by image: 2 of 3 test patients are also in training" in figure.alt  # p and q trained, r did not
+    heights = [
+        {bars.get_label(): [bar.get_height() for bar in bars] for bars in axis.containers} for axis in figure.axes
+    ]
+    # In the order of the parts of the first split: q, r, p.
+    assert heights[0] == {"train": [2, 0, 0], "validation": [0, 2, 0], "test": [0, 0, 3]}
+    assert heights[1] == {"train": [1, 0, 1], "validation": [0, 0, 1], "test": [1, 2, 1]}
+    tops = [bar.get_y() + bar.get_height() for bar in figure.axes[1].containers[-1]]
+    assert tops == [2, 2, 3]  # a strip is as high as its patient has images
 
 
 def test_colour_per_patient_has_a_point_a_patient():
     (axis,) = figures.colour_per_patient(PATIENTS).axes
     points = [tuple(xy) for line in axis.lines for xy in zip(*line.get_data(), strict=True)]
     assert sorted(points) == [(1, 4), (2, 5), (3, 6)]
-
-
-def test_stain_plane_draws_pixels_on_both_sides_and_the_stains_through_the_origin():
-    stains = np.array([[0.60, 0.72, 0.34], [0.25, 0.82, 0.51]])
-    stains /= np.linalg.norm(stains, axis=1, keepdims=True)
-    amounts = np.random.default_rng(0).uniform(0.1, 1, (500, 2))
-    figure = figures.stain_plane((amounts @ stains).T, stains)
-    face, edge = figure.axes
-    assert all(len(axis.collections[0].get_offsets()) == 500 for axis in (face, edge))
-    assert np.abs(edge.collections[0].get_offsets()[:, 1]).max() < 1e-6
-    for line, name in zip(face.lines, ("haematoxylin", "eosin"), strict=True):
-        assert line.get_label() == name and line.get_xydata()[0].tolist() == [0, 0]
-    # The pixels fan out between the stains.
-    x, y = face.collections[0].get_offsets().T
-    slopes = sorted(line.get_xydata()[1][1] / line.get_xydata()[1][0] for line in face.lines)
-    assert slopes[0] <= (y / x).min() and (y / x).max() <= slopes[1]
-    assert "100.0%" in figure.alt and labelled(face) and labelled(edge)
 
 
 def test_picture_table_names_rows_and_columns_and_writes_words():

@@ -1,9 +1,11 @@
 import numpy as np
-import pandas as pd
 import pytest
+import torch
+from matplotlib.colors import same_color
 from matplotlib.patches import Rectangle
 
 from histotransfer import figures
+from histotransfer.models.se_densenet import SEDenseNet
 
 
 def test_overlays_cross_the_hottest_cell_and_say_whether_it_is_inside():
@@ -20,27 +22,6 @@ def test_overlays_cross_the_hottest_cell_and_say_whether_it_is_inside():
     assert figure.axes[5].images[-1].get_array().max() == 0  # no evidence, no colour
 
 
-def test_gate_profiles_are_sorted_by_channel_means():
-    rows = [
-        {
-            "gate": "denseblock4",
-            "channel": c,
-            "class": label,
-            "patients": 3,
-            "value": v,
-            "low": v - 0.1,
-            "high": v + 0.1,
-        }
-        for label, values in {"benign": (1.2, 0.9), "malignant": (1.4, 0.7)}.items()
-        for c, v in enumerate(values)
-    ]
-    figure = figures.gate_profile(pd.DataFrame(rows))
-    assert [line.get_ydata().tolist() for line in figure.axes[0].lines] == [[0.9, 1.2], [0.7, 1.4]]
-    assert figure.alt == (
-        "Mean SE gates by class (3 benign, 3 malignant patients). denseblock4: 0.700000 to 1.400000 over 2 channels."
-    )
-
-
 def test_the_drawn_block_grows_by_what_each_layer_adds():
     figure = figures.dense_block_with_gate(channels=8, growth_rate=4, layers=2, reduction=2)
     (axis,) = figure.axes
@@ -53,3 +34,33 @@ def test_the_drawn_block_grows_by_what_each_layer_adds():
     texts = [text.get_text() for text in axis.texts]
     assert all(channels in texts for channels in ("8", "12", "16"))
     assert any("16 → 8 → 16" in text for text in texts)
+
+
+def drawn_network(**architecture):
+    with torch.device("meta"):
+        return figures.whole_network(SEDenseNet(**architecture).eval())
+
+
+def test_the_whole_network_has_the_shapes_of_the_densenet_paper_and_its_gates():
+    figure = drawn_network()
+    (axis,) = figure.axes
+    texts = [text.get_text() for text in axis.texts]
+    # Huang et al. 2017, table 1: DenseNet-121 for pictures of 224 pixels.
+    for number, (layers, before, after) in enumerate(
+        [(6, 64, 256), (12, 128, 512), (24, 256, 1024), (16, 512, 1024)], start=1
+    ):
+        assert f"block {number}: {layers} layers\n{before:,} to {after:,} channels" in texts
+    assert [text for text in texts if text.isdigit()] == ["224", "112", "56", "28", "14", "7"]
+    lines = [part for part in axis.collections if len(part.get_paths()) == 1]
+    assert len(lines) == 6 + 12 + 24 + 16 - 4 + 6  # between the layers of each block, and one per side
+    gates = [part for part in axis.patches if same_color(part.get_facecolor(), figures.PALETTE["orange"])]
+    widths = [np.ptp(part.get_xy()[:, 0]) for part in gates]
+    assert np.array(widths) / widths[0] * 256 == pytest.approx([256, 128, 512, 256, 1024, 512, 1024])
+    assert "block 3: 24 layers, 256 to 1024 channels, side 14; gate of 1024 channels" in figure.alt
+    assert figure.get_figwidth() <= 3.6  # a phone shows it whole
+
+
+def test_a_network_without_gates_is_drawn_without_them():
+    figure = drawn_network(positions=())
+    assert "gate" not in figure.alt
+    assert "block 1: 6 layers, gated" in drawn_network(positions=("layer",)).alt

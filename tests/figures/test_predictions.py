@@ -55,6 +55,7 @@ def test_patients_are_dots_means_and_shares(make_predictions):
     drawn = np.concatenate([line.get_ydata() for line in dots])
     assert sorted(drawn) == pytest.approx(sorted(scores(predictions)))
     assert figure.alt.count("right, mean probability") == 4 and labelled(axis)
+    assert figures.patients(predictions, "slide").axes[0].get_xlabel() == "slide, and share of its images that is right"
 
 
 def test_many_patients_are_counted_and_not_named(make_predictions):

@@ -3,6 +3,9 @@ import pandas as pd
 import pytest
 
 from histotransfer import figures
+from histotransfer.config import ladder_config
+from histotransfer.models.se_densenet import SEDenseNet
+from histotransfer.transfer import unfreezing
 
 
 def test_learning_curves_draw_both_parts_over_all_epochs_of_a_data_set():
@@ -56,3 +59,34 @@ def test_failure_signatures_draw_the_arms_of_the_record():
     few = histories[histories["arm"] == "few images"].groupby("epoch")["validation_log_loss"].mean()
     assert figure.axes[0].lines[1].get_ydata() == pytest.approx(few.to_numpy())
     assert "F3 slow convergence, ImageNet" in figure.alt
+
+
+def test_the_timeline_is_what_unfreezing_does():
+    settings = {"lc25000_schedule": "head:3,block4:2", "breakhis_schedule": "head:1,block3:2,all:4", "gate_rate": 10}
+    config = ladder_config("lite", settings | {"learning_rate": 2e-3, "rate_decay": 0.4})
+    figure = figures.unfreezing_timeline(config)
+    model = SEDenseNet()
+    names = [name for name, _ in unfreezing.module_groups(model)]
+    rates = dict(zip(names, unfreezing.group_rates(model, config.learning_rate, config.rate_decay), strict=True))
+    schedules = {"LC25000": config.lc25000_schedule, "BreakHis": config.breakhis_schedule}
+    for axis, (dataset, schedule) in zip(figure.axes, schedules.items(), strict=True):
+        assert axis.get_title(loc="left") == dataset
+        groups = [label.get_text() for label in axis.get_yticklabels()]
+        assert sorted(groups) == sorted(names)
+        (beside,) = axis.child_axes
+        shown = dict(zip(groups, [label.get_text() for label in beside.get_yticklabels()], strict=True))
+        for group in names:
+            epochs = [n for stage, n in schedule if names.index(group) >= unfreezing.lowest_trained(model, stage)]
+            if epochs:
+                assert float(shown[group]) == pytest.approx(rates[group], rel=0.05)
+                assert f"{group} in {sum(epochs)} of {sum(n for _, n in schedule)} epochs" in figure.alt
+            else:
+                assert shown[group] == "frozen"
+    assert figure.alt.endswith("Gates train with their block, at 0.02.")
+    assert figure.axes[-1].get_xlabel().endswith("at 0.02.")
+
+
+def test_without_a_source_task_there_is_one_timeline():
+    figure = figures.unfreezing_timeline(ladder_config("phantom", {"source": "none", "se_positions": ""}))
+    assert [axis.get_title(loc="left") for axis in figure.axes] == ["BreakHis"]
+    assert "Gates" not in figure.alt

@@ -6,7 +6,7 @@ from torchvision import models
 from torchvision.models import densenet121
 
 from histotransfer.models.se import SqueezeExcite
-from histotransfer.models.se_densenet import CONFIGURATIONS, BasicLayer, SEDenseNet
+from histotransfer.models.se_densenet import CONFIGURATIONS, BasicLayer, SEDenseNet, WithFeatures
 
 POSITIONS = ("layer", "block", "transition")
 SUBSETS = list(chain.from_iterable(combinations(POSITIONS, n) for n in range(4)))
@@ -141,6 +141,18 @@ def test_a_trained_gate_changes_the_output(make_model, images):
         before = model(images)
         model.features.denseblock2.se.expand.bias[0] = 1.0
         assert not torch.equal(model(images), before)
+
+
+@pytest.mark.parametrize("block_config", [(2, 2, 2, 2), (2,)])
+def test_logits_and_the_means_of_the_first_transition_side_by_side(make_model, images, block_config):
+    model, means = make_model(num_classes=3, block_config=block_config).eval(), []
+    if len(block_config) > 1:
+        model.features.transition1.register_forward_hook(lambda *given: means.append(given[2].mean((2, 3))))
+    both = WithFeatures(model)
+    with torch.inference_mode():
+        logits = model(images)
+        expected = torch.cat([logits, *means], dim=1)
+        assert torch.equal(both(images), expected) and both.channels == expected.shape[1] - 3
 
 
 def test_pooled_features_are_rectified_means(make_model, images):

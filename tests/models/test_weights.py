@@ -14,6 +14,7 @@ import torch
 from safetensors.numpy import load_file as load_arrays
 from safetensors.torch import save_file
 
+from histotransfer import files
 from histotransfer.errors import HistotransferError
 from histotransfer.models import weights
 from histotransfer.models.se_densenet import SEDenseNet
@@ -27,6 +28,7 @@ from histotransfer.models.weights import (
     load_trunk,
     save_model,
 )
+from histotransfer.models.weights_file import load_beside
 
 
 @pytest.fixture
@@ -108,6 +110,15 @@ def test_torchvisions_file_with_its_old_names_is_read(tmp_path, cache, state):
     old = {name: t for name, t in old.items() if not name.endswith("num_batches_tracked")}
     torch.save(old | {"classifier.weight": torch.zeros(1000, 1024)}, tmp_path / "densenet121.pth")
     assert imagenet_trunk(tmp_path / "densenet121.pth").content_hash == content_hash(state)
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16, torch.float64], ids=str)
+def test_a_trunk_of_other_precision_is_read_as_float32(tmp_path, cache, state, kind):
+    other = {name: tensor.to(kind) if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+    save_file(other, tmp_path / "mine.safetensors")
+    trunk = fetch_trunk(tmp_path / "mine.safetensors")
+    expected = {name: tensor.to(state[name].dtype) for name, tensor in other.items()}
+    assert trunk.content_hash == content_hash(expected) == imagenet_trunk().content_hash
 
 
 FIRST = "features.conv0.weight"
@@ -265,14 +276,26 @@ def test_a_cut_off_cache_is_refused(cache, state, length):
 
 
 def test_the_cache_is_written_whole_or_not_at_all(cache, state, monkeypatch):
-    def half(tensors, path, metadata):
-        Path(path).write_bytes(b"half")
+    def half(path, content):
+        with path.open("wb") as file:
+            file.write(content[:1000])
         raise OSError("disk full")
 
-    monkeypatch.setattr(weights, "save_file", half)
+    monkeypatch.setattr(Path, "write_bytes", half)
     with pytest.raises(OSError, match="disk full"):
         weights._write_cache(made(state))
-    assert not cache.exists()
+    assert not list(cache.parent.iterdir())
+
+
+def test_nothing_but_the_named_temporary_file_is_written(cache, state, monkeypatch):
+    """A writer with a temporary file of its own would leave that when it is killed: nobody would know whose it is."""
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    seen = []
+    fsync = files.os.fsync
+    monkeypatch.setattr(files.os, "fsync", lambda file: seen.extend(cache.parent.iterdir()) or fsync(file))
+    weights._write_cache(made(state))
+    (temporary,) = seen
+    assert temporary.name.startswith(f".{cache.name}.") and temporary.suffix == ".part"
 
 
 # --- downloads
@@ -398,6 +421,30 @@ def test_load_trunk_refuses_another_depth(make_model, state):
 SMALL = {"num_classes": 3, "block_config": [2, 2, 2, 2], "growth_rate": 8, "stem_features": 16, "reduction": 4}
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("tensor", ["classifier.bias", "features.conv0.weight", "features.norm0.running_var"])
+def test_a_model_with_weights_that_are_no_numbers_is_refused(make_model, tmp_path, tensor, value):
+    model = make_model()
+    model.state_dict()[tensor].view(-1)[0] = value
+    small = {"num_classes": 2, "block_config": [2, 2, 2, 2], "growth_rate": 8, "stem_features": 16, "reduction": 4}
+    save_model(model, tmp_path / "m.safetensors", {"architecture": small})
+    with pytest.raises(HistotransferError) as error:
+        load_model(tmp_path / "m.safetensors")
+    assert f"m.safetensors: 1 tensors hold NaN or infinity (first: {tensor})" in message(error)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_trunk_with_weights_that_are_no_numbers_is_refused(tmp_path, cache, state, suffix, value):
+    bad = {name: tensor.clone() for name, tensor in state.items()}
+    bad["features.norm5.weight"][3] = value
+    path = tmp_path / f"w{suffix}"
+    save_file(bad, path) if suffix == ".safetensors" else torch.save(bad, path)
+    with pytest.raises(HistotransferError) as error:
+        imagenet_trunk(path)
+    assert "hold NaN or infinity (first: features.norm5.weight)" in message(error)
+
+
 def test_a_model_survives_the_file_bit_for_bit(make_model, tmp_path):
     model = make_model(num_classes=3).to(memory_format=torch.channels_last).train()
     save_model(model, tmp_path / "new" / "model.safetensors", {"architecture": SMALL, "classes": ["a", "b", "c"]})
@@ -407,6 +454,18 @@ def test_a_model_survives_the_file_bit_for_bit(make_model, tmp_path):
     expected = model.state_dict()
     assert list(read.state_dict()) == list(expected)
     assert all(torch.equal(tensor, expected[name]) for name, tensor in read.state_dict().items())
+
+
+def test_arrays_are_kept_beside_a_model_and_do_not_touch_it(make_model, tmp_path):
+    path, model = tmp_path / "m.safetensors", make_model(num_classes=3)
+    save_model(model, path, {"architecture": SMALL})
+    assert load_beside(path) == {}
+    arrays = {"mean": np.arange(4, dtype=np.float32), "threshold": np.asarray(1.5, dtype=np.float32)}
+    save_model(model, path, {"architecture": SMALL}, arrays)
+    read, _ = load_model(path)
+    assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in read.state_dict().items())
+    beside = load_beside(path)
+    assert beside.keys() == arrays.keys() and all(np.array_equal(beside[name], arrays[name]) for name in arrays)
 
 
 def test_equal_models_are_equal_files_whatever_their_memory_layout(make_model, tmp_path):

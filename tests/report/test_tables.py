@@ -7,12 +7,11 @@ from histotransfer.evaluation.intervals import all_metrics, intervals
 from histotransfer.evaluation.within_folds import WithinFolds
 from histotransfer.records import read_run
 from histotransfer.report.tables import (
-    fixed_and_tuned,
     formatted,
     gap,
     gap_within_folds,
-    patients_of,
     read_experiment,
+    side_by_side,
     with_intervals,
     within_folds,
     without,
@@ -135,22 +134,6 @@ def test_without_some_patients_the_others_stay_as_they_were(runs):
     pd.testing.assert_frame_equal(left, expected)
 
 
-def test_what_tuning_would_have_changed_stands_beside_what_was_fixed(make_predictions, write_made_run, tmp_path):
-    whole = make_predictions(patients=48, magnifications=(40, 100, 200, 400))
-    fold = whole["group"].str[3:].astype(int) // 2 % 2
-    for own in range(2):
-        table = pd.concat([whole[fold == own], whole[fold != own].assign(part="validation")]).assign(fold=own)
-        write_made_run(tmp_path / str(own), predictions=table.reset_index(drop=True))
-    runs = [read_run(tmp_path / str(own)) for own in range(2)]
-    found = fixed_and_tuned(runs)
-    used = whole[whole["magnification"] != 400]  # tested only: no part of the mean
-    expected = intervals(used.reset_index(drop=True), "magnification").loc["accuracy", ["value", "low", "high"]]
-    assert found.loc[("threshold", "accuracy"), "fixed beforehand"] == number(*expected)
-    assert found.columns.name == f"{used['image'].nunique()} images, {patients_of(used)} patients"
-    assert found.index.get_level_values("tuned").unique().tolist() == ["threshold", "temperature"]
-    assert (found["fixed beforehand"] != found["tuned on validation patients"]).any()
-
-
 @pytest.fixture
 def arms(tmp_path, write_made_run, make_predictions):
     """Two arms of two folds and two seeds, the second arm scoring by chance."""
@@ -207,3 +190,10 @@ def test_the_smallest_difference_of_a_metric_stands_last(runs):
     own = table[table["metric"] == "accuracy"].set_index("magnification")["smallest"]
     assert shown.columns[-1] == "smallest accuracy"
     assert shown["smallest accuracy"].tolist() == [f"{own[at]:.2f}" for at in ("40", "100", "all")]
+
+
+def test_tables_of_intervals_stand_side_by_side(runs):
+    tables = {name: intervals(run.predictions.query("part == 'test'")) for name, run in runs.items()}
+    found = side_by_side(tables, ["log_loss", "auroc"])
+    assert list(found.columns) == ["log-loss", "AUROC"] and list(found.index) == ["ladder", "probe"]
+    assert found.loc["probe", "AUROC"] == number(*tables["probe"].loc["auroc"])

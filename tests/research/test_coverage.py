@@ -208,17 +208,9 @@ def test_a_record_is_written_and_again_the_same(tmp_path, few, monkeypatch):
     assert set(record["inputs"]) == set(INPUTS)
 
 
-def test_a_missing_run_is_named_by_the_command_and_so_by_its_old_name_which_runs_it(tmp_path):
-    arguments = [
-        "-m",
-        "histotransfer.cli",
-        "study",
-        "coverage",
-        "--records",
-        str(tmp_path),
-        "--out",
-        str(tmp_path / "out"),
-    ]
+@pytest.mark.parametrize("command", [["-m", "research.coverage"], ["-m", "histotransfer.cli", "study", "coverage"]])
+def test_a_missing_run_is_named_by_the_command_and_by_its_old_name(tmp_path, command):
+    arguments = [*command, "--records", str(tmp_path), "--out", str(tmp_path / "out")]
     done = subprocess.run([sys.executable, *arguments], cwd=RESULTS.parent, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "breakhis-by-patient: not a run's folder" in done.stderr and "Traceback" not in done.stderr

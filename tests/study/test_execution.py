@@ -85,6 +85,16 @@ def test_a_record_older_than_a_setting_was_made_as_its_default_says(local, tmp_p
     assert not is_finished(replace(run, config=asked), tmp_path / "tiny")
 
 
+@pytest.mark.parametrize("change", [{"config": None}, {"config": {"a": [[[[]]]]}}, {"metrics": None}, None])
+def test_a_record_that_was_edited_by_hand_is_of_no_finished_run(local, tmp_path, change):
+    run = planned_runs(plan())[0]
+    folder = shutil.copytree(local[0] / run.name, tmp_path / run.name)
+    assert is_finished(run, tmp_path)
+    record = json.loads((folder / "record.json").read_text())
+    (folder / "record.json").write_text("[" * 100_000 if change is None else json.dumps(record | change))
+    assert not is_finished(run, tmp_path)
+
+
 def test_a_run_that_fails_does_not_stop_the_others(phantom_root, tmp_path, monkeypatch):
     done = []
 
@@ -149,6 +159,37 @@ def test_a_worker_killed_in_mid_run_loses_and_doubles_nothing(local, small_netwo
         assert not any(outcome.trouble for outcome in outcomes)
         assert files(tmp_path / "tiny") == files(local[0])
         assert not list((tmp_path / "tiny").glob(".*"))
+    finally:
+        for process in reversed(processes):
+            process.kill()
+            process.wait()
+
+
+@pytest.mark.slow
+def test_a_scheduler_that_dies_is_one_line_and_costs_no_finished_run(small_network, phantom_root, tmp_path, capfd):
+    scheduler_file = tmp_path / "scheduler.json"
+    command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--scheduler-file", str(scheduler_file)]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    processes = [subprocess.Popen([*command, "--port", "0", "--no-dashboard", "--host", "127.0.0.1"], **quiet)]
+    try:
+        _wait(scheduler_file.is_file)
+        worker = [sys.executable, "-m", "distributed.cli.dask_worker", "--scheduler-file", str(scheduler_file)]
+        options = ["--nthreads", "1", "--no-nanny", "--no-dashboard", "--preload", str(small_network)]
+        processes.append(subprocess.Popen([*worker, *options], **quiet))
+        address = json.loads(scheduler_file.read_text())["address"]
+        lines = []
+
+        def kill(line):
+            lines.append(line)
+            if len(lines) == 2:  # the first run is done
+                processes[0].kill()
+
+        with pytest.raises(HistotransferError, match=f"^{address}: the scheduler is gone") as error:
+            run_plan(plan(), phantom_root, tmp_path, scheduler=address, report=kill)
+        assert "\n" not in str(error.value)
+        assert not any("failed" in line for line in lines)
+        assert "Traceback" not in capfd.readouterr().err
+        assert sum(is_finished(run, tmp_path / "tiny") for run in planned_runs(plan())) >= 1
     finally:
         for process in reversed(processes):
             process.kill()

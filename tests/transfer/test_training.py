@@ -162,6 +162,82 @@ def test_a_stage_changes_every_weight_of_what_it_unfreezes_and_none_below(make_m
     assert any(name.endswith("running_var") for _, name in before)
 
 
+def test_a_gate_rate_of_zero_leaves_the_gates_as_they_start(make_model, images):
+    before, model = (tensors(make_model(gate="standard")) for _ in range(2)), make_model(gate="standard")
+    before = next(before)
+    train(model, images, "all", epochs=2, gate_rate=0)
+    after = tensors(model)
+    still = {name for (_, name), value in before.items() if torch.equal(value, after[_, name])}
+    gates = {name for _, name in before if ".se." in name}
+    assert still == gates and len(gates) == 28
+
+
+def test_gates_learn_at_their_own_rate(make_model, images, monkeypatch):
+    seen = []
+
+    class Spy(training.FrozenPrefix):
+        def after_step(self):
+            seen.append([group["lr"] for group in self.learn.opt.hypers])
+
+    monkeypatch.setattr(training, "FrozenPrefix", Spy)
+    train(make_model(positions=("block",)), images, "all", rate_decay=0.5, gate_rate=8)
+    stem, *blocks, head = seen[1]
+    assert stem == pytest.approx(head * 0.5**5)
+    assert blocks[1::2] == pytest.approx([8 * head] * 4)
+    assert blocks[::2] == pytest.approx([head * 0.5**power for power in (4, 3, 2, 1)])
+
+
+@pytest.mark.parametrize("optimiser", ["adam", "sgd"])
+def test_an_optimiser_takes_the_step_that_torch_takes(make_model, images, optimiser, monkeypatch):
+    """One step of the head alone, without decay: torch's Adam and SGD from the same gradient."""
+    model, gradients, rates = make_model(), [], []
+
+    class Spy(training.FrozenPrefix):
+        def before_step(self):
+            gradients.append(self.learn.model.model.classifier.bias.grad.clone())
+
+        def after_step(self):
+            rates.append(self.learn.opt.hypers[-1])
+
+    monkeypatch.setattr(training, "FrozenPrefix", Spy)
+    bias = model.classifier.bias.detach().clone()
+    source, targets = images
+    batches = [Batches(source, targets, 24, seed, "cpu") for seed in ((0,), None)]
+    train_stage(model, *batches, "head", 1, settings(optimiser=optimiser, weight_decay=0))
+    weight = torch.nn.Parameter(bias)
+    weight.grad = gradients[0]
+    rate = rates[0]["lr"]
+    torch_optimiser = {
+        "adam": lambda: torch.optim.Adam([weight], lr=rate, eps=1e-5),
+        "sgd": lambda: torch.optim.SGD([weight], lr=rate, momentum=rates[0]["mom"]),
+    }[optimiser]()
+    torch_optimiser.step()
+    np.testing.assert_allclose(model.classifier.bias.detach(), weight.detach(), rtol=1e-4)
+
+
+def test_the_losses_of_images_are_those_of_the_history(make_model, images):
+    source, targets = images
+    parts = [Batches(source, targets, 10, (0, 1), "cpu"), Batches(source, targets, 10, None, "cpu")]
+    model = make_model()
+    rows = train_stage(model, *parts, "block4", 3, settings(record_losses=True))
+    for batches, part in zip(parts, ("train", "validation"), strict=True):
+        losses = np.array(batches.losses)
+        assert losses.shape == (3, 24)
+        assert np.nanmean(losses, axis=1) == pytest.approx([row[f"{part}_log_loss"] for row in rows], rel=1e-5)
+    assert np.isnan(parts[0].losses).sum(axis=1).tolist() == [4, 4, 4]  # two batches of ten
+    logits = predict_logits(model, source, 8)
+    expected = torch.nn.functional.cross_entropy(torch.from_numpy(logits), torch.from_numpy(targets), reduction="none")
+    np.testing.assert_allclose(parts[1].losses[-1], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_the_views_drawn_are_those_that_training_sees():
+    batches = Batches(Echo(11, 4), np.zeros(11), 3, (7,), "cpu")
+    seen = {(row, view) for _ in range(5) for row, view, _ in drawn(batches)}
+    drawn_views = batches.views_drawn(5)
+    assert {(row, view) for row, view in np.argwhere(drawn_views).tolist()} == seen
+    assert drawn_views.shape == (11, 4)
+
+
 def test_a_later_stage_may_freeze_again(make_model, images):
     model = make_model()
     train(model, images, "block3")
@@ -196,7 +272,8 @@ def test_each_group_trains_at_its_own_rate(make_model, images, monkeypatch):
             seen.append([(group["lr"], group["wd"]) for group in self.learn.opt.hypers])
 
     monkeypatch.setattr(training, "FrozenPrefix", Spy)
-    train(make_model(), images, "block3", epochs=2, learning_rate=0.01, rate_decay=0.5, weight_decay=0.125)
+    plain = make_model(positions=())
+    train(plain, images, "block3", epochs=2, learning_rate=0.01, rate_decay=0.5, weight_decay=0.125)
     assert len(seen) == 2 * 3
     for step in seen:
         rates = [rate for rate, _ in step]

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from histotransfer.config import ladder_config
 from histotransfer.models.se import SqueezeExcite
 from histotransfer.models.se_densenet import SEDenseNet
 from histotransfer.transfer.unfreezing import (
@@ -9,6 +10,7 @@ from histotransfer.transfer.unfreezing import (
     group_rates,
     lowest_trained,
     module_groups,
+    optimiser_groups,
     parameter_groups,
     run_groups,
 )
@@ -51,6 +53,16 @@ def test_rates_fall_from_the_head_down(make_model):
     rates = group_rates(make_model(), 0.01, 0.1)
     assert rates == pytest.approx([1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2])
     assert group_rates(make_model(), 0.5, 1) == [0.5] * 6
+
+
+def test_the_optimiser_holds_every_parameter_once_and_gates_apart(make_model):
+    model = make_model(positions=("layer", "block", "transition"))
+    groups = optimiser_groups(model, ladder_config("phantom", {"learning_rate": 0.01, "gate_rate": 3}))
+    assert sorted(id(p) for group in groups for p in group.parameters) == sorted(id(p) for p in model.parameters())
+    names = {id(p): name for name, p in model.named_parameters()}
+    gates = [group for group in groups if group.rate == pytest.approx(0.03)]
+    assert [group.number for group in gates] == [1, 2, 3, 4]
+    assert {names[id(p)] for group in gates for p in group.parameters} == {n for n in names.values() if ".se." in n}
 
 
 def test_other_depths_have_as_many_groups_as_blocks():

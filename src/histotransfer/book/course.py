@@ -8,6 +8,7 @@ and exercises of three cells each: the task (`{exercise}`), the scaffold (tagged
 import copy
 import re
 import shutil
+import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,9 +21,10 @@ from histotransfer.book.build.sources import NEEDS, chapter_sources, read_source
 from histotransfer.errors import HistotransferError, needs_extra
 from histotransfer.files import whole_folder
 
-LEVELS = {"Easy": (5, 1), "Medium": (15, 2), "Hard": (30, 3)}  # minutes, points
+LEVELS = {"Easy": (5, 1), "Medium": (15, 2), "Hard": (30, 3)}  # minutes (a guess: nobody was timed), points
 WORDS_A_MINUTE, MINUTES_A_CELL = 200, 0.5
-WORDS_ABOVE_A_FIGURE = 40  # on a slide
+
+LAB = "notebooks/lab/two_hours.py"
 
 _DIRECTIVE = re.compile(
     r"(?P<fence>`{3,})\{(exercise|solution)\} (?P<title>.*)\n(?::.*\n)*\n(?P<body>[\s\S]*?)\n(?P=fence)"
@@ -31,7 +33,13 @@ _TABLE_NAME = re.compile(r"^:name: (tab-\S+)$", re.M)
 _TABLE = re.compile(r":::\{table\} (?P<caption>.*)\n:name: (?P<name>\S+)\n\n(?P<body>[\s\S]*?)\n+:::")
 CAPTION = "caption"  # tag of a cell that holds a caption
 KINDS = {"fig-": "Fig.", "tab-": "Table"}  # word on the book's pages, by the beginning of a name
-_TIMES = re.compile(r"\*\*Takes\*\* about (\d+) minutes to read,\s(\d+) to run \([^)]*\),\s(\d+) for the\sexercises\.")
+GUESS = "Exercises, by guess: an easy one {Easy} minutes, a medium one {Medium}, a hard one {Hard}.".format(
+    **{level: minutes for level, (minutes, _) in LEVELS.items()}
+)
+_TIMES = re.compile(
+    r"\*\*Takes\*\* about (\d+) minutes to read,\s(\d+) to run \([^)]*\)\.\s"
+    + r"\s".join(map(re.escape, GUESS.split()))
+)
 
 
 @dataclass(frozen=True)
@@ -76,8 +84,11 @@ class Chapter:
     needs: str
     reading: int
     running: int
-    exercising: int
     exercises: tuple[Exercise, ...]
+
+    @property
+    def exercising(self) -> int:
+        return sum(exercise.minutes for exercise in self.exercises)
 
 
 def read_chapter(source: Path) -> Chapter:
@@ -92,8 +103,8 @@ def read_chapter(source: Path) -> Chapter:
     needs = NEEDS.search(opening)
     if not times or not needs:
         raise HistotransferError(
-            f"{source}: the opening cell needs the lines `**Takes** about N minutes to read, N to run (...), N for the "
-            "exercises.` and `**Needs** ...`"
+            f"{source}: the opening cell needs the lines `**Takes** about N minutes to read, N to run (...). {GUESS}`"
+            " and `**Needs** ...`"
         )
     goals = re.findall(r"^- ([\s\S]+?)[;.]$", opening, re.M)
     return Chapter(
@@ -103,7 +114,6 @@ def read_chapter(source: Path) -> Chapter:
         needs=plain(" ".join(needs[1].split()), {}),
         reading=int(times[1]),
         running=int(times[2]),
-        exercising=int(times[3]),
         exercises=tuple(_exercises(source, notebook)),
     )
 
@@ -253,39 +263,95 @@ def _is_of_exercise(cell: NotebookNode) -> bool:
 # Slides
 
 
-def slides(notebook: NotebookNode, title: str, template: Path, references: Mapping[str, str]) -> str:
-    """A chapter as a reveal.js page: a slide for each heading, below it one for each cell of prose and each figure.
+def slide_claims(path: Path) -> dict[str, dict[str, str]]:
+    """Chapter to claims by the name of their figure or table, in the order in which they are shown.
 
-    If the prose before a figure or table is only a few words, both are on one slide.
+    Raises:
+        HistotransferError: no such file, or not of this form.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise HistotransferError(f"{path}: not the claims of the slides ({error})") from error
+
+
+def slides(
+    notebook: NotebookNode, title: str, template: Path, references: Mapping[str, str], claims: Mapping[str, str]
+) -> str:
+    """A chapter as a reveal.js page: its title, then a slide for each claim with its figure or table.
+
+    No code is shown. The speaker's notes of a slide are the chapter's prose since the last figure, and the caption.
 
     Args:
-        notebook: executed or not; solutions are left out.
+        notebook: executed or not; without outputs a slide says how to get its figure.
         title: of the page.
         template: nbconvert template; the page loads `reveal/` and `mathjax/` beside itself and nothing else.
         references: as for `student`.
+        claims: by the name of a figure or table of the chapter.
 
     Raises:
-        HistotransferError: nbconvert is not installed.
+        HistotransferError: nbconvert is not installed, or the chapter has no figure of that name.
     """
     with needs_extra("course"):
         from nbconvert import SlidesExporter
-    shown = student(notebook, references)
-    cells, room = [], False
-    for cell in shown.cells:
-        if cell.cell_type == "code":
-            cells.append(cell)
-            room = False
+    cells, prose, shown = [_slide("slide", f"# {title}")], list[str](), set()
+    for cell in student(notebook, references).cells:
+        if cell.cell_type == "markdown":
+            prose.append(cell.source)
+        figure = _figure(cell)
+        if figure is None:
             continue
-        for part in re.split(r"\n(?=## )", cell.source):
-            kind = "slide" if re.match(r"##? ", part) else "subslide"
-            if room and _tagged(cell, CAPTION):
-                kind = "-"  # goes on below
-            room = len(part.split()) <= WORDS_ABOVE_A_FIGURE
-            cells.append(nbformat.v4.new_markdown_cell(part, metadata={"slideshow": {"slide_type": kind}}))
-    shown["cells"], shown.metadata["title"] = cells, title
-    look = {"reveal_url_prefix": "reveal", "reveal_theme": "book"}
+        if claim := claims.get(figure["name"]):
+            shown.add(figure["name"])
+            picture = cell if cell.get("outputs") else _slide("-", "The figure is made by `make book`.")
+            picture.metadata["slideshow"] = {"slide_type": "-"}
+            caption = f"{references.get(figure['name'], figure['name'])}: {plain(figure['caption'], references)}"
+            cells += [_slide("slide", f"## {claim}"), picture, _slide("notes", "\n\n".join([*prose[:-1], caption]))]
+        prose.clear()
+    if missing := sorted(claims.keys() - shown):
+        raise HistotransferError(f"slides of {title}: the chapter has no figure or table {', '.join(missing)}")
+    for number, cell in enumerate(cells):
+        cell["id"] = f"slide-{number:02d}"  # nbformat's own are random, and an export would differ from the next
+    page = nbformat.v4.new_notebook(cells=cells, metadata=copy.deepcopy(notebook.metadata) | {"title": title})
+    look = {"reveal_url_prefix": "reveal", "reveal_theme": "book", "exclude_input": True}
     exporter = SlidesExporter(raw_template=template.read_text(encoding="utf-8"), **look)
-    return exporter.from_notebook_node(shown)[0]
+    return exporter.from_notebook_node(page)[0]
+
+
+def _slide(kind: str, text: str) -> NotebookNode:
+    return nbformat.v4.new_markdown_cell(text, metadata={"slideshow": {"slide_type": kind}})
+
+
+# ----------------------------------------------------------------------------------------------------
+# The lab of two hours
+
+
+def lab(source: Path, chapters: Sequence[Path]) -> NotebookNode:
+    """The notebook of the lab; a cell that is the role `use` of an exercise becomes that exercise of a chapter.
+
+    Args:
+        source: py:percent.
+        chapters: where the exercises are.
+
+    Raises:
+        HistotransferError: no chapter has an exercise of that name.
+    """
+    known = {}
+    for chapter in chapters:
+        cells = read_source(chapter).cells
+        for task, scaffold, solution in zip(cells, cells[1:], cells[2:], strict=False):
+            if label := re.search(r"^:label: (ex-\S+)$", task.source, re.M):
+                known[label[1]] = [task, scaffold, solution]
+    notebook, cells = read_source(source), []
+    for cell in notebook.cells:
+        used = re.fullmatch(r"\{use\}`(\S+)`", cell.source.strip())
+        if used and used[1] not in known:
+            raise HistotransferError(f"{source}: no chapter has an exercise {used[1]}")
+        cells += copy.deepcopy(known[used[1]]) if used else [cell]
+    for number, cell in enumerate(cells):
+        cell["id"] = f"cell-{number:02d}"
+    notebook["cells"] = cells
+    return notebook
 
 
 # ----------------------------------------------------------------------------------------------------
@@ -298,9 +364,7 @@ def syllabus(chapters: list[Chapter]) -> str:
         "# Syllabus",
         "",
         f"Minutes are estimates: reading at {WORDS_A_MINUTE} words a minute and {MINUTES_A_CELL} minutes a code cell; "
-        "running on synthetic tissue with two cores; exercises as "
-        + ", ".join(f"{level.lower()} {minutes}" for level, (minutes, _) in LEVELS.items())
-        + ".",
+        f"running on synthetic tissue with two cores. {GUESS}",
         "",
         "| chapter | read | run | exercises | together |",
         "|---|---|---|---|---|",
@@ -351,9 +415,9 @@ def rubric(chapters: list[Chapter]) -> str:
 
 
 def export_course(root: str | Path, out: str | Path, *, report: Callable[[str], None] = print) -> Path:
-    """Write `student/`, `instructor/`, `slides/`, `syllabus.md` and `rubric.md`, all of it or nothing.
+    """Write `student/`, `instructor/`, `lab/`, `slides/`, `syllabus.md` and `rubric.md`, all of it or nothing.
 
-    Slides show the outputs of the last `make book`; those of a chapter that has changed since then show only code.
+    Slides show the outputs of the last `make book`; those of a chapter that has changed since then show claims only.
 
     Args:
         root: the repository.
@@ -374,8 +438,12 @@ def export_course(root: str | Path, out: str | Path, *, report: Callable[[str], 
     chapters = [read_chapter(source) for source in sources]
     references = figure_numbers(sources) | citations(root / "book/references.bib")
     with whole_folder(out) as folder:
-        for name in ("student", "instructor", "slides"):
+        for name in ("student", "instructor", "slides", "lab"):
             (folder / name).mkdir(parents=True)
+        two_hours = lab(root / LAB, sources)
+        for name, copied in (("two_hours", student), ("two_hours-solved", instructor)):
+            nbformat.write(copied(two_hours, references), folder / "lab" / f"{name}.ipynb")
+        claims = slide_claims(root / "book/slides/claims.toml")
         shutil.copytree(root / "book/slides/reveal", folder / "slides/reveal")
         shutil.copytree(root / "book/_static/mathjax", folder / "slides/mathjax")
         for source, chapter in zip(sources, chapters, strict=True):
@@ -383,7 +451,8 @@ def export_course(root: str | Path, out: str | Path, *, report: Callable[[str], 
             for name, copied in (("student", student), ("instructor", instructor)):
                 nbformat.write(copied(notebook, references), folder / name / f"{chapter.stem}.ipynb")
             executed = _executed(root / "_build" / "executed" / f"{chapter.stem}.ipynb", notebook)
-            page = slides(executed or notebook, chapter.title, root / "book/slides/slides.html.j2", references)
+            template, own = root / "book/slides/slides.html.j2", claims.get(chapter.stem, {})
+            page = slides(executed or notebook, chapter.title, template, references, own)
             (folder / "slides" / f"{chapter.stem}.html").write_text(page, encoding="utf-8")
             outputs = "with" if executed else "without"
             report(f"{chapter.stem:<24} {len(chapter.exercises)} exercises, slides {outputs} outputs")

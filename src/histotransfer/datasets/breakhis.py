@@ -1,12 +1,12 @@
-"""BreakHis (Spanhol et al. 2016): 7,909 breast tumour fields, 82 slide ids, four magnifications.
+"""BreakHis (Spanhol et al. 2016): 7,909 breast tumour fields, 81 slide ids, four magnifications.
 
 The official layout is read unchanged::
 
     BreaKHis_v1/histology_slides/breast/<benign|malignant>/SOB/<subtype>/<SOB_B_A_14-22549AB>/<40X>/<file>.png
 
 File names follow one grammar, ``SOB_<B|M>_<subtype>-<year>-<slide>-<magnification>-<sequence>.png``; a name that
-does not fit is an error, never a guess. `patient` is the slide id (14-22549AB); `group` its base number (14-22549),
-because whether a letter suffix is another patient is not documented.
+does not fit is an error, never a guess; only its ending may be in capitals. `patient` is the slide id (14-22549AB);
+`group` its base number (14-22549), because whether a letter suffix is another patient is not documented.
 """
 
 import re
@@ -17,6 +17,7 @@ import pandas as pd
 
 from histotransfer.datasets.table import image_table
 from histotransfer.errors import HistotransferError
+from histotransfer.folders import PassedOver, find_home, other_layout, walk
 
 TREE = Path("BreaKHis_v1/histology_slides/breast")
 LABELS = ("benign", "malignant")
@@ -36,7 +37,7 @@ VIEWS = 4  # fields are 700 x 460, seen squeezed to a square
 MAGNIFICATIONS = (40, 100, 200, 400)
 GRAMMAR = re.compile(
     r"SOB_(?P<class>B|M)_(?P<subtype>A|F|PT|TA|DC|LC|MC|PC)-(?P<year>\d{2})-(?P<slide>\d+)(?P<suffix>[A-Z]*)"
-    r"-(?P<magnification>40|100|200|400)-(?P<sequence>\d{3})\.png",
+    r"-(?P<magnification>40|100|200|400)-(?P<sequence>\d{3})\.(?i:png)",
     re.ASCII,
 )
 
@@ -93,17 +94,22 @@ def parse_name(path: str | Path) -> Name:
     return name
 
 
-def load(root: str | Path) -> pd.DataFrame:
+def load(root: str | Path, passed_over: list[PassedOver] | None = None) -> pd.DataFrame:
     """The image table of a folder that holds `BreaKHis_v1` (all of it or any part).
 
+    Args:
+        root: the folder; also one up to two levels above it, or one within `TREE`.
+        passed_over: what was not read is appended to it.
+
     Raises:
-        HistotransferError: no such folder, no images, or a file whose name or place breaks the layout.
+        HistotransferError: no such folder, no images, or a picture whose name or place breaks the layout.
     """
-    tree = Path(root).resolve() / TREE
+    tree = find_home(root, TREE) / TREE
     if not tree.is_dir():
-        raise HistotransferError(f"{root}: holds no {TREE}; give the folder in which BreaKHis_v1 lies")
+        other = other_layout(root, GRAMMAR)
+        raise HistotransferError(f"{root}: holds no {TREE}; give the folder in which BreaKHis_v1 lies{other}")
     rows = []
-    for path in tree.rglob("*.png"):
+    for path in walk(tree, passed_over):
         name = parse_name(path)
         if path.parent != tree / name.folder:
             raise HistotransferError(f"{path}: misplaced, by its name it belongs in {name.folder}")

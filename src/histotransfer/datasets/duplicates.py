@@ -17,7 +17,6 @@ to almost twice the size of their siblings; where an original has twenty copies,
 """
 
 import os
-import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -36,6 +35,8 @@ from tqdm import tqdm
 from histotransfer.datasets import lc25000
 from histotransfer.errors import HistotransferError
 from histotransfer.files import whole_file
+from histotransfer.folders import PassedOver, find_home, walk
+from histotransfer.pictures import decode
 
 SIDE = 112  # pixels of the thumbnail in which everything is compared
 CENTRE = (SIDE - 1) / 2
@@ -164,7 +165,7 @@ def _describe_one(path: str | Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]
         smooth = cv2.GaussianBlur(lab, (0, 0), 2.2 / zoom)  # equally sharp once enlarged
         # Twice as fine as needed, then averaged: (angles, rings, 3).
         polar = cv2.warpPolar(smooth, (2 * RINGS, 2 * ANGLES), (CENTRE, CENTRE), CENTRE / zoom, cv2.INTER_LINEAR)
-        polar = polar.reshape(ANGLES, 2, RINGS, 2, 3).mean((1, 3))
+        polar = cv2.resize(polar, (RINGS, ANGLES), interpolation=cv2.INTER_AREA)
         coefficients = np.fft.rfft(polar, axis=0).astype(np.complex64) / ANGLES * _WEIGHTS[:, None]
         invariants.append(np.abs(coefficients[:INVARIANT_ORDERS]).ravel())
         lightness = coefficients[:ORDERS, :, 0]
@@ -177,12 +178,7 @@ def _describe_one(path: str | Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]
 
 def _lab_thumbnail(path: str | Path) -> np.ndarray:
     """``(SIDE, SIDE, 3)`` float32 CIELAB, the whole field squeezed to a square."""
-    try:
-        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
-            image.draft("RGB", (2 * SIDE, 2 * SIDE))  # a JPEG is decoded no larger than needed
-            small = image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BOX)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise HistotransferError(f"{path}: unreadable ({' '.join(str(error).split())})") from error
+    small = Image.fromarray(decode(path)).resize((SIDE, SIDE), Image.Resampling.BOX)
     return cv2.cvtColor(np.asarray(small, np.float32) / 255, cv2.COLOR_RGB2LAB)
 
 
@@ -269,27 +265,31 @@ def pairwise_agreement(groups: pd.Series, published: pd.Series) -> tuple[float, 
     return shared / ours if ours else 1.0, shared / theirs if theirs else 1.0
 
 
-def write_groups(root: str | Path, *, progress: bool = False) -> list[Path]:
+def write_groups(
+    root: str | Path, passed_over: list[PassedOver] | None = None, *, progress: bool = False
+) -> list[Path]:
     """Find the duplicate groups of every LC25000 class in a folder and write the lists that its loader reads.
 
     Args:
-        root: the folder that holds `lung_colon_image_set`; ``lc25000_groups/<class>.csv`` is written there.
+        root: the folder that holds `lung_colon_image_set`; ``lc25000_groups/<class>.csv`` is written there, for each
+            class that has none yet: what was interrupted goes on.
+        passed_over: what was not read is appended to it.
         progress: show bars.
 
     Raises:
-        HistotransferError: no such class folder, a list that is already there, or an image that cannot be read.
+        HistotransferError: no such class folder, every list is already there, or an image that cannot be read.
     """
-    root = Path(root).resolve()
+    tree = next((tree for tree in lc25000.TREES if (find_home(root, tree) / tree).is_dir()), lc25000.TREE)
+    root = find_home(root, tree)
     present = [label for label, folder in lc25000.FOLDERS.items() if (root / folder).is_dir()]
     if not present:
         raise HistotransferError(f"{root}: holds no class of LC25000; give the folder with lung_colon_image_set")
-    targets = {label: root / lc25000.GROUPS / f"{label}.csv" for label in present}
-    for target in targets.values():
-        if target.exists():
-            raise HistotransferError(f"{target}: is already there; remove it to have groups found anew")
-    (root / lc25000.GROUPS).mkdir(exist_ok=True)
+    every = {label: root / lc25000.GROUPS / f"{label}.csv" for label in present}
+    targets = {label: target for label, target in every.items() if not target.exists()}
+    if not targets:
+        raise HistotransferError(f"{every[present[0]]}: is already there; remove it to have groups found anew")
     for label, target in targets.items():
-        groups = find_groups(sorted((root / lc25000.FOLDERS[label]).glob("*.jpeg")), progress=progress)
+        groups = find_groups(walk(root / lc25000.FOLDERS[label], passed_over), progress=progress)
         with whole_file(target) as temporary:
-            groups.rename(lambda path: Path(path).name).to_csv(temporary)
+            groups.rename(lambda path: lc25000.published_name(Path(path))).to_csv(temporary)
     return list(targets.values())

@@ -3,13 +3,14 @@
 No publisher states a checksum, and BreakHis comes over plain http. The first download that unpacks into the whole set
 is therefore trusted, and pins its sha256 in `fetch.lock.json` beside the data; a later download of the same source must
 match it. An archive is hostile until unpacked: names that leave the folder, links, devices and encrypted members are
-refused, size and number are bounded.
+refused, size and number are bounded. What an operating system added (``._a.png``, ``__MACOSX``) is passed over.
 """
 
 import errno
 import hashlib
 import json
 import lzma
+import os
 import re
 import shutil
 import stat
@@ -30,7 +31,8 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from histotransfer.errors import HistotransferError
-from histotransfer.files import write_json
+from histotransfer.files import readable, write_json
+from histotransfer.folders import SYSTEM, PassedOver, is_system, said, walk
 
 MB, GB = 2**20, 2**30
 
@@ -42,7 +44,7 @@ class Source:
     Attributes:
         title, licence, citation, page: printed before anything is downloaded.
         folder: what it becomes below the folder of the data sets.
-        images, count: a pattern below `folder`, and how many files fit it when the set is whole.
+        images, count: a pattern below `folder`, capitals or not, and how many files fit it when the set is whole.
         url: of a `.tar.gz` or `.zip`; empty where no direct address is known.
         kaggle: the handle on Kaggle, used where there is no `url`.
         max_bytes, max_members: bounds on what may be downloaded and unpacked.
@@ -67,12 +69,12 @@ SPANHOL = (
 )
 SOURCES = {
     "breakhis": Source(
-        title="BreakHis: 7,909 breast tumour fields of 82 slide ids, about 4 GB",
+        title="BreakHis: 7,909 breast tumour fields of 81 slide ids, about 4 GB",
         licence="CC BY 4.0 as others report it; confirm on the page",
         citation=SPANHOL,
         page="https://web.inf.ufpr.br/vri/databases/breast-cancer-histopathological-database-breakhis/",
         folder="BreaKHis_v1",
-        images="histology_slides/breast/**/*.png",
+        images="histology_slides/breast/*/SOB/*/*/*/*.png",
         count=7909,
         max_bytes=8 * GB,
         max_members=20_000,
@@ -121,6 +123,7 @@ SOURCES = {
 }
 
 LOCK = "fetch.lock.json"
+LONGEST_NAME, LONGEST_PATH = 255, 1000  # bytes that disks take, letters
 CONNECT_SECONDS, READ_SECONDS = 5, 60
 ATTEMPTS = 5  # in a row without a new byte
 PAUSE_SECONDS = 1.0  # before the second attempt; doubles with each
@@ -189,20 +192,22 @@ def _fetch(
         report(f"{folder}: already there, whole")
         return folder
     # Siblings of the place they go to, so that the last step is one rename.
+    passed_over: list[PassedOver] = []
     with _temporary(to / f".{source.folder}.part") as staging, _temporary(to / f".{source.folder}.kaggle") as kaggle:
         if archive is not None:
-            root = _unpack(archive, staging, source)
+            root = _unpack(archive, staging, source, passed_over)
         elif source.url:
-            root = _from_url(source, to, staging, lock["pins"], progress)
+            root = _from_url(source, to, staging, lock["pins"], progress, passed_over)
         else:
-            root = _from_kaggle(source, kaggle, staging, lock["pins"], to / LOCK)
+            root = _from_kaggle(source, kaggle, staging, lock["pins"], to / LOCK, passed_over)
         lock["sets"][dataset] = _census(root, source)
         # The lock first: a crash between the two leaves no folder, and the next fetch starts anew.
         _write_lock(to / LOCK, lock)
         root.rename(folder)
     if archive is None and source.url:
         _archive_file(source, to).unlink()
-    report(f"{folder}: whole, {source.count} files")
+    for line in [f"{folder}: whole, {source.count} files", *said(passed_over)]:
+        report(line)
     return folder
 
 
@@ -228,7 +233,9 @@ def _write_lock(path: Path, lock: dict[str, dict]) -> None:
 
 def _census(folder: Path, source: Source) -> dict[str, int]:
     """How many of the expected files a folder holds, and their bytes: it shows whether some have been lost."""
-    sizes = [path.stat().st_size for path in folder.glob(source.images) if path.is_file()]
+    depth = source.images.count("/") + 1
+    files = [path for path in walk(folder, endings=None) if len(path.relative_to(folder).parts) == depth]
+    sizes = [path.stat().st_size for path in files if PureWindowsPath(path).match(source.images)]  # .PNG is .png there
     return {"files": len(sizes), "bytes": sum(sizes)}
 
 
@@ -239,7 +246,9 @@ def _archive_file(source: Source, to: Path) -> Path:
     return to / source.url.rsplit("/", 1)[-1]
 
 
-def _from_url(source: Source, to: Path, staging: Path, pins: dict[str, str], progress: bool) -> Path:
+def _from_url(
+    source: Source, to: Path, staging: Path, pins: dict[str, str], progress: bool, passed_over: list[PassedOver]
+) -> Path:
     """Download, unpack, and pin what was downloaded."""
     archive, pin = _archive_file(source, to), pins.get(source.url)
     pooch.get_logger().setLevel("WARNING")  # its hints on hashes are for programmers
@@ -250,7 +259,7 @@ def _from_url(source: Source, to: Path, staging: Path, pins: dict[str, str], pro
     except ValueError as error:  # pooch: another hash
         raise _unlike_pin(source.url, to / LOCK) from error
     try:
-        root = _unpack(archive, staging, source)
+        root = _unpack(archive, staging, source, passed_over)
     except HistotransferError:  # not for want of room: then the archive is good, and is kept for the next time
         archive.unlink()
         raise
@@ -258,7 +267,9 @@ def _from_url(source: Source, to: Path, staging: Path, pins: dict[str, str], pro
     return root
 
 
-def _from_kaggle(source: Source, into: Path, staging: Path, pins: dict[str, str], lock: Path) -> Path:
+def _from_kaggle(
+    source: Source, into: Path, staging: Path, pins: dict[str, str], lock: Path, passed_over: list[PassedOver]
+) -> Path:
     """kagglehub downloads and unpacks by itself; its files are then checked like those of any archive."""
     by_hand = f"or get it by hand from {source.page} and give it with --archive"
     try:
@@ -275,7 +286,7 @@ def _from_kaggle(source: Source, into: Path, staging: Path, pins: dict[str, str]
         raise HistotransferError(
             f"{source.kaggle}: Kaggle did not give it ({_line(error)}); try again, {by_hand}"
         ) from error
-    root = _unpack(download, staging, source)
+    root = _unpack(download, staging, source, passed_over)
     name, digest = f"kaggle:{source.kaggle}", _tree_hash(root)
     if pins.setdefault(name, digest) != digest:
         raise _unlike_pin(name, lock)
@@ -419,8 +430,8 @@ def _version(response: requests.Response) -> str:
 # --- unpacking ---------------------------------------------------------------------------------------------------
 
 
-def _unpack(archive: Path, staging: Path, source: Source) -> Path:
-    """Unpack into `staging`; returns the folder in it that holds the whole set.
+def _unpack(archive: Path, staging: Path, source: Source, passed_over: list[PassedOver]) -> Path:
+    """Unpack into `staging`; returns the folder in it that holds the whole set. Adds to `passed_over`.
 
     Raises:
         HistotransferError: damaged, hostile, too large, or not the whole set.
@@ -430,7 +441,7 @@ def _unpack(archive: Path, staging: Path, source: Source) -> Path:
         raise HistotransferError(f"{archive}: no such file; give the archive or the unpacked folder")
     try:
         with closing(_members(archive, staging)) as members:
-            _write(members, archive, staging, source)
+            _write(members, archive, staging, source, passed_over)
     except DAMAGED as error:
         raise HistotransferError(f"{archive}: damaged or no archive ({_line(error)}); download it again") from error
     except OSError as error:
@@ -449,26 +460,37 @@ def _unpack(archive: Path, staging: Path, source: Source) -> Path:
     return root
 
 
-def _write(members: Iterator[Member], archive: Path, staging: Path, source: Source) -> None:
+def _write(
+    members: Iterator[Member], archive: Path, staging: Path, source: Source, passed_over: list[PassedOver]
+) -> None:
     """Write members below `staging`, counting the bytes that come out: the sizes an archive states prove nothing."""
-    size = 0
-    for number, (name, content) in enumerate(members, 1):
+    size = number = 0
+    for name, content in members:
         path = PureWindowsPath(name)  # splits at both slashes and knows drives
         if path.anchor or ".." in path.parts:
             raise _refused(archive, name, "leads out of the folder")
-        if number > source.max_members:
+        from_system = any(map(is_system, path.parts))
+        number += not from_system
+        if max(number, len(passed_over)) > source.max_members:
             raise _refused(archive, name, f"is beyond the {source.max_members} members that this set may have")
+        if any(len(os.fsencode(part)) > LONGEST_NAME for part in path.parts) or len(name) > LONGEST_PATH:
+            raise _refused(archive, name[:100] + "...", "has a longer name than this set may have")
         target = staging.joinpath(*path.parts)
-        if content is None:
+        if from_system:
+            passed_over.append(PassedOver(readable(name), SYSTEM))
+            if content:
+                content.close()
+        elif content is None:
             target.mkdir(parents=True, exist_ok=True)
-            continue
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with content, target.open("xb") as file:
-            while block := content.read(BLOCK):
-                size += len(block)
-                if size > source.max_bytes:
-                    raise _refused(archive, name, f"goes beyond the {source.max_bytes} bytes that this set may have")
-                file.write(block)
+        else:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with content, target.open("xb") as file:
+                while block := content.read(BLOCK):
+                    size += len(block)
+                    if size > source.max_bytes:
+                        bound = f"goes beyond the {source.max_bytes} bytes that this set may have"
+                        raise _refused(archive, name, bound)
+                    file.write(block)
 
 
 def _members(archive: Path, staging: Path) -> Generator[Member, None, None]:

@@ -19,16 +19,18 @@ import pandas as pd
 
 from histotransfer.datasets.table import image_table
 from histotransfer.errors import HistotransferError
+from histotransfer.folders import PassedOver, find_home, other_layout, walk
 
 TREE = Path("lung_colon_image_set/lung_image_sets")
 COLON_TREE = Path("lung_colon_image_set/colon_image_sets")
+TREES = (TREE, COLON_TREE)
 GROUPS = Path("lc25000_groups")
 VIEWS = 8  # square fields: all of D4
 LABELS = ("lung_aca", "lung_n", "lung_scc")
 COLON_LABELS = ("colon_aca", "colon_n")
 FOLDERS = {label: TREE / label for label in LABELS} | {label: COLON_TREE / label for label in COLON_LABELS}
 STEMS = {label: label.replace("_", "") for label in FOLDERS} | {"colon_aca": "colonca"}  # as published
-GRAMMAR = re.compile(rf"(?P<stem>{'|'.join(STEMS.values())})(?P<number>[1-9][0-9]*)\.jpeg")
+GRAMMAR = re.compile(rf"(?P<stem>{'|'.join(STEMS.values())})(?P<number>[1-9][0-9]*)\.(?i:jpeg)")
 
 
 def parse_name(path: str | Path) -> tuple[str, int]:
@@ -45,31 +47,36 @@ def parse_name(path: str | Path) -> tuple[str, int]:
     return next(label for label, stem in STEMS.items() if stem == match["stem"]), int(match["number"])
 
 
-def load(root: str | Path, labels: Sequence[str] = LABELS) -> pd.DataFrame:
+def load(root: str | Path, labels: Sequence[str] = LABELS, passed_over: list[PassedOver] | None = None) -> pd.DataFrame:
     """The image table of a folder that holds `lung_colon_image_set` and `lc25000_groups`.
 
     Args:
-        root: the folder.
+        root: the folder; also one up to two levels above it, or one within it.
         labels: classes to load: `LABELS` (lung) by default, `COLON_LABELS`, or any of both.
+        passed_over: what was not read is appended to it.
 
     Raises:
         HistotransferError: a folder or group list is missing, a file name breaks the layout, or a file has no group.
     """
-    root = Path(root).resolve()
     if unknown := sorted(set(labels) - set(FOLDERS)):
         raise HistotransferError(f"{unknown[0]}: not a class of LC25000 ({', '.join(FOLDERS)})")
+    home = find_home(root, FOLDERS[labels[0]].parent)
     for folder in (FOLDERS[label] for label in labels):
-        if not (root / folder).is_dir():
-            raise HistotransferError(f"{root}: holds no {folder}; give the folder in which lung_colon_image_set lies")
+        if not (home / folder).is_dir():
+            other = other_layout(root, GRAMMAR)
+            raise HistotransferError(
+                f"{root}: holds no {folder}; give the folder in which lung_colon_image_set lies{other}"
+            )
     rows = []
     for label in labels:
-        groups = read_groups(root / GROUPS / f"{label}.csv")
-        for path in (root / FOLDERS[label]).glob("*"):
+        groups = read_groups(home / GROUPS / f"{label}.csv")
+        for path in walk(home / FOLDERS[label], passed_over):
             if not GRAMMAR.fullmatch(path.name) or parse_name(path)[0] != label:
                 raise HistotransferError(f"{path}: not an LC25000 file name of {label}")
-            if path.name not in groups:
+            name = published_name(path)
+            if name not in groups:
                 raise HistotransferError(f"{path}: in no duplicate group of {GROUPS / label}.csv")
-            group = f"{label}-{groups[path.name]}"
+            group = f"{label}-{groups[name]}"
             rows.append(
                 {
                     "path": str(path),
@@ -79,7 +86,12 @@ def load(root: str | Path, labels: Sequence[str] = LABELS) -> pd.DataFrame:
                     "group": group,
                 }
             )
-    return image_table(rows, where=root / "lung_colon_image_set")
+    return image_table(rows, where=home / "lung_colon_image_set")
+
+
+def published_name(path: Path) -> str:
+    """The name that a file was published under: its ending in small letters, as group lists have it."""
+    return f"{path.stem}{path.suffix.lower()}"
 
 
 def read_groups(path: Path) -> dict[str, str]:

@@ -20,6 +20,7 @@ from histotransfer.datasets import breakhis, lc25000
 from histotransfer.datasets.tissue import BREAST, LUNG, MICROMETRES, NORMAL, Appearance, appearance, render, tissue
 from histotransfer.errors import HistotransferError
 from histotransfer.files import whole_folder, write_json
+from histotransfer.folders import walk
 
 VERSION = 2  # of the generator: raise it whenever an image changes
 MANIFEST = "phantom.json"
@@ -33,6 +34,10 @@ LUNG_ATYPIA = {"lung_n": 0.15, "lung_aca": 0.6, "lung_scc": 0.7}
 # Share of fields that show normal tissue beside the lesion, whatever the patient's label: as on real slides.
 BESIDE = 0.15
 NORMAL_ATYPIA = 0.25
+# Another laboratory: factors of optical density in red, green and blue; of hematoxylin and eosin; of the glass's light.
+ELSEWHERE_TINT = np.array([[1.25, 0.85, 0.6], [0.7, 1.0, 1.5]], dtype=np.float32)
+ELSEWHERE_STRENGTH = np.array([1.3, 0.6], dtype=np.float32)
+ELSEWHERE_GLASS = np.array([1.0, 0.98, 0.9])
 SLIDES = {2: ("AB", "CD"), 9: ("AB", "CD"), 14: ("", "B"), 20: ("C", "D")}  # patients with two slides, by index
 
 
@@ -201,7 +206,7 @@ def _check_same(root: Path, settings: Settings) -> None:
         raise HistotransferError(f"{root}: holds phantom data of other settings; delete it or name another folder")
     images = len(SUBTYPES) * len(breakhis.MAGNIFICATIONS) * settings.images_per_magnification
     images += len(lc25000.LABELS) * settings.lung_originals * settings.lung_copies
-    present = sum(path.suffix in (".png", ".jpeg") for path in root.rglob("*"))
+    present = len(walk(root))
     if present != images:
         raise HistotransferError(
             f"{root}: holds {present} phantom images, not {images}; delete it to have it simulated again"
@@ -237,6 +242,33 @@ def truth(path: str | Path) -> Phantom:
         return _truth(path, settings)
     except (ValueError, IndexError) as error:
         raise HistotransferError(f"{path}: was not written with this phantom data set") from error
+
+
+def elsewhere(table: pd.DataFrame, folder: str | Path) -> pd.DataFrame:
+    """The same tissue as another laboratory would stain and scan it: bluer, paler in eosin, on yellowish glass.
+
+    Patients differ in their stains there as they do here.
+
+    Args:
+        table: an image table of phantom tissue.
+        folder: where the pictures are written; created if missing.
+
+    Returns:
+        The table of the new pictures.
+
+    Raises:
+        HistotransferError: a picture that was not written by `write_phantom`.
+    """
+    folder, paths = Path(folder), []
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in table["path"]:
+        known = truth(path)
+        stains = known.stain_matrix * ELSEWHERE_TINT
+        stains /= np.linalg.norm(stains, axis=1, keepdims=True)
+        image = render(known.concentrations * ELSEWHERE_STRENGTH, stains, known.brightness * ELSEWHERE_GLASS)
+        paths.append(str(folder.resolve() / Path(path).name))
+        Image.fromarray(image).save(paths[-1])
+    return table.assign(path=paths)
 
 
 def _truth(path: Path, settings: Settings) -> Phantom:

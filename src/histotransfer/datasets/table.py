@@ -9,6 +9,7 @@ import pandas as pd
 import pandera.pandas as pa
 
 from histotransfer.errors import HistotransferError
+from histotransfer.files import readable
 
 PARTS = ("train", "validation", "test")
 
@@ -44,11 +45,13 @@ def image_table(rows: list[dict], *, where: str | Path) -> pd.DataFrame:
         A frame with exactly `COLUMNS`, one row per image, sorted by path: no file system's order leaks in.
 
     Raises:
-        HistotransferError: no rows, or a row that breaks the schema.
+        HistotransferError: no rows, a row that breaks the schema, or a file name that is not UTF-8.
     """
     if not rows:
         raise HistotransferError(f"{where}: no images found; is this the folder that holds the data set?")
     frame = pd.DataFrame(rows)
+    if strange := [path for path in map(str, frame["path"]) if path != readable(path)]:
+        raise HistotransferError(f"{readable(strange[0])}: its name is not UTF-8; rename it ({len(strange)} in all)")
     defaults = {"subtype": frame["label"], "magnification": 0, "group": frame["patient"], "split": ""}
     for column, default in defaults.items():
         if column not in frame:

@@ -14,12 +14,14 @@ import pandas as pd
 
 from histotransfer.datasets.table import image_table
 from histotransfer.errors import HistotransferError
+from histotransfer.folders import PassedOver, find_home, other_layout, walk
 
 TREE = Path("UCSB_breast")
 LABELS = ("benign", "malignant")
 VIEWS = 4  # fields are 896 x 768, seen squeezed to a square
 GRAMMAR = re.compile(
-    r"ytma(?P<slide>\d+)_(?P<date>\d{6})_(?P<label>benign|malignant)(?P<number>\d+)_ccd\.(?P<suffix>tif|png)", re.ASCII
+    r"ytma(?P<slide>\d+)_(?P<date>\d{6})_(?P<label>benign|malignant)(?P<number>\d+)_ccd\.(?P<suffix>(?i:tif|png))",
+    re.ASCII,
 )
 
 
@@ -53,20 +55,25 @@ def parse_name(path: str | Path) -> Name:
         raise HistotransferError(
             f"{path}: not a UCSB file name (ytma<slide>_<date>_<benign|malignant><n>_ccd.<tif|png>)"
         )
-    return Name(**match.groupdict())
+    return Name(**match.groupdict() | {"suffix": match["suffix"].lower()})
 
 
-def load(root: str | Path) -> pd.DataFrame:
+def load(root: str | Path, passed_over: list[PassedOver] | None = None) -> pd.DataFrame:
     """The image table of a folder that holds `UCSB_breast`.
 
+    Args:
+        root: the folder; also one up to two levels above it, or `UCSB_breast` itself.
+        passed_over: what was not read is appended to it.
+
     Raises:
-        HistotransferError: no such folder, no images, or a file whose name breaks the grammar.
+        HistotransferError: no such folder, no images, or a picture whose name breaks the grammar.
     """
-    tree = Path(root).resolve() / TREE
+    tree = find_home(root, TREE) / TREE
     if not tree.is_dir():
-        raise HistotransferError(f"{root}: holds no {TREE}; give the folder in which {TREE} lies")
+        other = other_layout(root, GRAMMAR)
+        raise HistotransferError(f"{root}: holds no {TREE}; give the folder in which {TREE} lies{other}")
     rows = []
-    for path in tree.glob("*"):
+    for path in walk(tree, passed_over):
         name = parse_name(path)
         rows.append({"path": str(path), "dataset": "ucsb", "label": name.label, "patient": name.slide_id})
     return image_table(rows, where=tree)

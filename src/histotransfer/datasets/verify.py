@@ -6,23 +6,26 @@ published (`LAYOUTS` below, from Spanhol et al. 2016, Borkowski et al. 2019 and 
 set is no fault, only a note.
 """
 
+import contextlib
 import hashlib
+import io
 import os
 import re
-import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from io import BytesIO
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from tqdm import tqdm
 
 from histotransfer.datasets import breakhis, lc25000, ucsb
 from histotransfer.errors import HistotransferError
+from histotransfer.files import readable
+from histotransfer.folders import BROKEN, PassedOver, find_home, other_layout, said, walk
+from histotransfer.pictures import decode, pixels_hash
 
 BREAKHIS = {
     "adenosis": (114, 113, 111, 106),
@@ -42,6 +45,7 @@ UCSB = {"benign": 32, "malignant": 26}
 FOLDS = Path("breakhis_folds")
 DOCUMENTS = re.compile(r"(README|LICEN[CS]E)[^/]*|[^/]+\.sh", re.IGNORECASE)
 ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xae\x42\x60\x82"}
+STRAY = "stray file, not an image"
 TAIL = 1024  # bytes in which the end must lie; some writers add to it
 NAMED = 20  # missing files that are named; more are counted
 
@@ -65,6 +69,7 @@ class Layout:
     Attributes:
         name: as people call it.
         tree: its folder below the root.
+        parts: folders that hold its pictures, of which one at least is there.
         place: reads a path by the data set's grammar; raises HistotransferError.
         formats: extension to Pillow's name of the format.
         sizes: published ``(width, height)``.
@@ -75,6 +80,7 @@ class Layout:
 
     name: str
     tree: Path
+    parts: tuple[Path, ...]
     place: Callable[[Path], Place]
     formats: dict[str, str]
     sizes: tuple[tuple[int, int], ...]
@@ -93,18 +99,19 @@ def _place_lc25000(path: Path) -> Place:
     label, number = lc25000.parse_name(path)
     if number > LC25000_SIZE:
         raise HistotransferError(f"{path}: not published, {label} is numbered from 1 to {LC25000_SIZE}")
-    return Place(PurePosixPath(lc25000.FOLDERS[label], path.name), label, 0, "")
+    return Place(PurePosixPath(lc25000.FOLDERS[label], lc25000.published_name(path)), label, 0, "")
 
 
 def _place_ucsb(path: Path) -> Place:
     name = ucsb.parse_name(path)
-    return Place(PurePosixPath(ucsb.TREE, path.name), name.label, 0, name.slide_id)
+    return Place(PurePosixPath(ucsb.TREE, str(name)), name.label, 0, name.slide_id)
 
 
 LAYOUTS = (
     Layout(
         "BreakHis",
         Path(breakhis.TREE.parts[0]),
+        (breakhis.TREE,),
         _place_breakhis,
         {".png": "PNG"},
         ((700, 460), (700, 456)),
@@ -114,6 +121,7 @@ LAYOUTS = (
     Layout(
         "LC25000",
         Path(lc25000.TREE.parts[0]),
+        lc25000.TREES,
         _place_lc25000,
         {".jpeg": "JPEG"},
         ((768, 768),),
@@ -123,6 +131,7 @@ LAYOUTS = (
     Layout(
         "UCSB",
         ucsb.TREE,
+        (ucsb.TREE,),
         _place_ucsb,
         {".tif": "TIFF", ".png": "PNG"},
         ((896, 768),),
@@ -191,29 +200,43 @@ class Report:
         clean = f"nothing is wrong{'; subsets of ' + ', '.join(subsets) if subsets else ''}"
         problems = len(self.problems)
         lines.append(clean if self.ok else f"{problems} problem{'s' if problems > 1 else ''}")
-        return "\n".join(lines)
+        return readable("\n".join(lines))
 
 
-def verify(root: str | Path, *, workers: int | None = None, progress: bool = False) -> Report:
+def verify(root: str | Path, *, workers: int | None = None, progress: bool = False, verbose: bool = False) -> Report:
     """Check every file of the data sets in a folder.
 
     Args:
-        root: folder that holds `BreaKHis_v1`, `lung_colon_image_set` or `UCSB_breast`.
+        root: folder that holds `BreaKHis_v1`, `lung_colon_image_set` or `UCSB_breast`; also one up to two levels above
+            them, or one within.
         workers: threads; all cores by default. Each holds one image at a time, whatever the size of the data set.
         progress: show a bar.
+        verbose: name every file that was passed over, in the notes.
 
     Raises:
         HistotransferError: no such folder, or none of the data sets is in it.
     """
     root = Path(root).resolve()
-    present = [layout for layout in LAYOUTS if (root / layout.tree).is_dir()]
+    homes = [(_home(root, layout), layout) for layout in LAYOUTS]
+    present = [(home, layout) for home, layout in homes if (home / layout.tree).is_dir()]
     if not present:
         trees = ", ".join(str(layout.tree) for layout in LAYOUTS)
-        raise HistotransferError(f"{root}: holds none of {trees}; give the folder in which they lie")
-    datasets = tuple(_verify_one(root, layout, workers, progress) for layout in present)
-    looked = {layout.tree.name for layout in present} | {FOLDS.name, lc25000.GROUPS.name}
-    others = sorted(path.name for path in root.iterdir() if path.name not in looked and path.is_dir())
+        other = other_layout(root, breakhis.GRAMMAR, lc25000.GRAMMAR, ucsb.GRAMMAR)
+        raise HistotransferError(f"{root}: holds none of {trees}; give the folder in which they lie{other}")
+    datasets = tuple(_verify_one(home, layout, workers, progress, verbose) for home, layout in present)
+    looked = {home / folder for home, layout in present for folder in (layout.tree, FOLDS, lc25000.GROUPS)}
+    others = sorted(
+        path.name
+        for path in root.iterdir()
+        if path.is_dir() and not any(path in (one, *one.parents) or one in path.parents for one in looked)
+    )
     return Report(root, datasets, (f"not looked at: {', '.join(others)}",) if others else ())
+
+
+def _home(root: Path, layout: Layout) -> Path:
+    """The folder in which a data set lies; `root` if it is in none."""
+    homes = {part: find_home(root, part) for part in layout.parts}
+    return next((home for part, home in homes.items() if (home / part).is_dir()), root)
 
 
 @dataclass(frozen=True)
@@ -230,30 +253,28 @@ class _Look:
 
 def _look(root: Path, path: Path) -> _Look:
     file = path.relative_to(root).as_posix()
+    kind, trouble, hashes, size = "", "", ("", ""), (0, 0)
     try:
         content = path.read_bytes()
-        if not content:
-            return _Look(file, trouble="empty file")
-        with warnings.catch_warnings(action="ignore"):
-            with Image.open(BytesIO(content)) as image:
-                image.verify()  # checksums, and that a PNG reaches its end
-            with Image.open(BytesIO(content)) as image:
-                grey = image.mode not in ("RGB", "RGBA", "P", "CMYK", "YCbCr")
-                pixels = image.convert("RGB")
-    except UnidentifiedImageError:
-        return _Look(file, trouble="not an image")
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        return _Look(file, trouble=f"unreadable, damaged or cut ({' '.join(str(error).split())})")
-    kind = image.format or ""
-    trouble = "grey picture, colour is needed" if grey else ""
-    if ENDS.get(kind, b"") not in content[-TAIL:]:  # decoders forgive a missing end
-        trouble = f"damaged or cut (the {kind} has no end)"
-    pixels_hash = hashlib.sha256(repr(pixels.size).encode() + pixels.tobytes()).hexdigest()
-    return _Look(file, hashlib.sha256(content).hexdigest(), pixels_hash, kind, pixels.size, trouble)
+        with contextlib.suppress(Exception), Image.open(io.BytesIO(content)) as image:  # `decode` says what is wrong
+            kind = image.format or ""
+        pixels = decode(path)
+        hashes, size = (hashlib.sha256(content).hexdigest(), pixels_hash(pixels)), pixels.shape[1::-1]
+        if ENDS.get(kind, b"") not in content[-TAIL:]:  # decoders forgive a missing end
+            trouble = f"damaged or cut (the {kind} has no end)"
+    except HistotransferError as error:
+        trouble = str(error).removeprefix(f"{path}: ")
+    except OSError as error:
+        trouble = f"cannot be read ({error.strerror})"
+    return _Look(file, *hashes, kind, size, trouble)
 
 
-def _verify_one(root: Path, layout: Layout, workers: int | None, progress: bool) -> DataSetReport:
-    looks, notes = _look_at_all(root, layout, workers, progress)
+def _verify_one(root: Path, layout: Layout, workers: int | None, progress: bool, verbose: bool) -> DataSetReport:
+    passed_over: list[PassedOver] = []
+    files = walk(root / layout.tree, passed_over, endings=None)
+    files += [Path(name) for name, kind in passed_over if kind == BROKEN]
+    looks, notes = _look_at_all(root, layout, sorted(files), workers, progress)
+    notes += said([one for one in passed_over if one.kind != BROKEN], verbose=verbose)
     faults, places = _check_files(root, layout, looks)
     right = {file: place for file, place in places.items() if not faults[file]}
     notes += _copies(layout, looks, right, faults)
@@ -269,13 +290,14 @@ def _verify_one(root: Path, layout: Layout, workers: int | None, progress: bool)
     return DataSetReport(layout.name, len(right), published, table, missing, tuple(problems), tuple(notes))
 
 
-def _look_at_all(root: Path, layout: Layout, workers: int | None, progress: bool) -> tuple[dict[str, _Look], list[str]]:
+def _look_at_all(
+    root: Path, layout: Layout, files: list[Path], workers: int | None, progress: bool
+) -> tuple[dict[str, _Look], list[str]]:
     """Every file of a data set by its path below `root`, in order; documents are left out and noted."""
-    files = sorted(path for path in (root / layout.tree).rglob("*") if path.is_symlink() or not path.is_dir())
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
         results = pool.map(lambda path: _look(root, path), files)
         looks = list(tqdm(results, layout.name, len(files), unit="image", disable=not progress, leave=False))
-    documents = [look.file for look in looks if not look.pixels_hash and DOCUMENTS.fullmatch(Path(look.file).name)]
+    documents = [look.file for look in looks if not look.format and DOCUMENTS.fullmatch(Path(look.file).name)]
     images = {look.file: look for look in looks if look.file not in documents}
     return images, [f"{file}: no picture, not counted" for file in documents]
 
@@ -288,7 +310,7 @@ def _check_files(root: Path, layout: Layout, looks: dict[str, _Look]) -> tuple[F
         faults[file] += wrong
         if place:
             places[file] = place
-        if look.trouble and look.trouble not in "".join(wrong):
+        if look.trouble and STRAY not in wrong:
             faults[file].append(look.trouble)
     return faults, places
 
@@ -296,12 +318,13 @@ def _check_files(root: Path, layout: Layout, looks: dict[str, _Look]) -> tuple[F
 def _name_faults(layout: Layout, path: Path, look: _Look) -> tuple[list[str], Place | None]:
     """What is wrong with a file's name, extension and place; and the content of its name, where it can be read."""
     kinds = {kind: suffix for suffix, kind in layout.formats.items()}
-    if path.suffix not in layout.formats:
+    ending = path.suffix.lower()
+    if ending not in layout.formats:
         right = kinds.get(look.format, next(iter(layout.formats)))
         try:
             layout.place(path.with_suffix(right))
         except HistotransferError:
-            what = "stray file, not an image" if not look.pixels_hash else f"misnamed, not a name of {layout.name}"
+            what = f"misnamed, not a name of {layout.name}" if look.format else STRAY
             return [what], None
         holds = f" and holds {look.format}" if look.format else ""
         return [f"misnamed, the extension is {path.suffix or 'missing'}{holds}, it should be {right}"], None
@@ -309,9 +332,9 @@ def _name_faults(layout: Layout, path: Path, look: _Look) -> tuple[list[str], Pl
         place = layout.place(path)
     except HistotransferError as error:
         return [f"misnamed, {str(error).removeprefix(f'{path}: ')}"], None
-    if look.format and look.format != layout.formats[path.suffix]:
+    if look.format and look.format != layout.formats[ending]:
         return [f"misnamed, the extension is {path.suffix} but it holds {look.format}"], place
-    if look.file != place.path.as_posix():
+    if PurePosixPath(look.file).parent != place.path.parent:
         return [f"misplaced, by its name it belongs in {place.path.parent}"], place
     return [], place
 
@@ -365,9 +388,9 @@ def _compare_list(root: Path, places: dict[str, Place], faults: Faults, notes: l
         notes.append(f"{FOLDS}/dsfold1.txt is not there: names cannot be compared with the published list")
         return ()
     published = {line.split("|")[0] for line in path.read_text().splitlines()}
-    there = {PurePosixPath(file).name for file in places}
-    for file in places:
-        if PurePosixPath(file).name not in published:
+    there = {place.path.name for place in places.values()}
+    for file, place in places.items():
+        if place.path.name not in published:
             faults[file].append(f"not published, its name is not in {FOLDS}/dsfold1.txt")
     missing = tuple(sorted(published - there))
     if not missing:
@@ -384,20 +407,37 @@ def _compare_list(root: Path, places: dict[str, Place], faults: Faults, notes: l
 
 
 def _compare_groups(root: Path, right: dict[str, Place], faults: Faults, notes: list[str]) -> None:
-    """Every LC25000 image needs a duplicate group, where the lists are there."""
-    for label in sorted({place.label for place in right.values()}):
-        path = lc25000.GROUPS / f"{label}.csv"
-        if not (root / path).is_file():
-            notes.append(f"{path} is not there: {label} cannot be split without leakage until its groups are found")
-            continue
-        try:
-            groups = lc25000.read_groups(root / path)
-        except HistotransferError as error:
-            faults[str(path)].append(str(error).removeprefix(f"{root / path}: "))
-            continue
-        for file, place in right.items():
-            if place.label == label and place.path.name not in groups:
-                faults[file].append(f"in no duplicate group of {path}")
+    """Every LC25000 image needs a duplicate group, where the lists are there; lung and colon each have all or none."""
+    for tree in lc25000.TREES:
+        labels = sorted({place.label for place in right.values() if lc25000.FOLDERS[place.label].parent == tree})
+        found = {label: _groups_of_class(root, label, right, faults) for label in labels}
+        missing = [label for label, what in found.items() if not what]
+        for label in missing:
+            path = lc25000.GROUPS / f"{label}.csv"
+            if len(missing) < len(labels):
+                faults[str(path)].append("missing, the lists are half done: `histotransfer data groups` goes on")
+            else:
+                why = f"{label} cannot be split without leakage until its groups are found"
+                notes.append(f"{path} is not there: {why}")
+        if 0 < len(missing) < len(labels):
+            by_class = "; ".join(f"{label}: {what or 'no list'}" for label, what in found.items())
+            notes.append(f"{lc25000.GROUPS}: {by_class}")
+
+
+def _groups_of_class(root: Path, label: str, right: dict[str, Place], faults: Faults) -> str:
+    """What the list of a class holds, in words; empty if there is none."""
+    path = lc25000.GROUPS / f"{label}.csv"
+    if not (root / path).is_file():
+        return ""
+    try:
+        groups = lc25000.read_groups(root / path)
+    except HistotransferError as error:
+        faults[str(path)].append(str(error).removeprefix(f"{root / path}: "))
+        return "a list that cannot be read"
+    for file, place in right.items():
+        if place.label == label and place.path.name not in groups:
+            faults[file].append(f"in no duplicate group of {path}")
+    return f"{len(groups):,} images in {len(set(groups.values())):,} groups"
 
 
 def _counts(layout: Layout, right: dict[str, Place]) -> tuple[str, list[str]]:

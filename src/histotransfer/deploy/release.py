@@ -5,35 +5,32 @@ Model cards: Mitchell et al. 2019, https://arxiv.org/abs/1810.03993.
 
 from collections.abc import Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from histotransfer.config import LadderConfig, validated
 from histotransfer.deploy.export import SUFFIX, TOLERANCE, Format, Network, check_outputs, read_network, write_network
+from histotransfer.deploy.measured import METRICS, PATIENT_METRICS, markdown, measured, there
 from histotransfer.errors import HistotransferError
-from histotransfer.files import file_hash
+from histotransfer.files import file_hash, scratch_folder, write_text
 from histotransfer.models import openvino
-from histotransfer.models.se_densenet import SEDenseNet, parameter_count
-from histotransfer.models.weights import load_model, save_model
-from histotransfer.records import Run, fingerprint, read_run
-from histotransfer.report.study import Study
+from histotransfer.models.description import describe
+from histotransfer.models.se_densenet import OnArrays, SEDenseNet, parameter_count
+from histotransfer.models.weights import load_model
+from histotransfer.models.weights_file import load_beside
+from histotransfer.records import Run, fingerprint
 from histotransfer.report.tables import formatted, gap, with_intervals
-from histotransfer.study.plan import planned_runs, read_plan
-from histotransfer.study.runner import predictions_of, train_on_everything
+from histotransfer.study.runner import predictions_of
 from histotransfer.study.tasks import target_task
-from histotransfer.tiles import JITTER_DRAWS, mean_over_views
+from histotransfer.tiles import JITTER_DRAWS, outputs_by_view
 from histotransfer.transfer.stages import Report
 from histotransfer.transfer.task import Task
 
 CHECKED = 16  # outputs are compared on so many random images, and as many of the training part
 CALIBRATION = 300  # training images that int8 is calibrated on
 BATCH = 32
-METRICS = ("accuracy", "balanced_accuracy", "auroc", "sensitivity", "specificity")
-PATIENT_METRICS = ("recognition_rate", "patient_accuracy", "patient_auroc")
 
 
 def release(
@@ -69,78 +66,23 @@ def release(
     if int8 and data is None:
         raise HistotransferError("int8 is calibrated on the training patients: give their images with --data")
     model, description = load_model(weights)
+    if (config := describe(description, weights).config) is not None:
+        validated(LadderConfig, config)
     task = None if data is None else trained_on(weights, description, data)
-    with TemporaryDirectory(dir=out, prefix=".export-") as folder:
-        path = Path(folder) / weights.with_suffix(SUFFIX[to]).name
-        write_network(model, description, to, path)
+    name = weights.with_suffix(SUFFIX[to]).name
+    with scratch_folder(out / name) as folder:
+        path = folder / name
+        write_network(model, description, to, path, load_beside(weights))
         images = _check_images(description["size"], task)
         difference = check_outputs(model, read_network(path, to), images)
         report(f"{len(images)} images: outputs differ by {difference:.1g} at most, {TOLERANCE:g} is allowed")
-        sections = [_measured(weights)]
+        sections = [section.in_markdown() for section in measured(weights)]
         if int8 and task is not None:
             path, section = _as_int8(path, model, task, report)
             sections.append(section)
         card = model_card(path.name, weights, description, parameter_count(model), sections)
         path.with_name(f"{path.name}.md").write_text(card, encoding="utf-8")
-        return [file.replace(out / file.name) for file in sorted(Path(folder).iterdir())]
-
-
-def ship(
-    study: Study, data: str | Path, out: str | Path, experiment: str = "final", report: Report = print
-) -> list[Path]:
-    """Train the network that ships, the one arm of an experiment, on every patient; write it in float16 with its card.
-
-    The card's metrics are those of the same recipe out of fold: no patient is left to test the network itself on.
-
-    Args:
-        study: plans and records; the experiment must be finished.
-        data: folder of the data sets.
-        out: folder for ``<experiment>.safetensors`` and its card; created if missing.
-        experiment: its plan has one arm, of the same name.
-        report: called with one line per step.
-
-    Returns:
-        The files written.
-
-    Raises:
-        HistotransferError: the experiment is not finished, or the data cannot be used.
-    """
-    out, sections = Path(out), _of_the_recipe(study, experiment)
-    run = next(run for run in planned_runs(read_plan(study.study / f"{experiment}.toml")) if run.arm == experiment)
-    config = run.config.model_copy(update={"split": "none", "fold": 0, "external": False})
-    model, description = train_on_everything(config, data, out, report=report)
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / f"{experiment}.safetensors"
-    save_model(model.half(), path, description)
-    card = path.with_name(f"{path.name}.md")
-    card.write_text(model_card(path.name, path, description, parameter_count(model), sections), encoding="utf-8")
-    return [path, card]
-
-
-def _of_the_recipe(study: Study, experiment: str) -> list[str]:
-    """Sections of the card, from the records of an experiment: metrics out of fold, and on UCSB if tested there."""
-    tested, record = study.pooled(experiment, experiment), f"Records: `results/{experiment}`"
-    sections = [
-        "## Metrics of the recipe, out of fold\n\nTrained on about seven tenths of the patients, with one tenth for"
-        " validation, and tested on the others, five folds, the logits of"
-        f" {tested.predictions['seeds'].iloc[0]} seeds averaged; 95 % intervals, clustered by patient. {record}.\n\n"
-        f"{_metrics('recipe', tested, METRICS)}\n",
-        f"## The same by patient\n\n{_metrics('recipe', tested, PATIENT_METRICS)}\n",
-    ]
-    if study.runs(experiment, experiment)[0].record["config"].get("external"):
-        sections.append(
-            "## The recipe on slides from elsewhere\n\nUCSB, never used for a choice, as all networks of that"
-            " experiment see it together (mean logits); 95 % intervals, clustered by slide; a slide with fields of both"
-            f" classes counts in each. {record}, part `ucsb`.\n\n"
-            f"{_metrics('recipe', study.pooled(experiment, experiment, part='ucsb'), METRICS, 'ucsb')}\n"
-        )
-    return sections
-
-
-def _metrics(name: str, run: Run, metrics: tuple[str, ...], part: str = "test") -> str:
-    table = with_intervals({name: run}, part)
-    unit = "slides" if part == "ucsb" else "patients"
-    return _markdown(formatted(table, _there(table, metrics), unit=unit))
+        return [file.replace(out / file.name) for file in sorted(folder.iterdir())]
 
 
 def trained_on(weights: Path, description: Mapping[str, Any], data: str | Path) -> Task:
@@ -162,22 +104,22 @@ def trained_on(weights: Path, description: Mapping[str, Any], data: str | Path) 
     return task
 
 
-def _check_images(size: int, task: Task | None) -> torch.Tensor:
-    images = torch.randn(CHECKED, 3, size, size, generator=torch.Generator().manual_seed(0))
-    return images if task is None else torch.cat([images, _some(task, "train", CHECKED)])
+def _check_images(size: int, task: Task | None) -> np.ndarray:
+    images = np.random.default_rng(0).standard_normal((CHECKED, 3, size, size), dtype=np.float32)
+    return images if task is None else np.concatenate([images, _some(task, "train", CHECKED)])
 
 
-def _some(task: Task, part: str, count: int) -> torch.Tensor:
+def _some(task: Task, part: str, count: int) -> np.ndarray:
     """At most `count` images of a part, drawn at random, upright."""
     rows = np.random.default_rng(0).permutation(task.rows(part))[:count]
-    return task.source.batch(rows, np.zeros_like(rows))
+    return task.predicted_source.arrays(rows, np.zeros_like(rows))
 
 
 def _as_int8(path: Path, model: SEDenseNet, task: Task, report: Report) -> tuple[Path, str]:
     """Replace the network at `path` by one in int8; return its file and a section of the card on its cost."""
     calibration = _some(task, "train", CALIBRATION)
     smaller = openvino.quantise(openvino.load(path)[0], calibration)
-    networks: dict[str, Network] = {"float32": model, "int8": openvino.OpenVINONetwork(smaller)}
+    networks: dict[str, Network] = {"float32": OnArrays(model), "int8": openvino.OpenVINONetwork(smaller)}
     runs = {name: _predicted(name, network, task) for name, network in networks.items()}
     lost = gap(runs["float32"], runs["int8"])
     everything = lost[(lost["magnification"] == "all") & (lost["metric"] == "patient_accuracy")].iloc[0]
@@ -188,7 +130,7 @@ def _as_int8(path: Path, model: SEDenseNet, task: Task, report: Report) -> tuple
     )
     for title, metrics in (("By image", METRICS), ("By patient", PATIENT_METRICS)):
         table = pd.concat([with_intervals(runs), lost], ignore_index=True)
-        text += f"\n{title}:\n\n{_markdown(formatted(table, _there(table, metrics)))}\n"
+        text += f"\n{title}:\n\n{markdown(formatted(table, there(table, metrics)))}\n"
     quantised = path.with_stem(f"{path.stem}-int8")
     openvino.save(smaller, quantised)
     for file in (path, path.with_suffix(".bin")):
@@ -196,45 +138,38 @@ def _as_int8(path: Path, model: SEDenseNet, task: Task, report: Report) -> tuple
     return quantised, text
 
 
-@torch.inference_mode()
 def _predicted(name: str, network: Network, task: Task) -> Run:
     """A network's predictions of the test part, in the form of a run."""
     rows, source = task.rows("test"), task.predicted_source
     batches = np.array_split(rows, -(-len(rows) // BATCH))
-    logits = torch.cat([mean_over_views(network, source, batch) for batch in batches]).numpy()
+    logits = np.concatenate([outputs_by_view(network, source, batch).mean(axis=0) for batch in batches])
     return Run(Path(name), {}, pd.DataFrame(), predictions_of(task, rows, logits, task.config), {})
 
 
-def _there(table: pd.DataFrame, metrics: tuple[str, ...]) -> list[str]:
-    return [metric for metric in metrics if (table["metric"] == metric).any()]
+def write_card(weights: str | Path, report: Report = print) -> Path:
+    """Write the model card of a run's network beside it, ``model.safetensors.md``, and report what it measured.
+
+    Raises:
+        HistotransferError: the weights cannot be used.
+    """
+    weights = Path(weights)
+    (model, description), sections = load_model(weights), measured(weights)
+    for section in sections:
+        report(section.in_plain_text())
+    text = [section.in_markdown() for section in sections]
+    card = model_card(weights.name, weights, description, parameter_count(model), text)
+    write_text(path := weights.with_name(f"{weights.name}.md"), card)
+    return path
 
 
-def _measured(weights: Path) -> str:
-    """A section of the card: metrics from the record beside the weights."""
-    text = "## Metrics\n\n"
-    try:
-        run = read_run(weights.parent)
-    except HistotransferError:
-        return text + "No record lies beside the weights: not measured here.\n"
-    if run.record["artifacts"].get(weights.name) != file_hash(weights):
-        return text + "The record beside the weights is another network's: not measured here.\n"
-    split, config = run.record["split"], run.record["config"]
-    parts = ", ".join(f"{name} {count}" for name, count in split["parts"].items())
-    return text + (
-        f"Float32, test part of fold {config['fold'] + 1} of {config['folds']}, split by {split['kind']} with seed"
-        f" {run.record['seed']} (images: {parts}); 95 % intervals, clustered by patient. Record: experiment"
-        f" `{run.record['experiment']}`, run `{run.record['run']}`.\n\n"
-        f"{_metrics('network', run, METRICS + PATIENT_METRICS)}\n"
-    )
-
-
-def _markdown(table: pd.DataFrame) -> str:
-    frame = table.reset_index().astype(str)
-    rows = [list(frame.columns), ["---"] * len(frame.columns), *frame.to_numpy().tolist()]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
-
-
-def model_card(name: str, weights: Path, description: Mapping[str, Any], parameters: int, sections: list[str]) -> str:
+def model_card(
+    name: str,
+    weights: Path,
+    description: Mapping[str, Any],
+    parameters: int,
+    sections: list[str],
+    warning: str = "",
+) -> str:
     """The text of a model card.
 
     Args:
@@ -243,6 +178,7 @@ def model_card(name: str, weights: Path, description: Mapping[str, Any], paramet
         description: of the network, from its weights file.
         parameters: number of parameters.
         sections: those on metrics.
+        warning: what a user must know first.
     """
     data = description.get("data", {})
     known = f"{data['images']} images of {data['patients']} slide ids (`{data['name']}`)" if data else "not recorded"
@@ -256,7 +192,7 @@ def model_card(name: str, weights: Path, description: Mapping[str, Any], paramet
     return f"""# Model card: {name}
 
 **For research and teaching. Not a medical device: not for diagnosis, and not tested for any clinical use.**
-
+{warning and f"{chr(10)}{warning}{chr(10)}"}
 ## Network
 
 - {kind}, {parameters:,} parameters; architecture: `{description["architecture"]}`
@@ -278,9 +214,19 @@ def model_card(name: str, weights: Path, description: Mapping[str, Any], paramet
 
 - {tissue}
 - It sees single fields, chosen by a pathologist; not slides, and not what lies around a field.
-- Its probabilities are not calibrated, and it answers for any picture, also one without tissue.
+- {_calibration(description)}
+- It answers for any picture, also one without tissue: what is odd about it `predict` says in the column `note`.
 - Images of one patient are alike: read intervals by patient, and single magnifications before all together.
 """
+
+
+def _calibration(description: Mapping[str, Any]) -> str:
+    if "temperature" not in description:
+        return "Its probabilities are not calibrated."
+    return (
+        f"Its logits are divided by a temperature of {description['temperature']:.2f}, fitted out of fold to BreakHis:"
+        " elsewhere its probabilities are not calibrated."
+    )
 
 
 def _reference(description: Mapping[str, Any]) -> str:
@@ -288,13 +234,16 @@ def _reference(description: Mapping[str, Any]) -> str:
 
 
 def _views(description: Mapping[str, Any]) -> str:
-    if "views" not in description:
-        return "not recorded in the weights file"
-    views, augmentation = description["views"]["views"], description["views"]["augmentation"]
-    if augmentation == "none":
-        return "that of the picture upright"
-    mean = f"the mean of the logits of {views} symmetric views"
-    return f"{mean} in {JITTER_DRAWS} draws of stain jitter" if augmentation == "views+stain" else mean
+    known, upright = description["views"], "that of the picture upright"
+    if known["augmentation"] == "none":
+        return upright
+    mean = f"the mean of the logits of {known['views']} symmetric views"
+    mean += f" in {JITTER_DRAWS} draws of stain jitter" if known["augmentation"] == "views+stain" else ""
+    averaged = known.get("averaged")
+    if averaged is None:
+        return mean
+    fewer = upright if averaged == 1 else f"the mean of the logits of the first {averaged} views"
+    return f"{fewer}; for the metrics below, {mean}"
 
 
 def _split(description: Mapping[str, Any]) -> str:

@@ -7,18 +7,20 @@ sums over clusters, AUROC is a bilinear form of the two classes' counts, and 10,
 These are weighted forms of the metrics that `metrics` takes from scikit-learn, and are tested against it.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
 import numpy as np
 import pandas as pd
+from scipy.special import softmax
 
 from histotransfer.evaluation.metrics import (
     BINS,
     DECIMALS,
     PATIENT,
+    TINY,
     bin_of,
     class_names,
     most_probable,
@@ -26,13 +28,13 @@ from histotransfer.evaluation.metrics import (
     probabilities,
 )
 
-PATIENT_LEVEL = (PATIENT, "recognition_")
+RECOGNITION = "recognition_rate"
 BLOCK = 4_000_000  # numbers held at once while average precision is computed
 
 
 @dataclass(frozen=True)
 class Units:
-    """Images (or patients, with the mean probability of their images), as the values that the metrics need.
+    """Images (or patients, with the mean logit of their images), as the values that the metrics need.
 
     Attributes:
         cluster: ``(N,)`` index of the unit's cluster, of K.
@@ -130,21 +132,27 @@ def _auroc(units: Units, counts: np.ndarray) -> np.ndarray:
 
 
 def _average_precision(units: Units, counts: np.ndarray) -> np.ndarray:
-    """Precision at each distinct score, weighted by the positives with that score."""
+    """Precision at each distinct score that a positive has, weighted by the positives with that score."""
     values, at = np.unique(-units.score, return_inverse=True)
-    positives, everyone = (np.zeros((len(units.classes), len(values))) for _ in range(2))
-    np.add.at(positives, (units.cluster, at), units.target)
-    np.add.at(everyone, (units.cluster, at), 1)
-    with_positive = positives.any(axis=0)
-    gained, hits = positives[:, with_positive], positives.cumsum(axis=1)[:, with_positive]
-    taken = everyone.cumsum(axis=1)[:, with_positive]
-    result = np.empty(len(counts))
-    step = max(1, BLOCK // max(1, gained.shape[1]))
+    has_positive, chosen = np.unique(at[units.target]), units.classes == units.positive
+
+    def ranked(of_class: np.ndarray) -> np.ndarray:
+        """Units of each cluster of a class that score at least as high as each of the scores that count."""
+        found = np.zeros((len(units.classes), len(values)))
+        np.add.at(found, (units.cluster, at), 1)
+        return found[of_class].cumsum(axis=1)[:, has_positive]
+
+    positives, negatives, result = ranked(chosen), ranked(~chosen), np.empty(len(counts))
+    step = max(1, BLOCK // max(1, len(has_positive)))
     for start in range(0, len(counts), step):
         block = counts[start : start + step]
-        more, hit, every = block @ gained, block @ hits, block @ taken
-        precision = np.divide(hit, every, out=np.zeros_like(hit), where=every > 0)
-        result[start : start + step] = (more * precision).sum(axis=1) / more.sum(axis=1)
+        hit = block[:, chosen] @ positives
+        every = block[:, ~chosen] @ negatives + hit
+        every[every == 0] = 1  # nothing is taken yet, nothing hit
+        gained = np.diff(hit, axis=1, prepend=0)
+        gained *= hit
+        gained /= every
+        result[start : start + step] = gained.sum(axis=1) / hit.max(axis=1, initial=0)
     return result
 
 
@@ -167,22 +175,18 @@ TWO_CLASSES: dict[str, Statistic] = {
 
 @dataclass(frozen=True)
 class _Table:
-    """One of the tables over which metrics are averaged: N images of P patients, in k of the K clusters.
+    """One of the tables over which metrics are averaged: N images in k of the K clusters.
 
     Attributes:
         rows: ``(N,)`` positions of its images among all rows.
         clusters: ``(k,)`` indices of its clusters among all K.
         cluster: ``(N,)`` position in `clusters` of each image's cluster.
-        patient: ``(N,)`` number of each image's patient, 0 to P - 1.
-        cluster_of_patient: ``(P,)`` position in `clusters` of each patient's cluster.
-        share: ``(N,)`` 1 / number of images of the same patient.
+        share: ``(N,)`` 1 / number of images of the same slide id.
     """
 
     rows: np.ndarray
     clusters: np.ndarray
     cluster: np.ndarray
-    patient: np.ndarray
-    cluster_of_patient: np.ndarray
     share: np.ndarray
 
 
@@ -208,10 +212,9 @@ class Design:
         self.cluster, unique = keys.factorize()
         self.classes = np.array([self.names.index(truth) for truth, _ in unique])
         self.groups = unique.get_level_values(1).to_numpy()
-        patient = predictions.groupby(["patient", "truth", "group"]).ngroup().to_numpy()
-        parts = np.zeros(len(patient), dtype=int) if by is None else pd.factorize(predictions[by])[0]
-        names = pd.factorize(predictions["patient"])[0]
-        self.tables = [_table(np.flatnonzero(parts == part), self.cluster, patient, names) for part in np.unique(parts)]
+        parts = np.zeros(len(predictions), dtype=int) if by is None else pd.factorize(predictions[by])[0]
+        slides = pd.factorize(predictions["patient"])[0]
+        self.tables = [_table(np.flatnonzero(parts == part), self.cluster, slides) for part in np.unique(parts)]
 
     def scored(self, chances: np.ndarray) -> "Scored":
         """These clusters with a model's predictions.
@@ -222,31 +225,33 @@ class Design:
         return Scored(self, chances)
 
     def shares(self, metric: str) -> np.ndarray:
-        """``(K,)`` share of each cluster in its class: of images or of patients, whichever the metric counts.
+        """``(K,)`` share of each cluster in its class: of images, slides or patients, whichever the metric counts.
 
         Args:
-            metric: its name; those of patients begin with `patient` or `recognition`.
+            metric: its name; those of patients begin with `PATIENT`.
         """
         shares = np.zeros(len(self.classes))
         for table in self.tables:
-            units = table.cluster_of_patient if metric.startswith(PATIENT_LEVEL) else table.cluster
-            sizes, classes = np.bincount(units), self.classes[table.clusters]
+            classes = self.classes[table.clusters]
+            if metric.startswith(PATIENT):
+                sizes = np.ones(len(classes))
+            else:
+                sizes = np.bincount(table.cluster, weights=table.share if metric == RECOGNITION else None).astype(float)
             shares[table.clusters] += sizes / np.bincount(classes, weights=sizes)[classes]
         return shares / len(self.tables)
 
 
-def _table(rows: np.ndarray, cluster: np.ndarray, patient: np.ndarray, names: np.ndarray) -> _Table:
+def _table(rows: np.ndarray, cluster: np.ndarray, slides: np.ndarray) -> _Table:
     clusters, inside = np.unique(cluster[rows], return_inverse=True)
-    _, first, patients = np.unique(patient[rows], return_index=True, return_inverse=True)
-    return _Table(rows, clusters, inside, patients, inside[first], 1 / np.bincount(names[rows])[names[rows]])
+    return _Table(rows, clusters, inside, 1 / np.bincount(slides[rows])[slides[rows]])
 
 
 @dataclass(frozen=True)
 class _Part:
     images: Units
     patients: Units
-    hits: np.ndarray  # share of right images, summed over the patients of each cluster
-    seen: np.ndarray  # patients of each cluster
+    hits: np.ndarray  # share of right images, summed over the slides of each cluster
+    seen: np.ndarray  # slides of each cluster
 
 
 PartStatistic = Callable[[_Part, np.ndarray], np.ndarray]
@@ -256,7 +261,7 @@ def _statistics(two: bool) -> dict[str, PartStatistic]:
     """All the metrics, in the order of `metrics`."""
     of_images = ANY_CLASSES | (TWO_CLASSES if two else {})
     statistics = {name: _on_images(statistic) for name, statistic in of_images.items()}
-    statistics["recognition_rate"] = lambda part, counts: (counts @ part.hits) / (counts @ part.seen)
+    statistics[RECOGNITION] = lambda part, counts: (counts @ part.hits) / (counts @ part.seen)
     statistics["patient_accuracy"] = lambda part, counts: ANY_CLASSES["accuracy"](part.patients, counts)
     if two:
         statistics["patient_auroc"] = lambda part, counts: _auroc(part.patients, counts)
@@ -276,9 +281,10 @@ class Scored:
 
     def _part(self, table: _Table, chances: np.ndarray) -> _Part:
         images = self._units(table.cluster, self.classes[table.clusters], chances)
-        sums = np.stack([np.bincount(table.patient, weights=column) for column in chances.T], axis=1)
-        means = (sums / np.bincount(table.patient)[:, None]).round(DECIMALS)
-        patients = self._units(table.cluster_of_patient, self.classes[table.clusters], means)
+        logits = np.log(chances.clip(TINY)).T
+        sums = np.stack([np.bincount(table.cluster, weights=column) for column in logits], axis=1)
+        means = (sums / np.bincount(table.cluster)[:, None]).round(DECIMALS)
+        patients = self._units(np.arange(len(means)), self.classes[table.clusters], softmax(means, axis=1))
         return _Part(images, patients, images.sums(images.right * table.share), images.sums(table.share))
 
     def _units(self, cluster: np.ndarray, classes: np.ndarray, chances: np.ndarray) -> Units:
@@ -320,6 +326,22 @@ class Redrawable(Protocol):
 
     def shares(self, metric: str) -> np.ndarray:
         """As `Design.shares`."""
+
+
+class MeanOf:
+    """Several models on the same images; a metric is the mean of theirs, each model on its own. A `Redrawable`.
+
+    Args:
+        arms: of tables with the same images in the same order.
+    """
+
+    def __init__(self, arms: Sequence[Scored]):
+        self.arms, self.classes, self.shares = arms, arms[0].classes, arms[0].shares
+
+    def values(self, counts: np.ndarray, metrics: Collection[str] | None = None) -> dict[str, np.ndarray]:
+        """As `Scored.values`."""
+        each = [arm.values(counts, metrics) for arm in self.arms]
+        return {metric: np.mean([values[metric] for values in each], axis=0) for metric in each[0]}
 
 
 def scored(predictions: pd.DataFrame, by: str | None = None) -> Scored:

@@ -5,11 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.special import stdtrit
 
 from histotransfer.errors import HistotransferError
 from histotransfer.evaluation.clusters import scored
-from histotransfer.evaluation.intervals import LEVEL, Pairs, all_metrics
+from histotransfer.evaluation.intervals import Pairs, all_metrics
 from histotransfer.evaluation.pooling import aligned
 
 PERMUTATIONS = 10_000
@@ -87,34 +86,40 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     return {name: float(adjusted[names.index(name)]) for name in p_values}
 
 
-def resampled_interval(differences: np.ndarray, ratio: float, *, level: float = LEVEL) -> tuple[float, float, float]:
-    """Mean difference of two arms over resamples of one data set (folds, seeds) and its corrected t interval.
-
-    Resamples share training images, so the variance of their mean is ``(1 / J + ratio) s^2`` instead of ``s^2 / J``
-    (Nadeau and Bengio 2003, https://doi.org/10.1023/A:1024068626366). For quantities of a run, such as the
-    epochs until it converged; for metrics of images there is `intervals.differences`.
-
-    Args:
-        differences: ``(J,)`` one per resample, paired.
-        ratio: number of evaluated images of a resample over its number of training images.
-        level: coverage aimed at.
-
-    Returns:
-        The mean and both limits; these are NaN for fewer than two resamples.
-    """
-    mean, count = float(np.mean(differences)), len(differences)
-    if count < 2:
-        return mean, np.nan, np.nan
-    reach = stdtrit(count - 1, (1 + level) / 2) * np.sqrt((1 / count + ratio) * np.var(differences, ddof=1))
-    return mean, mean - float(reach), mean + float(reach)
-
-
 SUPPORTED, CONTRADICTED, UNDECIDED = "supported here", "contradicted here", "undecided"
 NOT_TESTABLE = "not testable"
 
 
+NO_EFFECT, NOT_GIVEN = "no effect worth having", "not tested as run"
+
+
+def judge(low: float, high: float, threshold: float | None, margin: float | None = None, *, given: bool = True) -> str:
+    """The verdict on a claim by the second edition of the rule, in the order of `study/claims.toml`.
+
+    Args:
+        low: lower end of the 95 % interval; NaN where there is none.
+        high: its upper end.
+        threshold: what the claim states; 0 for the claim that there is a difference; None where nothing is stated.
+        margin: the smallest effect worth having, of a claim that there is a difference; None for one that states an
+            amount, which is contradicted below that amount.
+        given: whether the treatment was given, as its dose says.
+
+    Returns:
+        `NOT_GIVEN`, `SUPPORTED`, `CONTRADICTED`, `NO_EFFECT`, `UNDECIDED`, or `NOT_TESTABLE` without a threshold.
+    """
+    if threshold is None:
+        return NOT_TESTABLE
+    if not given:
+        return NOT_GIVEN
+    if low > 0 if threshold == 0 else low >= threshold:
+        return SUPPORTED
+    if high < (threshold if margin is None else 0):
+        return CONTRADICTED
+    return NO_EFFECT if margin is not None and high < margin else UNDECIDED
+
+
 def verdict(low: float, high: float, threshold: float | None) -> str:
-    """The verdict that a 95 % interval gives on a claim, by the rule of `study/claims.toml`.
+    """The verdict that a 95 % interval gives on a claim, by the first edition of the rule of `study/claims.toml`.
 
     Supported where its lower end is at or above the threshold, contradicted where its upper end is below it, otherwise
     undecided. Also undecided where there is no interval (NaN); not testable where the paper states no threshold. A

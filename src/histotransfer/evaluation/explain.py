@@ -139,11 +139,11 @@ def gates(model: SEDenseNet, source: Source) -> dict[str, np.ndarray]:
         raise HistotransferError("gates: this network has none; train one with se_positions=block,transition")
     try:
         for x in _upright(source):
-            model(x)
+            model(x.to(model.classifier.weight.device))
     finally:
         for hook in hooks:
             hook.remove()
-    return {name: torch.cat(values).numpy() for name, values in recorded.items()}
+    return {name: torch.cat(values).cpu().numpy() for name, values in recorded.items()}
 
 
 def gate_profiles(values: dict[str, np.ndarray], groups: np.ndarray, classes: np.ndarray) -> pd.DataFrame:

@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import betaincinv, ndtr, ndtri, stdtrit  # the quantiles of scipy.stats without its overhead
 
-from histotransfer.evaluation.clusters import Redrawable, draw_counts, scored
+from histotransfer.evaluation.clusters import MeanOf, Redrawable, draw_counts, scored
 from histotransfer.evaluation.metrics import Metrics, averaged, image_metrics, mean_if_defined, patient_metrics
 from histotransfer.evaluation.pooling import aligned
 
@@ -55,6 +55,30 @@ def intervals(predictions: pd.DataFrame, by: str | None = None, *, level: float 
         HistotransferError: no image, or a logit that is not finite.
     """
     return limits_of(all_metrics(predictions, by), scored(predictions, by), level)
+
+
+def mean_intervals(
+    tables: Sequence[pd.DataFrame],
+    by: str | None = None,
+    *,
+    wanted: Collection[str] | None = None,
+    level: float = LEVEL,
+) -> pd.DataFrame:
+    """As `intervals`, of the mean over several models of each model's metric: what one of them is worth on average.
+
+    Args:
+        tables: each model's predictions of the same images, such as those of one seed.
+        by: as in `intervals`.
+        wanted: names of metrics; None: all.
+        level: coverage aimed at.
+
+    Raises:
+        HistotransferError: as `pooling.aligned`, or as `intervals`.
+    """
+    tables = aligned(tables)
+    values = [all_metrics(table, by, wanted) for table in tables]
+    mean = {metric: mean_if_defined([of_one[metric] for of_one in values]) for metric in values[0]}
+    return limits_of(mean, MeanOf([scored(table, by) for table in tables]), level)
 
 
 def differences(
@@ -133,7 +157,7 @@ def all_metrics(predictions: pd.DataFrame, by: str | None = None, wanted: Collec
 
 def limits_of(values: Metrics, arm: Redrawable, level: float = LEVEL) -> pd.DataFrame:
     """As `intervals`, from metrics already computed and their clusters."""
-    left, rows = arm.values(leave_one_out(arm.classes)), {}
+    left, rows = arm.values(leave_one_out(arm.classes), list(values)), {}
     for metric, value in values.items():
         low = high = np.nan
         if value is not None and enough(arm.classes) and not np.isnan(left[metric]).any():

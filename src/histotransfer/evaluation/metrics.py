@@ -32,7 +32,8 @@ ALL, MEAN = "all", "mean"
 MEAN_OVER = (40, 100, 200)  # 400x is for testing only
 BINS = 10
 PATIENT = "patient_"  # prefix of metrics of patients
-DECIMALS = 12  # of patients' mean probabilities
+DECIMALS = 12  # of patients' mean logits, so that equal ones are ties whatever the last bits of their sums
+TINY = np.finfo(float).tiny  # a probability of 0 has no logarithm
 SPOKEN = {"auroc": "AUROC", "f1": "F1", "brier": "Brier score", "log loss": "log-loss", "matthews": "Matthews"}
 
 Metrics = dict[str, float | None]
@@ -150,7 +151,7 @@ def image_metrics(predictions: pd.DataFrame, wanted: Collection[str] | None = No
 
 
 def patient_metrics(predictions: pd.DataFrame, wanted: Collection[str] | None = None) -> Metrics:
-    """Recognition rate; accuracy and, for two classes, AUROC of patients, each by the mean probability of its images.
+    """Recognition rate; accuracy and, for two classes, AUROC of strict patients, each by the mean logit of its images.
 
     Recognition rate: the share of images that are right, per slide id as published, averaged over these (Spanhol et al.
     2016, equations 1 and 2, call it a patient). For the other two a patient with images of two classes
@@ -173,17 +174,15 @@ def patient_metrics(predictions: pd.DataFrame, wanted: Collection[str] | None = 
 
 
 def patient_table(predictions: pd.DataFrame) -> pd.DataFrame:
-    """One row per patient (and class): the logarithm of the mean of its images' probabilities as `logit_*`.
+    """One row per strict patient (and class): the mean of its images' logits.
 
-    Means are rounded to `DECIMALS`, so that equal probabilities are ties whatever the last bits of their sums.
+    No label is used to form it: a patient's images are all of one class, except where labels are wrong.
     """
     names = [f"logit_{name}" for name in class_names(predictions)]
-    values = predictions[["patient", "group", "truth"]].assign(
-        **dict(zip(names, probabilities(predictions).T, strict=True))
-    )
-    means = values.groupby(["patient", "group", "truth"], as_index=False)[names].mean().round(DECIMALS)
-    tiny = np.finfo(float).tiny  # a probability of 0 has no logarithm
-    return means.assign(image=means["patient"], **{name: np.log(means[name].clip(tiny)) for name in names})
+    log_chances = np.log(probabilities(predictions).clip(TINY))
+    values = predictions[["group", "truth"]].assign(**dict(zip(names, log_chances.T, strict=True)))
+    means = values.groupby(["group", "truth"], as_index=False)[names].mean().round(DECIMALS)
+    return means.assign(image=means["group"], patient=means["group"])
 
 
 def bin_of(score: np.ndarray) -> np.ndarray:

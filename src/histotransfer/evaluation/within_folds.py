@@ -51,7 +51,7 @@ class WithinFolds:
         self.value: Metrics = {name: None if np.isnan(value) else float(value) for name, (value,) in values.items()}
 
     def values(self, counts: np.ndarray, metrics: Collection[str] | None = None) -> dict[str, np.ndarray]:
-        """``(D,)`` AUROC of images and of patients (each by the mean probability of its images) in every redraw.
+        """``(D,)`` AUROC of images and of patients (each by the mean logit of its images) in every redraw.
 
         NaN where no fold of a seed holds both classes.
 

@@ -60,9 +60,9 @@ def build(name: str) -> nn.Module:
 
 
 def cost(name: str, size: int, precision: Precision) -> dict[str, float]:
-    """`parameters`, their size at a precision in `MB` (million bytes), `GFLOPs` (billion multiply-adds) per image."""
+    """`parameters`, their size at a precision in `MB` (million bytes), `GMAC` (billion multiply-adds) per image."""
     parameters, operations = _counted(name, size)
-    return {"parameters": parameters, "MB": parameters * BYTES[precision] / 1e6, "GFLOPs": operations / 1e9}
+    return {"parameters": parameters, "MB": parameters * BYTES[precision] / 1e6, "GMAC": operations / 1e9}
 
 
 @cache
@@ -151,9 +151,9 @@ def _quantised_features(model: SEDenseNet, source: TileSource, config: LadderCon
 
     def features(train: np.ndarray) -> np.ndarray:
         rows = np.random.default_rng(config.seed).permutation(np.flatnonzero(train))[:CALIBRATION]
-        network = openvino.OpenVINONetwork(openvino.quantise(converted, source.batch(rows, np.zeros_like(rows))))
+        network = openvino.OpenVINONetwork(openvino.quantise(converted, source.arrays(rows, np.zeros_like(rows))))
         batches = np.array_split(np.arange(len(source)), -(-len(source) // 32))
-        return torch.cat([network(source.batch(batch, np.zeros_like(batch))) for batch in batches]).numpy()
+        return np.concatenate([network(source.arrays(batch, np.zeros_like(batch))) for batch in batches])
 
     return features
 
@@ -223,7 +223,7 @@ def measure_times(out: str | Path, *, sizes: Sequence[int] = SIZES, report: Repo
     rows = []
     for name in NETS:
         for size in sizes:
-            images = torch.randn(TIMED_IMAGES, 3, size, size, generator=torch.Generator().manual_seed(0))
+            images = np.random.default_rng(0).standard_normal((TIMED_IMAGES, 3, size, size), dtype=np.float32)
             converted = openvino.convert(build(name).eval(), size, {})
             nets = {"float32": converted, "int8": openvino.quantise(converted, images)}
             for precision, net in nets.items():
@@ -235,7 +235,7 @@ def measure_times(out: str | Path, *, sizes: Sequence[int] = SIZES, report: Repo
     return Path(out) / TIMES
 
 
-def _seconds(network: openvino.OpenVINONetwork, images: torch.Tensor) -> float:
+def _seconds(network: openvino.OpenVINONetwork, images: np.ndarray) -> float:
     taken = []
     for _ in range(TIMED_REPEATS + 1):
         start = time.perf_counter()

@@ -83,7 +83,7 @@ def predict_images(weights: str | Path, table: pd.DataFrame) -> PredictedImages:
     if unknown := sorted(set(table["label"]) - set(known.classes)):
         raise HistotransferError(f"{weights}: knows {', '.join(known.classes)}, not {unknown[0]}; give images of these")
     paths = table["path"].astype(str).tolist()
-    source = TileSource(load_tiles(paths, known.size, known.normaliser)[0])
+    source = TileSource(load_tiles(paths, known.size, known.colours)[0])
     predicted = predict_logits(model, source, BATCH).argmax(axis=1)
     labels, groups = (table[name].to_numpy(str) for name in ("label", "group"))
     return PredictedImages(model, source, paths, predicted, labels, groups, known.classes)
@@ -119,7 +119,7 @@ def run(folder: str | Path, data_root: str | Path, out: str | Path) -> Path:
         HistotransferError: the run or an image cannot be read, or the weights are not the run's.
     """
     recorded, weights = read_run(Path(folder)), Path(folder) / "model.safetensors"
-    if not weights.is_file() or file_hash(weights) != recorded.record["artifacts"]["model.safetensors"]:
+    if not weights.is_file() or file_hash(weights) != recorded.record["artifacts"].get("model.safetensors"):
         raise HistotransferError(f"{weights}: missing, or not the weights of this run; run the ladder again")
     shown = predict_images(weights, unseen_images(recorded, data_root))
     profiles = gate_profiles(gates(shown.model, shown.source), shown.groups, shown.labels)

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from histotransfer.config import LadderConfig
-from histotransfer.evaluation.baselines import frozen_probe, probe_logits
+from histotransfer.evaluation.baselines import PROBE_C, frozen_probe, probe_logits
 from histotransfer.models.weights import imagenet_trunk
 from histotransfer.records import fingerprint
 from histotransfer.splits import content_hashes, group_folds
@@ -85,7 +85,7 @@ class ProbeStudy:
         """
         config, table = self.config, probed.table
         images = table["path"].map(lambda path: Path(path).relative_to(self.root).as_posix())
-        predictions, chosen, shared = out_of_fold(probed, images, units, config)
+        predictions, shared = out_of_fold(probed, images, units, config)
         metrics = self.recorder.write(
             run,
             predictions,
@@ -93,7 +93,7 @@ class ProbeStudy:
                 "size": config.size,
                 "folds": config.folds,
                 "imagenet": described_trunk(self.trunk),
-                "chosen": {"C": chosen},
+                "C": PROBE_C,
                 **settings,
             },
             data={
@@ -109,33 +109,29 @@ class ProbeStudy:
         return metrics["test"]["image"]["all"]
 
 
-def out_of_fold(
-    probed: Probed, images: pd.Series, units: pd.Series, config: LadderConfig
-) -> tuple[pd.DataFrame, list[float], dict]:
+def out_of_fold(probed: Probed, images: pd.Series, units: pd.Series, config: LadderConfig) -> tuple[pd.DataFrame, dict]:
     """Predict every image with a probe that was fitted without the image's fold.
 
     Args:
         probed: N images.
         images: their names, the same on every machine.
-        units: ``(N,)`` what a fold keeps together: patients, or single images. C is chosen inside the training part, by
-            folds of the same kind.
+        units: ``(N,)`` what a fold keeps together: patients, or single images.
         config: folds and seed.
 
     Returns:
-        A predictions table, the C chosen in each fold, and for each fold how many groups its two sides share.
+        A predictions table, and for each fold how many groups its two sides share.
     """
     table, classes = probed.table, probed.classes
     targets = table["label"].map(classes.index).to_numpy()
     logits, fold_of = np.empty((len(table), len(classes))), np.empty(len(table), dtype=int)
-    chosen, shared = [], {}
+    shared = {}
     for fold, test in enumerate(group_folds(table["label"], units, config.folds, config.seed)):
         features = probed.features(~test) if callable(probed.features) else probed.features
-        probe = frozen_probe(features[~test], targets[~test], units[~test].to_numpy(), config.seed)
+        probe = frozen_probe(features[~test], targets[~test])
         logits[test], fold_of[test] = probe_logits(probe, features[test]), fold
-        chosen.append(float(probe.best_params_["logisticregression__C"]))
         groups = [set(table.loc[side, "group"]) for side in (test, ~test)]
         shared[f"fold {fold}"] = {"groups": len(groups[0] & groups[1]), "of": len(groups[0])}
     frame = predictions_table(
         table, images, table["label"], classes, logits, part="test", fold=fold_of, seed=config.seed
     )
-    return frame, chosen, shared
+    return frame, shared

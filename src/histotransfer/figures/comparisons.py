@@ -1,5 +1,7 @@
 """Numbers with intervals, side by side."""
 
+from collections.abc import Mapping, Sequence
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -13,6 +15,8 @@ from histotransfer.evaluation.formatting import number
 from histotransfer.evaluation.metrics import metric_name
 from histotransfer.evaluation.pareto import pareto_front
 from histotransfer.figures.style import PALETTE, SMALL, WIDTH, described, legend_above, run_colours
+
+BEFORE = "before"  # of the network that has not learnt yet, in `report.adapting.learning_curve`
 
 
 def forest(
@@ -63,7 +67,7 @@ def forest(
         f"{m}, " + ", ".join(f"{r.run} {number(r.value, r.low, r.high)}" for r in runs_at.itertuples())
         for m, (_, runs_at) in zip(names, rows.groupby("magnification", sort=False), strict=True)
     )
-    lines = "" if claim is None else f" The dashed line of the claim stands at {claim:g}."
+    lines = "" if claim is None else f" The dashed line of the claim is at {claim:g}."
     if claim is not None:
         axis.axvline(claim, color="0.3", ls="--", lw=1, label=f"claimed: {claim:g}")
     if larger_class is not None:
@@ -76,15 +80,16 @@ def forest(
     return figure
 
 
-def means_with_intervals(table: pd.DataFrame, label: str, nothing: float = 0) -> Figure:
+def means_with_intervals(table: pd.DataFrame, label: str, nothing: float = 0, unit: str = "patients") -> Figure:
     """One value with its interval per row, such as one metric of several arms or their differences.
 
     Args:
         table: indexed by name: `value`, `low`, `high`, `images`, `patients`.
         label: of the axis, with its unit.
         nothing: the value of no difference, or of guessing, marked by a line.
+        unit: what the intervals leave out or draw as a whole, as readers call it, in the plural.
     """
-    counts = [f"{row.images} images, {row.patients} patients" for row in table.itertuples()]
+    counts = [f"{row.images} images, {row.patients} {unit}" for row in table.itertuples()]
     alike = len(set(counts)) == 1
     names = table.index if alike else [f"{name}\n{n}" for name, n in zip(table.index, counts, strict=True)]
     lines = 1 + max(name.count("\n") for name in names)
@@ -101,11 +106,69 @@ def means_with_intervals(table: pd.DataFrame, label: str, nothing: float = 0) ->
     values = [number(row.value, row.low, row.high) for row in table.itertuples()]
     for place, text in enumerate(values):
         axis.text(1.02, place, text, transform=axis.get_yaxis_transform(), va="center", fontsize=SMALL)
-    about = f"{counts[0]}; 95 % intervals by patient" if alike else "95 % intervals by patient"
+    clustered = f"95 % intervals by {unit.removesuffix('s')}"
+    about = f"{counts[0]}; {clustered}" if alike else clustered
     axis.set_xlabel(f"{label}\n{about}")
     axis.set_ylim(len(table) - 0.5, -0.5)
     sentences = "; ".join(f"{name} {value} ({n})" for name, value, n in zip(table.index, values, counts, strict=True))
     return described(figure, f"{label} with 95 % intervals. {sentences}.")
+
+
+def by_labelled_patients(
+    table: pd.DataFrame, metrics: Sequence[str] = ("balanced_accuracy", "log_loss"), unit: str = "patients"
+) -> Figure:
+    """Learning curves over the number of labelled patients, one panel per metric, with intervals.
+
+    Args:
+        table: as `report.adapting.learning_curve` returns it; the run `before` is drawn at 0, with a line to its right.
+        metrics: of the panels.
+        unit: what is labelled and kept apart, as readers call it, in the plural.
+    """
+    figure, axes = plt.subplots(1, len(metrics), figsize=(WIDTH, 3.4), squeeze=False, layout="constrained")
+    numbers, sentences = sorted(set(table["labelled"])), []
+    arms = [run for run in dict.fromkeys(table["run"]) if run != BEFORE]
+    for axis, metric in zip(axes.flat, metrics, strict=True):
+        rows = table[table["metric"] == metric]
+        colours, spread = run_colours(arms), np.linspace(-0.2, 0.2, len(arms))
+        for (run, colour), offset in zip([(BEFORE, "0.3"), *colours.items()], [0.0, *spread], strict=True):
+            own = rows[rows["run"] == run]
+            x = np.array([numbers.index(labelled) for labelled in own["labelled"]]) + offset
+            axis.vlines(x, own["low"], own["high"], color=colour, lw=1.5)
+            axis.plot(x, own["value"], "o-", ms=4, lw=1, color=colour, label=run)
+            values = (f"{r.labelled} {number(r.value, r.low, r.high)}" for r in own.itertuples())
+            sentences.append(f"{metric_name(metric)}, {run}: {', '.join(values)}")
+        axis.axhline(rows.loc[rows["run"] == BEFORE, "value"].iloc[0], color="0.6", ls=":", lw=1, zorder=0)
+        axis.set_xticks(range(len(numbers)), [str(labelled) for labelled in numbers])
+        axis.set(xlabel=f"labelled {unit}", ylabel=metric_name(metric) + (" (nats)" if metric == "log_loss" else ""))
+    legend_above(figure)
+    about = table.iloc[0]
+    return described(
+        figure,
+        f"Learning curves over the number of labelled {unit}, with 95 % intervals, on {about['images']} images of"
+        f" {about['patients']} {unit} that were kept apart. {'; '.join(sentences)}.",
+    )
+
+
+def choices(criteria: pd.DataFrame, chosen: Mapping[int, str]) -> Figure:
+    """The criterion of every candidate, one row per test fold; a ring marks the one that was chosen.
+
+    Args:
+        criteria: one row per test fold, one column per candidate, as `report.selection.Selection.criteria`.
+        chosen: test fold to its candidate.
+    """
+    figure, axis = plt.subplots(figsize=(WIDTH, 0.9 + 0.45 * len(criteria)), layout="constrained")
+    for (candidate, values), marker in zip(criteria.items(), "osD^vP*X<>", strict=False):
+        axis.plot(values, range(len(values)), marker, ms=7, alpha=0.8, label=candidate)
+    rings = [criteria.loc[fold, chosen[fold]] for fold in criteria.index]
+    axis.plot(rings, range(len(rings)), "o", ms=14, mfc="none", mec="black", label="chosen")
+    axis.set_yticks(range(len(criteria)), [f"for test fold {fold + 1}" for fold in criteria.index])
+    axis.set(xlabel="AUROC on the four other folds", ylim=(len(criteria) - 0.5, -0.5))
+    legend_above(figure)
+    told = (
+        f"for fold {fold + 1} {chosen[fold]}, of " + ", ".join(f"{name} {value:.3f}" for name, value in row.items())
+        for fold, row in criteria.iterrows()
+    )
+    return described(figure, f"AUROC of every candidate on the other folds. Chosen: {'; '.join(told)}.")
 
 
 def pareto(table: pd.DataFrame, cost: str) -> Figure:
@@ -113,7 +176,7 @@ def pareto(table: pd.DataFrame, cost: str) -> Figure:
 
     Args:
         table: as `report.complexity.complexity_table` returns it.
-        cost: its column: GFLOPs, MB, ms or parameters; drawn on a logarithmic axis.
+        cost: its column: GMAC, MB, ms or parameters; drawn on a logarithmic axis.
     """
     rows = table.dropna(subset=[cost, "auroc"]).sort_values(cost, ignore_index=True)
     figure, axis = plt.subplots(figsize=(WIDTH, 5), layout="constrained")
@@ -131,7 +194,7 @@ def pareto(table: pd.DataFrame, cost: str) -> Figure:
     ]
     handles += [Patch(color=colour, label=f"{size} pixels") for size, colour in colours.items()]
     legend_above(figure, handles)
-    units = {"GFLOPs": "billion multiply-adds an image", "MB": "megabytes of weights", "ms": "milliseconds an image"}
+    units = {"GMAC": "GMAC per image", "MB": "megabytes of weights", "ms": "milliseconds per image"}
     axis.set(xscale="log", xlabel=units.get(cost, cost), ylabel="AUROC, mean over 40x, 100x, 200x")
     axis.xaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), major_formatter="{x:g}", minor_formatter=NullFormatter())
     names = ", ".join(f"{row.net} at {row.size} pixels ({row.auroc:.2f})" for row in front.itertuples())

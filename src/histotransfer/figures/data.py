@@ -8,10 +8,19 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.patches import Patch, Rectangle
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from histotransfer.figures.style import CLASS_COLOURS, PALETTE, SMALL, WIDTH, described, legend_above
+from histotransfer.figures.style import (
+    CLASS_COLOURS,
+    PALETTE,
+    PART_COLOURS,
+    PHONE_WIDTH,
+    SMALL,
+    WIDTH,
+    described,
+    legend_above,
+)
 from histotransfer.pictures import decode
 from histotransfer.stain import to_lab
 
@@ -36,19 +45,53 @@ def gallery(images: Sequence[np.ndarray], titles: Sequence[str], columns: int = 
 
 
 def images_per_patient(patients: pd.DataFrame) -> Figure:
-    """How many images each patient has, by class: few patients with many images dominate an image-level score.
+    """How many images each patient has, by class, and how few patients give half of the images of their class.
 
     Args:
         patients: as `experiments.patients.per_patient` returns it.
     """
-    counts = patients.sort_values(["label", "images"], ascending=[True, False])
-    figure, axis = plt.subplots(figsize=(WIDTH, 2.8), layout="constrained")
-    axis.bar(range(len(counts)), counts["images"], color=counts["label"].map(CLASS_COLOURS), width=0.9)
-    axis.set(xlabel="patient (base number)", ylabel="images", xticks=[], xlim=(-0.6, len(counts) - 0.4))
-    axis.yaxis.set_major_locator(MaxNLocator(6, integer=True))
-    handles = [Patch(color=colour, label=label) for label, colour in CLASS_COLOURS.items()]
-    legend_above(figure, handles)
-    return figure
+    figure, axes = plt.subplots(2, 1, figsize=(PHONE_WIDTH, 4), layout="constrained", sharex=True, sharey=True)
+    sentences = []
+    for axis, (label, colour) in zip(axes, CLASS_COLOURS.items(), strict=True):
+        counts = patients.loc[patients["label"] == label, "images"].sort_values(ascending=False).to_numpy()
+        few = int(np.searchsorted(counts.cumsum(), counts.sum() / 2)) + 1
+        axis.bar(range(len(counts)), counts, color=[colour] * few + [(*colour, 0.35)] * (len(counts) - few), width=0.9)
+        sentences.append(f"{label}: {few} of {len(counts)} patients give half of {counts.sum()} images")
+        axis.set_title(sentences[-1].replace(": ", ":\n"), loc="left", fontsize=10)
+        axis.set(ylabel="images", xticks=[])
+        axis.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes[-1].set_xlabel("one bar per patient")
+    return described(figure, f"Images of each patient, most first; {'; '.join(sentences)}.")
+
+
+def patient_strips(splits: Mapping[str, pd.DataFrame]) -> Figure:
+    """Each patient as a strip of its images, coloured by the part of a split that they are in; a panel per split.
+
+    Args:
+        splits: image tables of the same images with `split` filled, by the name of the split. The order of patients is
+            that of their first image's part in the first split.
+    """
+    tables = {name: table.sort_values("group") for name, table in splits.items()}
+    parts = list(PART_COLOURS)
+    first = next(iter(tables.values())).groupby("group")["split"].first().map(parts.index)
+    order = first.sort_values(kind="stable").index
+    figure, axes = plt.subplots(
+        len(splits), 1, figsize=(PHONE_WIDTH, 2.3 * len(splits) + 0.4), squeeze=False, layout="constrained", sharex=True
+    )
+    sentences = []
+    for axis, (name, table) in zip(axes.flat, tables.items(), strict=True):
+        counts = pd.crosstab(table["group"], table["split"]).reindex(order).reindex(columns=parts, fill_value=0)
+        bottom = np.zeros(len(order), int)
+        for part, colour in PART_COLOURS.items():
+            axis.bar(range(len(order)), counts[part], bottom=bottom, color=colour, width=0.85, label=part)
+            bottom += counts[part].to_numpy()
+        tested, trained = counts["test"] > 0, counts["train"] > 0
+        sentences.append(f"{name}: {(tested & trained).sum()} of {tested.sum()} test patients are also in training")
+        axis.set_title(sentences[-1].replace(": ", ":\n"), loc="left", fontsize=10)
+        axis.set(ylabel="images", xticks=[])
+    axes[-1, 0].set_xlabel("one strip per patient")
+    legend_above(figure)
+    return described(figure, f"Each patient's images, coloured by part. {'; '.join(sentences)}.")
 
 
 def colour_per_patient(patients: pd.DataFrame) -> Figure:
@@ -79,35 +122,6 @@ def colour_clusters(table: pd.DataFrame, patients: int) -> Figure:
     axis.set(xlabel="mean a* (green to red)", ylabel="mean b* (blue to yellow)")
     axis.legend(title="patient", loc="upper left", bbox_to_anchor=(1, 1))
     return figure
-
-
-def stain_plane(density: np.ndarray, stains: np.ndarray, shown: int = 4000) -> Figure:
-    """Optical densities of tissue in the plane of their two largest axes with the stain vectors, and edge on.
-
-    Args:
-        density: ``(3, N)`` of pixels that hold stain.
-        stains: ``(2, 3)`` unit vectors, haematoxylin and eosin.
-        shown: at most this many pixels, evenly spread.
-    """
-    density = density[:, :: max(1, density.shape[1] // shown)].astype(float)
-    spread, axes = np.linalg.eigh(np.cov(density))
-    axes = axes[:, ::-1] * np.where(axes[:, ::-1].sum(axis=0) > 0, 1, -1)
-    places, arrows, share = axes.T @ density, stains @ axes, 1 - spread[0] / spread.sum()
-    arrows *= 0.8 * places[0].max() / np.abs(arrows[:, :1])
-    figure, panels = plt.subplots(1, 2, figsize=(WIDTH, 3), sharex=True, sharey=True, layout="constrained")
-    for panel, row in zip(panels, (1, 2), strict=True):
-        panel.scatter(places[0], places[row], c=np.exp(-density.T), s=4, lw=0)
-        for arrow, name, colour in zip(arrows, ("haematoxylin", "eosin"), ("blue", "red"), strict=True):
-            panel.plot([0, arrow[0]], [0, arrow[row]], color=PALETTE[colour], lw=2, label=name)
-        panel.set(xlabel="first axis (optical density)", aspect="equal")
-    panels[0].set(title="face on", ylabel="second axis")
-    panels[1].set(title=f"edge on ({share:.1%} of the spread)", ylabel="third axis")
-    legend_above(figure)
-    return described(
-        figure,
-        "Optical densities of tissue pixels: face on they fan out between the two stain vectors, edge on they are flat;"
-        f" {share:.1%} of their spread lies in the plane.",
-    )
 
 
 def picture_table(rows: Mapping[str, Sequence[np.ndarray | str]], columns: Sequence[str]) -> Figure:

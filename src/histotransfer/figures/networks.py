@@ -1,18 +1,20 @@
 """Networks, and where they look."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Polygon, Rectangle
 
 from histotransfer.evaluation.pointing import hottest
-from histotransfer.figures.style import CLASS_COLOURS, SMALL, WIDTH, described, legend_above
+from histotransfer.figures.style import PALETTE, PHONE_WIDTH, SMALL, WIDTH, described
+
+if TYPE_CHECKING:  # a figure of numbers alone does not wait for PyTorch
+    from histotransfer.models.se_densenet import SEDenseNet
 
 
 def dense_block_with_gate(channels: int = 64, growth_rate: int = 32, layers: int = 3, reduction: int = 16) -> Figure:
@@ -70,6 +72,85 @@ def dense_block_with_gate(channels: int = 64, growth_rate: int = 32, layers: int
     return figure
 
 
+def whole_network(model: "SEDenseNet", size: int = 224) -> Figure:
+    """The network from the picture at the top to the logits: channels as widths, layers as lines, gates as bars.
+
+    Args:
+        model: in eval mode; it is run once on an empty picture, so that all shapes are its own.
+        size: pixels per side of that picture.
+    """
+    figure = plt.figure(figsize=(PHONE_WIDTH, 7))
+    axis = figure.add_axes((0, 0, 1, 1))
+    middle, right, scale = 1.25, 1.98, 1.2 / model.classifier.in_features  # in inches, per channel
+    grey, gated = "0.82", PALETTE["orange"]
+    x = next(model.parameters()).new_zeros((1, 3, size, size))
+    y, sentences = 0.25, list[str]()
+    sides: list[tuple[int, float]] = []  # sides of maps, with the height at which they begin
+
+    def shape(height: float, above: int, below: int, colour: Any, text: str, **ink: Any) -> None:
+        nonlocal y
+        corners = [(-above, y), (above, y), (below, y + height), (-below, y + height)]
+        axis.add_patch(Polygon([(middle + scale * w / 2, h) for w, h in corners], fc=colour, ec="0.15", lw=0.8))
+        axis.text(right, y + height / 2, text, va="center", fontsize=SMALL, linespacing=1.1, **ink)
+        y += height
+
+    def gate(channels: int) -> None:
+        shape(0.1, channels, channels, gated, f"gate: {channels:,} channels", color="#8a4b00", weight="bold")
+
+    def at_side() -> None:
+        if not sides or sides[-1][0] != x.shape[-1]:
+            sides.append((x.shape[-1], y))
+
+    at_side()
+    shape(0.06, 3, 3, "0.15", f"picture: {x.shape[1]} channels")
+    y += 0.14
+    for name, module in model.features.named_children():
+        before, x = x.shape[1], module(x).detach()
+        after, number = x.shape[1], name[-1]
+        if name.startswith("conv"):
+            at_side()
+            shape(0.22, after, after, "white", f"stem: {after} channels")
+        elif name.startswith("denseblock"):
+            layers = [layer for part, layer in module.named_children() if part != "se"]
+            top, height = y, max(0.36, 0.05 * len(layers))
+            each = ", gated" if any(layer.se for layer in layers) else ""
+            text = f"block {number}: {len(layers)} layers{each}"
+            shape(height, before, after, grey, f"{text}\n{before:,} to {after:,} channels")
+            for line in range(1, len(layers)):
+                share = line / len(layers)
+                half = scale * (before + share * (after - before)) / 2
+                axis.hlines(top + share * height, middle - half, middle + half, color="0.15", lw=0.5)
+            sentences.append(f"{text}, {before} to {after} channels, side {x.shape[-1]}")
+            if module.se:
+                gate(after)
+                sentences.append(f"gate of {after} channels")
+        elif name.startswith("transition"):
+            text = f"transition {number}"
+            shape(0.22, before, after, "white", f"{text}: {before:,} to {after:,}")
+            sentences.append(f"{text}, {before} to {after} channels, side {x.shape[-1]}")
+            if module.se:
+                gate(after)
+                sentences.append(f"gate of {after} channels")
+        if name.startswith(("pool", "transition")):
+            y += 0.04
+            at_side()
+            y += 0.04
+    ends, logits = [start for _, start in sides[1:]] + [y], model.classifier.out_features
+    y += 0.1
+    shape(0.06, x.shape[1], x.shape[1], "white", f"means: {x.shape[1]:,}")
+    y += 0.12
+    shape(0.06, x.shape[1], x.shape[1], "0.15", f"head: {logits} logits")
+    for (side, start), end in zip(sides, ends, strict=True):
+        axis.vlines(0.5, start + 0.03, end - 0.03, color="0.5", lw=1)
+        axis.text(0.45, (start + end) / 2, f"{side}", ha="right", va="center", fontsize=SMALL)
+    axis.text(0.06, 0.1, "side", va="center", fontsize=SMALL)
+    axis.set(xlim=(0, PHONE_WIDTH), ylim=(y + 0.12, 0))
+    figure.set_figheight(y + 0.12)
+    axis.axis("off")
+    about = f"SE-DenseNet for a picture of {size} pixels, from top to bottom: {'; '.join(sentences)}"
+    return described(figure, f"{about}; then {x.shape[1]} means and {logits} logits.")
+
+
 def overlays(tiles: np.ndarray, maps: np.ndarray, titles: Sequence[str], masks: np.ndarray | None = None) -> Figure:
     """Images above their Grad-CAM: evidence for the class in colour, the hottest cell crossed.
 
@@ -109,34 +190,3 @@ def _place(point: np.ndarray, size: int) -> str:
     row, column = (3 * point / size).astype(int)
     words = (("upper", "", "lower")[row], ("left", "", "right")[column])
     return " ".join(word for word in words if word) or "in the middle"
-
-
-def gate_profile(profiles: pd.DataFrame) -> Figure:
-    """Mean gate of every channel in each class, one panel per gate; channels in order of their mean.
-
-    Args:
-        profiles: as `evaluation.explain.gate_profiles` returns it.
-    """
-    names, sentences = list(dict.fromkeys(profiles["gate"])), []
-    columns = min(len(names), 4)
-    rows = -(-len(names) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(WIDTH, 0.6 + 2.1 * rows), squeeze=False, layout="constrained")
-    for axis in axes.flat[len(names) :]:
-        axis.axis("off")
-    for axis, name in zip(axes.flat, names, strict=False):
-        gate = profiles[profiles["gate"] == name]
-        order = gate.groupby("channel")["value"].mean().sort_values().index
-        for label, of_class in gate.groupby("class"):
-            lines, colour = of_class.set_index("channel").loc[order], CLASS_COLOURS.get(label)
-            axis.fill_between(range(len(order)), lines["low"], lines["high"], color=colour, alpha=0.3, lw=0)
-            axis.plot(range(len(order)), lines["value"], color=colour, lw=1, label=label)
-        axis.set_xlabel("channel, sorted")
-        axis.set_title(name, fontsize=10)
-        axis.ticklabel_format(axis="y", useOffset=False)
-        axis.tick_params(labelsize=SMALL)
-        sentences.append(f"{name}: {gate['value'].min():.6f} to {gate['value'].max():.6f} over {len(order)} channels")
-    for axis in axes[:, 0]:
-        axis.set_ylabel("gate")
-    legend_above(figure)
-    counts = ", ".join(f"{n} {label}" for label, n in profiles.groupby("class")["patients"].first().items())
-    return described(figure, f"Mean SE gates by class ({counts} patients). {'; '.join(sentences)}.")

@@ -108,10 +108,14 @@ def confusion(predictions: pd.DataFrame) -> Figure:
     return described(figure, f"Confusion matrix, {_n(predictions)}: {sentences}.")
 
 
-def patients(predictions: pd.DataFrame) -> Figure:
+def patients(predictions: pd.DataFrame, unit: str = "patient") -> Figure:
     """Each patient's images as dots: their probability of the positive class; and the share of them that is right.
 
     There is no room for the names of more than `NAMED` patients: these are in the alt text only.
+
+    Args:
+        predictions: of images; `group` is what they are put together by.
+        unit: what a group is, as readers call it.
     """
     positive = positive_class(predictions)
     right = predicted(predictions) == predictions["truth"]
@@ -131,14 +135,14 @@ def patients(predictions: pd.DataFrame) -> Figure:
     else:
         axis.set_xticks([])
     axis.set(ylabel=f"probability of {positive}", ylim=(-0.03, 1.03), xlim=(-0.6, len(about) - 0.4))
-    axis.set_xlabel("patient, and share of its images that is right" if named else f"{len(about)} patients")
+    axis.set_xlabel(f"{unit}, and share of its images that is right" if named else f"{len(about)} {unit}s")
     classes = dict.fromkeys(about["truth"])
     legend_above(figure, [Patch(color=CLASS_COLOURS.get(name, PALETTE["green"]), label=name) for name in classes])
     sentences = "; ".join(
         f"{group} ({patient['truth']}) {patient['right']:.0%} right, mean probability {patient['mean']:.2f}"
         for group, patient in about.iterrows()
     )
-    return described(figure, f"Images by patient, {_n(predictions)}. {sentences}.")
+    return described(figure, f"{len(predictions)} images by {unit}, {len(about)} in all. {sentences}.")
 
 
 def reliability_diagram(curves: Mapping[str, pd.DataFrame]) -> Figure:

@@ -11,7 +11,9 @@ PALETTE = dict(
 )
 CLASS_COLOURS = {"benign": PALETTE["blue"], "malignant": PALETTE["orange"]}
 RUN_COLOURS = {"majority": PALETTE["purple"], "frozen-probe": PALETTE["blue"], "ladder": PALETTE["orange"]}
+PART_COLOURS = {"train": PALETTE["blue"], "validation": PALETTE["orange"], "test": PALETTE["purple"]}
 WIDTH = 6.0  # inches: a phone shows it at half the size, and its text can still be read
+PHONE_WIDTH = 3.6  # inches, 360 pixels: a phone shows it whole, without making it smaller
 SMALL = 9  # points, the smallest text
 
 
@@ -31,16 +33,15 @@ def use_style() -> None:
             "axes.labelsize": 10,
             "font.size": 10,
             "legend.frameon": False,
+            "svg.fonttype": "none",  # text stays text: a third smaller than its outlines
             "svg.hashsalt": "histotransfer",
         },
     )
 
 
 def described(figure: Figure, text: str) -> Figure:
-    """Give a figure its alt text: `figure.alt`, which IPython publishes with the picture."""
-    # IPython and the book look for these two attributes, which matplotlib does not define.
-    figure.alt = text  # type: ignore[attr-defined]
-    figure._repr_mimebundle_ = lambda **_: ({}, {"image/png": {"alt": text}})  # type: ignore[attr-defined]
+    """Give a figure its alt text, `figure.alt`, which chapters publish with the picture (`book.chapters.begin`)."""
+    figure.alt = text  # type: ignore[attr-defined]  # matplotlib does not define it
     return figure
 
 

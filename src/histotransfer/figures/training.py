@@ -1,6 +1,7 @@
 """Histories of training."""
 
 from collections.abc import Mapping
+from typing import get_args
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -9,8 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from histotransfer.config import LadderConfig, Stage
 from histotransfer.evaluation.metrics import metric_name
-from histotransfer.figures.style import PALETTE, SMALL, WIDTH, described, legend_above
+from histotransfer.figures.style import PALETTE, PHONE_WIDTH, SMALL, WIDTH, described, legend_above
+
+GROUPS = (*get_args(Stage)[:-1], "stem")
+"""The groups that train, from the head down; the last stage, `all`, trains the stem too."""
 
 
 def by_seed(history: pd.DataFrame, column: str) -> pd.DataFrame:
@@ -103,3 +108,66 @@ def failure_signatures(histories: pd.DataFrame) -> Figure:
         "F3 slow convergence": {start: losses(f"DenseNet-121, {start}") for start in ("scratch", "ImageNet")},
     }
     return compared_curves(panels)
+
+
+def unfreezing_timeline(config: LadderConfig) -> Figure:
+    """Which groups of the network train in which epochs, and at which peak rate; one panel per data set.
+
+    Each stage is one cycle of the rate (fastai's `fit_one_cycle`), drawn as a hump; grey is frozen.
+
+    Args:
+        config: its schedules, rates and gates.
+    """
+    schedules = {"LC25000": config.lc25000_schedule, "BreakHis": config.breakhis_schedule}
+    if config.source == "none":
+        del schedules["LC25000"]
+    rates = [config.learning_rate * config.rate_decay**down for down in range(len(GROUPS))]
+    figure, axes = plt.subplots(
+        len(schedules), 1, figsize=(PHONE_WIDTH, 2.6 * len(schedules)), squeeze=False, layout="constrained"
+    )
+    rise = np.linspace(0, 1, 50)
+    hump = np.where(rise < 0.25, np.sin(2 * np.pi * rise), np.sin(np.pi * (0.5 + (rise - 0.25) / 1.5))) ** 2
+    sentences = []
+    for axis, (dataset, schedule) in zip(axes.flat, schedules.items(), strict=True):
+        start, trained = 0, dict[str, list[int]]()
+        for stage, epochs in schedule:
+            lowest = len(GROUPS) - 1 if stage == "all" else GROUPS.index(stage)
+            for row, group in enumerate(GROUPS):
+                if row <= lowest:
+                    trained.setdefault(group, []).extend(range(start + 1, start + epochs + 1))
+                    axis.fill_between(
+                        start + epochs * rise, row + 0.4, row + 0.4 - 0.8 * hump, color=PALETTE["blue"], lw=0
+                    )
+                else:
+                    axis.fill_between([start, start + epochs], row + 0.4, row - 0.4, color="0.9", lw=0)
+            axis.axvline(start, color="0.6", lw=1, zorder=0)
+            axis.text(start + 0.05 * epochs, -0.55, stage, fontsize=SMALL, va="bottom")
+            start += epochs
+        axis.set(xlim=(0, start), ylim=(len(GROUPS) - 0.4, -0.5), xlabel="epochs")
+        axis.set_title(dataset, loc="left", fontsize=10, pad=16)
+        axis.set_yticks(range(len(GROUPS)), GROUPS, fontsize=SMALL)
+        axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        beside = axis.secondary_yaxis("right")
+        shown = [_rate(rate) if group in trained else "frozen" for group, rate in zip(GROUPS, rates, strict=True)]
+        beside.set_yticks(range(len(GROUPS)), shown, fontsize=SMALL)
+        beside.set_ylabel("peak rate", fontsize=SMALL)
+        for each in (axis, beside):
+            each.tick_params(axis="y", length=0)
+            each.spines[:].set_visible(False)
+        learns = (
+            f"{group} in {len(own)} of {start} epochs from epoch {own[0]}, peak rate {rate}"
+            if (own := trained.get(group))
+            else f"{group} frozen"
+            for group, rate in zip(GROUPS, shown, strict=True)
+        )
+        sentences.append(f"{dataset}: {', '.join(learns)}")
+    gates = ""
+    if config.se_positions:
+        gates = f"Gates train with their block, at {_rate(config.learning_rate * config.gate_rate)}."
+        axes[-1, 0].set_xlabel(f"epochs\n{gates}", fontsize=SMALL)
+    return described(figure, f"Groups that train, with their peak rates. {'; '.join(sentences)}. {gates}".strip())
+
+
+def _rate(rate: float) -> str:
+    """A rate with two digits, as a plain decimal number."""
+    return np.format_float_positional(float(f"{rate:.2g}"), trim="-")

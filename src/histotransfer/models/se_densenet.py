@@ -20,6 +20,7 @@ With gates off, or on and untrained, outputs equal torchvision's DenseNets for t
 from collections.abc import Collection, Sequence
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -156,6 +157,7 @@ class SEDenseNet(nn.Module):
             convolution at full resolution.
         stem_features: channels after the stem.
         positions: where gates sit, any of `layer`, `block`, `transition`; empty for the plain DenseNet.
+        first_gated_block: gates sit in this block (from 1) and those after it, each with its transition.
         reduction: r of the gates.
         gate: `identity` (exactly 1 until trained) or `standard`, see `histotransfer.models.se`.
 
@@ -167,13 +169,14 @@ class SEDenseNet(nn.Module):
         self,
         num_classes: int = 2,
         *,
-        block_config: tuple[int, ...] = DENSENET121,
+        block_config: Sequence[int] = DENSENET121,
         growth_rate: int = 32,
         bottleneck: int | None = 4,
         compression: float = 0.5,
         stem: Stem = "imagenet",
         stem_features: int = 64,
         positions: Collection[Position] = ("block", "transition"),
+        first_gated_block: int = 1,
         reduction: int = 16,
         gate: Gate = "identity",
     ):
@@ -183,11 +186,12 @@ class SEDenseNet(nn.Module):
         if stem not in get_args(Stem):
             raise ValueError(f"unknown stem {stem!r}; choose from {get_args(Stem)}")
 
-        def se(position: Position, channels: int) -> SqueezeExcite | None:
-            return SqueezeExcite(channels, reduction, gate) if position in positions else None
+        def se(position: Position, channels: int, block: int) -> SqueezeExcite | None:
+            gated = position in positions and block >= first_gated_block
+            return SqueezeExcite(channels, reduction, gate) if gated else None
 
-        def layer(channels: int) -> DenseLayer | BasicLayer:
-            gate_of_layer = se("layer", growth_rate)
+        def layer(channels: int, block: int) -> DenseLayer | BasicLayer:
+            gate_of_layer = se("layer", growth_rate, block)
             if bottleneck is None:
                 return BasicLayer(channels, growth_rate, gate_of_layer)
             return DenseLayer(channels, growth_rate, bottleneck, gate_of_layer)
@@ -202,12 +206,13 @@ class SEDenseNet(nn.Module):
             self.features.add_module("conv0", nn.Conv2d(3, stem_features, 3, padding=1, bias=False))
         channels = stem_features
         for number, depth in enumerate(block_config, start=1):
-            layers = [layer(channels + i * growth_rate) for i in range(depth)]
+            layers = [layer(channels + i * growth_rate, number) for i in range(depth)]
             channels += depth * growth_rate
-            self.features.add_module(f"denseblock{number}", DenseBlock(layers, se("block", channels)))
+            self.features.add_module(f"denseblock{number}", DenseBlock(layers, se("block", channels, number)))
             if number < len(block_config):
                 kept = int(channels * compression)
-                self.features.add_module(f"transition{number}", Transition(channels, kept, se("transition", kept)))
+                transition = Transition(channels, kept, se("transition", kept, number))
+                self.features.add_module(f"transition{number}", transition)
                 channels = kept
         self.features.add_module("norm5", nn.BatchNorm2d(channels))
         self.classifier = nn.Linear(channels, num_classes)
@@ -216,17 +221,58 @@ class SEDenseNet(nn.Module):
     def reset_parameters(self) -> None:
         """He initialisation of convolutions, zero bias of the classifier: torchvision's choice, gates untouched."""
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):
+            # On the meta device there is nothing to fill, and PyTorch would load its compiler to find that out.
+            if isinstance(module, nn.Conv2d) and not module.weight.is_meta:
                 nn.init.kaiming_normal_(module.weight)
         nn.init.zeros_(self.classifier.bias)
 
     def pooled(self, x: Tensor) -> Tensor:
         """The features that the classifier sees: ``(N, 3, H, W)`` to ``(N, C)``."""
+        return self.pool(self.features(x))
+
+    @staticmethod
+    def pool(x: Tensor) -> Tensor:
+        """Rectified means: the output of `features`, ``(N, C, H', W')``, to ``(N, C)``; `x` is overwritten."""
         # The explicit ReLU matters: torchvision's `features` ends on norm5, and features pooled without it differ.
-        return F.adaptive_avg_pool2d(F.relu(self.features(x), inplace=True), 1).flatten(1)
+        return F.adaptive_avg_pool2d(F.relu(x, inplace=True), 1).flatten(1)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.classifier(self.pooled(x))
+
+
+class WithFeatures(nn.Module):
+    """A network whose output is its logits, and then what its first transition gives on average over the field.
+
+    Shapes: as the network's, to ``(N, num_classes + channels)``; a network of one block has no transition: 0 channels.
+    """
+
+    def __init__(self, model: SEDenseNet):
+        super().__init__()
+        self.model = model
+        self.channels = next((each.conv.out_channels for each in model.features if isinstance(each, Transition)), 0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        means: list[Tensor] = []
+        for module in self.model.features:
+            x = module(x)
+            if isinstance(module, Transition) and not means:
+                means.append(x.mean(dim=(2, 3)))
+        return torch.cat([self.model.classifier(self.model.pool(x)), *means], dim=1)
+
+
+class OnArrays:
+    """A network in eval mode as a function of arrays, as `models.openvino.OpenVINONetwork` is one.
+
+    Args:
+        model: is put into eval mode, its weights into the order in memory that is fastest.
+    """
+
+    def __init__(self, model: nn.Module):
+        self.model = model.eval().to(memory_format=torch.channels_last)
+
+    @torch.inference_mode()
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        return self.model(torch.from_numpy(x)).numpy()
 
 
 def parameter_count(module: nn.Module) -> int:

@@ -1,7 +1,7 @@
 """How large a network is: parameters, bytes, operations, activations; and how many nets share a parameter count.
 
-Operations are multiply-adds, counted by PyTorch's `FlopCounterMode` (which counts each as two); published tables call
-them FLOPs, and so do Huang et al. 2017 and torchvision. Everything is counted on the meta device: no weight is
+Operations are multiply-adds (MAC), counted by PyTorch's `FlopCounterMode` (which counts each as two). Huang et al.
+2017, torchvision and many published tables call them FLOPs. Everything is counted on the meta device: no weight is
 allocated and nothing is computed.
 """
 
@@ -71,14 +71,14 @@ def size_of(size: int, num_classes: int = 2, **architecture: Any) -> dict[str, f
         architecture: other keyword arguments of `SEDenseNet`.
 
     Returns:
-        `parameters`; `MB on disk` (float32, million bytes, with BatchNorm's statistics); `GFLOPs` (billion
+        `parameters`; `MB on disk` (float32, million bytes, with BatchNorm's statistics); `GMAC` (billion
         multiply-adds); `MB of activations` (float32, one image, forward).
     """
     model = _on_meta(num_classes, architecture)
     return {
         "parameters": parameter_count(model),
         "MB on disk": sum(tensor.nbytes for tensor in model.state_dict().values()) / 1e6,
-        "GFLOPs": multiply_adds(model, size) / 1e9,
+        "GMAC": multiply_adds(model, size) / 1e9,
         "MB of activations": activation_values(model, size) * FLOAT32 / 1e6,
     }
 

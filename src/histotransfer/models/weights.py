@@ -28,13 +28,15 @@ import pooch
 import requests
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
-from histotransfer.config import cache_dir
+from histotransfer.config import cache_dir, validated
 from histotransfer.errors import HistotransferError
 from histotransfer.files import whole_file
+from histotransfer.models.description import Built
 from histotransfer.models.se_densenet import SEDenseNet
+from histotransfer.models.weights_file import BESIDE, DESCRIPTION, load_metadata
 
 TORCHVISION_URL = "https://download.pytorch.org/models/densenet121-a639ec97.pth"
 TORCHVISION_HASH_PREFIX = "a639ec97"  # torchvision's own check: the first digits of the file's sha256
@@ -107,8 +109,13 @@ def _cache_file() -> Path:
 
 
 def _write_cache(trunk: Trunk) -> None:
-    with whole_file(_cache_file()) as temporary:
-        save_file(trunk.state, temporary, {"source": trunk.source, "content_hash": trunk.content_hash})
+    _write(trunk.state, _cache_file(), {"source": trunk.source, "content_hash": trunk.content_hash})
+
+
+def _write(state: State, path: Path, metadata: dict[str, str]) -> None:
+    content = save(state, metadata)  # safetensors' writer of files has a temporary one of its own, which a kill leaves
+    with whole_file(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def _download() -> Trunk:
@@ -240,6 +247,7 @@ def _read_file(path: Path) -> State:
     # torchvision's file still has `denselayer1.norm.1.weight` for what is `denselayer1.norm1.weight` today.
     old = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
     state = {old.sub(r"\1\2.", name): tensor for name, tensor in state.items() if name.startswith("features.")}
+    state = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
     for name in [name for name in state if name.endswith("running_var")]:
         state.setdefault(name.replace("running_var", "num_batches_tracked"), torch.tensor(0, dtype=torch.int64))
     return state
@@ -258,15 +266,29 @@ def _read_cache(path: Path) -> Trunk:
 
 
 def _checked(state: State, source: str) -> Trunk:
-    """Refuse tensors that are not exactly the DenseNet-121 trunk's."""
-    expected = {name: t.shape for name, t in plain_trunk_state().items()}
-    actual = {name: tensor.shape for name, tensor in state.items()}
-    if wrong := sorted(set(expected.items()) ^ set(actual.items())):
-        raise HistotransferError(
-            f"{source}: not a DenseNet-121 trunk, {len(wrong)} tensors are missing, unknown or of another shape"
-            f" (first: {wrong[0][0]})"
-        )
+    """Refuse tensors that are not exactly the DenseNet-121 trunk's, or not numbers."""
+    if wrong := _unlike(plain_trunk_state(), state):
+        raise HistotransferError(f"{source}: not a DenseNet-121 trunk, {wrong}")
+    _refuse_not_finite(state, source)
     return Trunk(state, source, content_hash(state))
+
+
+def _unlike(expected: State, actual: State) -> str:
+    """How the tensors of a file differ from those that are needed in name or shape; empty if they do not."""
+    shapes = [{(name, tensor.shape) for name, tensor in state.items()} for state in (expected, actual)]
+    wrong = sorted(shapes[0] ^ shapes[1])
+    if not wrong:
+        return ""
+    return f"{len(wrong)} tensors are missing, unknown or of another shape (first: {wrong[0][0]:.100})"
+
+
+def _refuse_not_finite(state: Mapping[str, Tensor], source: str | Path) -> None:
+    bad = sorted(name for name, tensor in state.items() if not torch.isfinite(tensor).all())
+    if bad:
+        raise HistotransferError(
+            f"{source}: {len(bad)} tensors hold NaN or infinity (first: {bad[0]}), as after a training that diverged;"
+            " train again with a lower rate, or use other weights"
+        )
 
 
 def plain_trunk_state() -> State:
@@ -300,35 +322,44 @@ def load_trunk(model: SEDenseNet, trunk: Trunk) -> None:
         raise HistotransferError(f"{trunk.source}: does not fit this network (first: {(absent + unexpected)[0]})")
 
 
-def save_model(model: SEDenseNet, path: Path, metadata: Mapping) -> None:
-    """Write a model as safetensors; `metadata` (JSON-able) goes into its header.
+def save_model(
+    model: SEDenseNet, path: Path, metadata: Mapping, beside: Mapping[str, np.ndarray] | None = None
+) -> None:
+    """Write a model as safetensors.
 
-    `metadata["architecture"]` must hold the keyword arguments that build the network again.
+    Args:
+        model: the network.
+        path: the file.
+        metadata: for its header, anything that JSON can hold; `metadata["architecture"]` must be the keyword arguments
+            that build the network again.
+        beside: arrays that are kept with the network; `load_beside` reads them.
     """
     # Channels-last strides are not stored: safetensors wants plain ones, and equal weights must be equal files.
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    with whole_file(path) as temporary:
-        save_file(state, temporary, {"histotransfer": json.dumps(metadata, sort_keys=True)})
+    state |= {f"{BESIDE}{name}": torch.from_numpy(array).contiguous() for name, array in (beside or {}).items()}
+    _write(state, path, {DESCRIPTION: json.dumps(metadata, sort_keys=True)})
 
 
 def load_model(path: Path) -> tuple[SEDenseNet, dict]:
     """Read a model written by `save_model`, in eval mode, and its metadata.
 
     Raises:
-        HistotransferError: missing, damaged, or not one of this project's files.
+        HistotransferError: missing, damaged, not one of this project's files, or with weights that are not finite.
     """
-    if not path.is_file():
-        raise HistotransferError(f"{path}: no such weights file; train one with `histotransfer ladder`")
+    metadata = load_metadata(path)
     try:
-        with safe_open(path, "pt") as file:
-            metadata = json.loads((file.metadata() or {}).get("histotransfer", "null"))
-    except (SafetensorError, OSError, json.JSONDecodeError) as error:
-        raise HistotransferError(f"{path}: not a readable safetensors file ({error})") from error
-    if not metadata:
-        raise HistotransferError(f"{path}: not a weights file of histotransfer (no description in its header)")
-    try:
-        model = SEDenseNet(**metadata["architecture"])
-        model.load_state_dict(load_file(path))
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise HistotransferError(f"{path}: its description does not fit its tensors ({_first_line(error)})") from error
+        architecture = validated(Built, metadata).architecture
+    except HistotransferError as error:
+        raise HistotransferError(f"{path}: not a description by `ladder`: {error}") from error
+    with torch.device("meta"):  # no memory is taken on the word of a description that may be wrong
+        model = SEDenseNet(**architecture)
+    state = {name: tensor for name, tensor in load_file(path).items() if not name.startswith(BESIDE)}
+    if wrong := _unlike(model.state_dict(), state):
+        raise HistotransferError(f"{path}: its description does not fit its tensors ({wrong})")
+    # Assigned, as PyTorch would load its compiler to make room for tensors of the meta device; and copied, as those of
+    # the file are mapped from it, and training writes into the network's.
+    kinds = {name: tensor.dtype for name, tensor in model.state_dict().items()}
+    state = {name: tensor.to(kinds[name], copy=True) for name, tensor in state.items()}
+    model.load_state_dict(state, assign=True)
+    _refuse_not_finite(state, path)
     return model.eval(), metadata

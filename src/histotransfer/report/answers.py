@@ -1,96 +1,98 @@
-"""The verdict table: for each claim what was run, the number with its interval and n, and the verdict of the rule.
+"""The verdict table in words: for each claim the dose, one network, its interval, patients, and both verdicts.
 
-`verdicts` computes all numbers from the records; this module puts them into the words of a table.
+`verdicts` computes all numbers from the records; this module puts them into the cells of a table.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-import numpy as np
 import pandas as pd
 
-from histotransfer.evaluation.comparisons import CONTRADICTED, verdict
+from histotransfer.evaluation.comparisons import CONTRADICTED, judge
 from histotransfer.evaluation.formatting import number
-from histotransfer.evaluation.metrics import metric_name
+from histotransfer.evaluation.metrics import MEAN, metric_name
 from histotransfer.paper import STATED_MB, STATED_PARAMETERS
 from histotransfer.report.study import Study
-from histotransfer.report.verdicts import (
-    EXPLORATORY,
-    NOT_RUN,
-    PRIMARY,
-    PROPOSED,
-    judge_accuracy,
-    judge_convergence,
-    judge_differences,
-    judge_overfitting,
-)
+from histotransfer.report.verdicts import EXPLORATORY, NOT_RUN, PARTS, PRIMARY, Judge
 
-JUDGED = {"C5": ("imagenet", "whole"), "C6": ("Macenko", "flips and half turns")}  # what the paper does
-GAIN = (0.02, 0.06)  # "2 to 6 points": the magnitude of C4, reported beside its verdict
-COLUMNS = ("claim", "compared", "metric", "result", "n", "smallest", "verdict", "plan", "record")
+GAIN = (0.02, 0.06)  # "2 to 6 points": the magnitude of C4, said beside its verdict
+JUDGED = {"C5": ("imagenet", "whole"), "C6": ("Macenko", "Vahadane", "flips and half turns")}  # what the paper does
+COLUMNS = (
+    "claim", "compared", "metric", "dose", "result", "average", "patient", "n", "smallest", "verdict", "first", "plan",
+)  # fmt: skip
+DRAWN = ("title", "power", "value", "low", "high", "unit")  # for `figures.claims`
+UNITS = {"accuracy": "points", "auroc": "points", "epochs": "epochs", "log_loss": "nats"}
+UNREACHABLE = "none detectable"
 
 
 def answers(study: Study) -> pd.DataFrame:
-    """One row per claim, or several where a claim has parts: index `id`, columns `COLUMNS`.
+    """One row per claim, or several where a claim has parts: index `id`, columns `COLUMNS` and `DRAWN`.
 
-    `smallest` is the smallest true difference (for C1: distance from its threshold) that the design would have shown
-    with a power of 0.8; `plan` is the file from which `histotransfer study run` makes the `record`.
+    `result` is that of one network, `average` that of the average of the seeds' logits, `patient` that of patients by
+    their mean logit. `smallest` is the smallest true difference (for C1: distance from its threshold) that the design
+    would have shown in four of five studies. `first` is the verdict of the first rule. `value`, `low` and `high` are
+    how far the result lies beyond the claim, in `unit`; `power` is `smallest` in words.
     """
-    rows = [*_accuracy(study), *_differences(study), *_convergence(study), *_overfitting(study), _size()]
-    table = pd.DataFrame(rows).set_index("id").sort_index(kind="stable")
-    return table.reindex(columns=COLUMNS).astype(object).fillna("–")
+    judging = Judge(study)
+    rows = [*_accuracy(judging), *_differences(judging), *_convergence(judging), *_overfitting(judging), _size()]
+    return _table(rows).sort_index(kind="stable")
 
 
-def _accuracy(study: Study) -> Iterator[dict]:
-    for magnification, row in judge_accuracy(study).iterrows():
-        at = f", at {magnification}x" if row["verdict"] != NOT_RUN else ""
-        yield _row("C1", study, "primary", row) | {
-            "claim": study.claims["C1"]["claim"] + at,
-            "compared": f"{PROPOSED} with 0.84",
-            "metric": "accuracy, split by patient, Macenko's colours",
-        }
+def lines(judging: Judge, judged: pd.DataFrame) -> pd.DataFrame:
+    """Rows that a method of `Judge` returned, in the form of `answers`."""
+    return _table([_row(judging, row) for _, row in judged.iterrows()])
 
 
-def _differences(study: Study) -> Iterator[dict]:
-    both = [judge_differences(study, PRIMARY, correct=True), judge_differences(study, EXPLORATORY)]
-    for claim, row in pd.concat(both).iterrows():
-        text = _row(claim, study, row["experiment"], row)
-        where = f"at {row['magnification']}x" if row["magnification"] != "mean" else "mean over 40x, 100x, 200x"
-        least = study.claims[claim]["threshold"]
-        compared = row["compared"] + (f", at least {least:.2f}" if least else "")
-        text |= {"compared": compared, "metric": f"{metric_name(row['metric'])}, {where}"}
-        if pd.notna(row.get("p_holm")):
-            text["result"] += f", p = {row['p_holm']:.2g} after Holm"
-        if claim.startswith("C4") and row["verdict"] != NOT_RUN and GAIN[0] <= row["value"] <= GAIN[1]:
-            text["verdict"] += "; magnitude consistent"
-        yield text
+def _table(rows: Sequence[dict]) -> pd.DataFrame:
+    table = pd.DataFrame(rows).set_index("id")
+    table["title"] = table.index + " " + table["claim"]
+    drawn = table.reindex(columns=DRAWN).astype({"power": object, "unit": object}).fillna({"power": "", "unit": ""})
+    return pd.concat([table.reindex(columns=COLUMNS).astype(object).fillna("–"), drawn], axis=1)
 
 
-def _convergence(study: Study) -> Iterator[dict]:
-    table = judge_convergence(study)
-    for arm in JUDGED["C5"] if "value" in table else table.index:
-        row = table.loc[arm]
-        yield _row("C5", study, "scratch", row) | {
-            "compared": f"scratch minus {arm}" if "value" in table else "scratch minus transfer",
-            "metric": "epochs to a fixed validation log-loss, restricted mean",
-        }
+def _accuracy(judging: Judge) -> Iterator[dict]:
+    for _, row in judging.accuracy().iterrows():
+        at = f", at {row['magnification']}x" if row["verdict"] != NOT_RUN else ""
+        yield _row(judging, row, at) | {"metric": "accuracy, split by patient, colours as scanned"}
 
 
-def _overfitting(study: Study) -> Iterator[dict]:
-    table = judge_overfitting(study)
-    for name in JUDGED["C6"]:
-        row = table.loc[name]
-        text = _row("C6", study, "colour", row) | {
-            "claim": f"{study.claims['C6']['claim']}: {name}",
-            "compared": "without it minus with it",
-            "metric": "test minus training log-loss, nats; AUROC: with it minus without, on test images",
-        }
+def _differences(judging: Judge) -> Iterator[dict]:
+    for table in (judging.differences(PRIMARY, correct=True), judging.differences(EXPLORATORY)):
+        for _, row in table.iterrows():
+            over = f"at {row['magnification']}x" if row["magnification"] != MEAN else "mean over 40x, 100x, 200x"
+            text = _row(judging, row) | {"metric": f"{metric_name(row['metric'])}, {over}, colours as scanned"}
+            if least := judging.study.claims[row["id"]]["threshold"]:
+                text["compared"] += f", at least {least:.2f}"
+            if pd.notna(row.get("p_holm")):
+                text["average"] += f", p = {row['p_holm']:.2g} after Holm"
+            if row["id"].startswith("C4") and row["verdict"] != NOT_RUN and GAIN[0] <= row["value"] <= GAIN[1]:
+                text["verdict"] += "; magnitude consistent"
+            yield text
+
+
+def _convergence(judging: Judge) -> Iterator[dict]:
+    table = judging.convergence()
+    if "arm" not in table:
+        yield _row(judging, table.iloc[0]) | {"compared": "scratch minus transfer"}
+        return
+    for _, row in table[table["arm"].isin(JUDGED["C5"])].iterrows():
+        images = f"{PARTS[row['part']]} images"
+        metric = f"epochs until log-loss of {images} is {row['level']:.2f}, cut off at 20, colours as scanned"
+        yield _row(judging, row, f", {images}") | {"metric": metric}
+
+
+def _overfitting(judging: Judge) -> Iterator[dict]:
+    table = judging.overfitting().set_index("note", drop=False)
+    for _, row in table.loc[list(JUDGED["C6"])].iterrows():
+        text = _row(judging, row, f": {row['note']}")
+        text["metric"] = "test minus training log-loss, nats; patients: AUROC with it minus without"
         if row["verdict"] != NOT_RUN:
-            parts = (row[[part, f"{part}_low", f"{part}_high"]] for part in ("test_drop", "auroc_gain"))
-            tested, gain = (number(*part) for part in parts)
-            of_auroc = verdict(row["auroc_gain_low"], row["auroc_gain_high"], study.claims["C6"]["threshold"])
-            text["compared"] = " minus ".join(reversed(row["arms"].split(" against ")))
-            text["result"] += f", of it on test images {tested}; test AUROC {gain}"
-            text["verdict"] += f"; test AUROC {of_auroc}"
+            margin, ends = judging.rule["rule"]["margin"], (row["gain_low"], row["gain_high"])
+            gain = number(row["gain"], *ends)
+            text["result"] += (
+                f", of it on test images {number(*(row[f'test_drop{end}'] for end in ('', '_low', '_high')))}"
+            )
+            text["result"] += f"; test AUROC {gain}"
+            text["verdict"] += f"; test AUROC {judge(*ends, 0.0, margin, given=not row['not_given'])}"
         yield text
 
 
@@ -103,26 +105,49 @@ def _size() -> dict:
         "metric": "arithmetic",
         "result": f"{stated:.1f} MB, not {STATED_MB}",
         "verdict": f"{CONTRADICTED}, as one float32 network",
+        "first": CONTRADICTED,
         "plan": "none",
-        "record": "the chapter on SE-DenseNet",
     }
 
 
-def _row(claim: str, study: Study, experiment: str, row: pd.Series) -> dict:
-    """The cells that every row has; `row` may hold `value, low, high, smallest, images, patients, runs, verdict`."""
+def _row(judging: Judge, row: pd.Series, of: str = "") -> dict:
+    """The cells that every row has; `of` says which part of the claim it is."""
+    note = row.get("note")
     cells = {
-        "id": claim,
-        "claim": study.claims[claim]["claim"],
+        "id": row["id"],
+        "claim": judging.study.claims[row["id"]]["claim"]
+        + (f" ({note})" if note and not of.startswith(": ") else "")
+        + of,
+        "compared": row.get("compared", "–"),
         "verdict": row["verdict"],
-        "plan": f"study/{experiment}.toml",
-        "record": f"results/{experiment}",
+        "first": row["first_verdict"],
+        "plan": f"study/{row.get('experiment') or judging.study.claims[row['id']]['experiments'][0]}.toml",
     }
     if row["verdict"] == NOT_RUN:
         return cells
-    about = f"{row['images']:.0f} images, {row['patients']} patients" if "images" in row else f"{row['runs']:.0f} runs"
-    smallest = row.get("smallest", np.nan)
-    return cells | {
+    if row["not_given"]:
+        cells["verdict"] += f" ({row['not_given']})"
+    smallest = row.get("smallest")
+    shown: dict = {
         "result": number(row["value"], row["low"], row["high"]),
-        "n": about,
-        "smallest": "–" if pd.isna(smallest) else f"{smallest:.2f}",
+        "dose": row["dose"],
+        "n": f"{row['images']:.0f} images, {row['patients']} patients",
     }
+    threshold, unit = judging.study.claims[row["id"]].get("threshold", 0.0), UNITS[row["metric"]]
+    scale = 100 if unit == "points" else 1
+    shown |= {name: scale * (row[name] - threshold) for name in ("value", "low", "high")} | {"unit": unit}
+    if smallest is not None and pd.notna(smallest):
+        shown |= _power(smallest, threshold if row["id"] == "C1" else None, unit)
+    for name in ("average", "patient"):
+        if name in row and pd.notna(row[name]):
+            shown[name] = number(row[name], row[f"{name}_low"], row[f"{name}_high"])
+    return cells | shown
+
+
+def _power(smallest: float, level: float | None, unit: str) -> dict[str, str]:
+    """How good a test was: the smallest true difference, or distance from a level of accuracy, that it would show."""
+    if level is not None and smallest > max(level, 1 - level):
+        return {"smallest": UNREACHABLE, "power": "too few patients to tell"}
+    amount = f"{100 * smallest:.0f} points" if unit == "points" else f"{smallest:.2g} {unit}"
+    text = f"{amount} would show" if level is None else f"{amount} from {level:.0%} would show"
+    return {"smallest": f"{smallest:.2f}", "power": text.replace("1 points", "1 point", amount == "1 points")}

@@ -68,7 +68,7 @@ def complexity_table(nets: Mapping[Net, pd.DataFrame], times: pd.DataFrame | Non
         times: as `measure_times` writes them; without them `ms` is NaN.
 
     Returns:
-        Columns `net, size, precision, training, colours, parameters, MB, GFLOPs, ms, auroc, low, high, images,
+        Columns `net, size, precision, training, colours, parameters, MB, GMAC, ms, auroc, low, high, images,
         patients`; AUROC is the mean over 40x, 100x and 200x (over all images where one of these is missing), with its
         95 % interval.
     """
@@ -87,18 +87,18 @@ def complexity_table(nets: Mapping[Net, pd.DataFrame], times: pd.DataFrame | Non
     timed = times if times is not None else pd.DataFrame(columns=["net", "size", "precision", "ms"])
     stored = timed[timed["precision"] == "float32"].assign(precision="float16")
     table = table.merge(pd.concat([timed, stored]), on=["net", "size", "precision"], how="left")
-    columns = [*Net._fields, "parameters", "MB", "GFLOPs", "ms"]
+    columns = [*Net._fields, "parameters", "MB", "GMAC", "ms"]
     columns += ["auroc", "low", "high", "images", "patients"]
-    return table[columns].sort_values(["GFLOPs", "MB", "training"], ignore_index=True)
+    return table[columns].sort_values(["GMAC", "MB", "training"], ignore_index=True)
 
 
 def exit_gaps(experiment: str | Path, size: int = 224) -> pd.DataFrame:
     """AUROC of each earlier exit minus that of the whole frozen trunk, mean over 40x, 100x and 200x, paired by patient.
 
     Returns:
-        Index "exit minus exit"; `pooled`, the difference with its interval, and `AUROC`, one of `DIRECTIONS`; the same
-        for the AUROC of image pairs that one network scored (`tables.gap_within_folds`): `within folds`, `there`;
-        `images`, `patients`.
+        Index "exit minus exit"; `pooled`, the difference with its interval, and `pooled is`, one of `DIRECTIONS`; the
+        same for the AUROC of image pairs that one network scored (`tables.gap_within_folds`): `within folds`, `within
+        folds is`.
 
     Raises:
         HistotransferError: a run is missing or damaged.
@@ -131,7 +131,7 @@ def scratch_gap(experiment: str | Path) -> pd.DataFrame:
     return _mean_gaps({f"{SMALL} minus block4, {SMALL_SIZE} pixels": (trunk, small)})
 
 
-LOWER, HIGHER, NEITHER = DIRECTIONS = ("lower", "higher", "not told apart")
+LOWER, HIGHER, NEITHER = DIRECTIONS = ("lower", "higher", "no difference shown")
 
 
 def _mean_gaps(pairs: Mapping[str, tuple[Run, Run]]) -> pd.DataFrame:
@@ -144,10 +144,9 @@ def _mean_gaps(pairs: Mapping[str, tuple[Run, Run]]) -> pd.DataFrame:
         )
         rows[name] = {
             "pooled": number(*pooled[["value", "low", "high"]]),
-            "AUROC": _direction(pooled),
+            "pooled is": _direction(pooled),
             "within folds": number(*inside[["value", "low", "high"]]),
-            "there": _direction(inside),
-            **pooled[["images", "patients"]],
+            "within folds is": _direction(inside),
         }
     return pd.DataFrame.from_dict(rows, orient="index")
 

@@ -1,12 +1,12 @@
 """Explanations of a network that was just trained, beside the record of those on real images."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from histotransfer.errors import HistotransferError
+from histotransfer.files import read_json
 
 
 def gates_beside_record(
@@ -26,7 +26,7 @@ def gates_beside_record(
         HistotransferError: there is no such record.
     """
     try:
-        record = json.loads((Path(folder) / "record.json").read_text(encoding="utf-8"))
+        record = read_json(Path(folder) / "record.json")
         real = pd.read_csv(Path(folder) / "gate_differences.csv", index_col="gate")
     except OSError as error:
         raise HistotransferError(f"{folder}: no record of explanations ({error.strerror}): {error.filename}") from error

@@ -5,7 +5,7 @@ This module only puts runs together; `verdicts` compares them with the claims.
 
 import contextlib
 import tomllib
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -15,11 +15,19 @@ from histotransfer.evaluation.metrics import MEAN_OVER
 from histotransfer.evaluation.pooling import pool
 from histotransfer.records import Run, read_run
 from histotransfer.report.tables import gap
-from histotransfer.study.plan import planned_runs, read_plan
+from histotransfer.study.plan import Plan, planned_runs, read_plan
 
 
 class NotRunYet(HistotransferError):
     """Runs of a plan are missing (not raised for damaged records)."""
+
+
+def if_run(table: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+    """The table that a function makes; or, where runs are missing, one line that says which."""
+    try:
+        return table()
+    except NotRunYet as missing:
+        return pd.DataFrame({"not run yet": [str(missing)]}, index=[""])
 
 
 def read_claims(study: str | Path) -> dict[str, dict]:
@@ -41,21 +49,34 @@ class Study:
     Args:
         study: folder of the plans and of `claims.toml`.
         results: folder of the experiments.
+        quick: the runs are those of `study all --quick`.
     """
 
-    def __init__(self, study: str | Path, results: str | Path):
-        self.study, self.results = Path(study), Path(results)
+    def __init__(self, study: str | Path, results: str | Path, *, quick: bool = False):
+        self.study, self.results, self.quick = Path(study), Path(results), quick
         self.claims = read_claims(study)
 
-    def runs(self, experiment: str, arm: str, stage: str = "", seeds: Collection[int] = ()) -> list[Run]:
+    def plan(self, experiment: str) -> Plan:
+        """The plan of an experiment.
+
+        Raises:
+            HistotransferError: it is missing or invalid.
+        """
+        return read_plan(self.study / f"{experiment}.toml").model_copy(update={"quick": self.quick})
+
+    def runs(
+        self, experiment: str, arm: str, stage: str = "", seeds: Collection[int] = (), views: int = 0
+    ) -> list[Run]:
         """The runs of an arm: after a stage or, without one, after the last; all seeds, or only those given.
+
+        With `views` the last network's predictions by so many views (`record_views`); 0: by all that it averages.
 
         Raises:
             NotRunYet: runs of the plan are missing.
         """
-        planned = planned_runs(read_plan(self.study / f"{experiment}.toml"))
+        planned = planned_runs(self.plan(experiment))
         names = [run.name for run in planned if run.arm == arm and (not seeds or run.config.seed in seeds)]
-        suffix = f"-after-{stage}" if stage else ""
+        suffix = f"-after-{stage}" if stage else f"-with-{views}-views" if views else ""
         folders = [self.results / experiment / f"{name}{suffix}" for name in names]
         missing = [folder.name for folder in folders if not (folder / "record.json").is_file()]
         if missing or not folders:

@@ -8,11 +8,17 @@ import numpy as np
 import pandas as pd
 
 from histotransfer.errors import HistotransferError
-from histotransfer.evaluation.calibration import sensitivity
 from histotransfer.evaluation.formatting import number
-from histotransfer.evaluation.intervals import differences, intervals, limits_of, limits_of_gaps, mean_gaps
-from histotransfer.evaluation.metrics import ALL, MEAN, MEAN_OVER, class_names, metric_name, scopes
-from histotransfer.evaluation.pooling import pool
+from histotransfer.evaluation.intervals import (
+    differences,
+    intervals,
+    limits_of,
+    limits_of_gaps,
+    mean_gaps,
+    mean_intervals,
+)
+from histotransfer.evaluation.metrics import ALL, MEAN, class_names, metric_name, scopes
+from histotransfer.evaluation.pooling import aligned
 from histotransfer.evaluation.within_folds import WithinFolds
 from histotransfer.records import Run, read_run
 
@@ -44,6 +50,24 @@ def with_intervals(runs: Mapping[str, Run], part: str = "test") -> pd.DataFrame:
     for name, run in runs.items():
         for magnification, predictions, by in scopes(_of_part(run, part)):
             rows += _rows(name, magnification, predictions, intervals(predictions, by))
+    return pd.DataFrame(rows)
+
+
+def of_single_networks(
+    name: str, tables: Sequence[pd.DataFrame], metrics: Collection[str] | None = None
+) -> pd.DataFrame:
+    """The mean over several networks of each network's metrics, in the form of `with_intervals`.
+
+    Args:
+        name: the `run` of the rows.
+        tables: each network's predictions of the same images.
+        metrics: their names; None: all.
+    """
+    rows = []
+    for of_scope in zip(*map(scopes, aligned(tables)), strict=True):
+        magnification, predictions, by = of_scope[0]
+        values = mean_intervals([own for _, own, _ in of_scope], by, wanted=metrics)
+        rows += _rows(name, magnification, predictions, values)
     return pd.DataFrame(rows)
 
 
@@ -141,9 +165,9 @@ def _rows(name: str, magnification: str, predictions: pd.DataFrame, values: pd.D
 
 
 def patients_of(predictions: pd.DataFrame) -> str:
-    """Number of strict patients of each class in the order of the logits, as `10 + 32`."""
+    """Number of strict patients of each class in the order of the logits (without any, of names), as `10 + 32`."""
     groups = predictions.groupby("truth")["group"].nunique()
-    return " + ".join(str(groups.get(name, 0)) for name in class_names(predictions))
+    return " + ".join(str(groups.get(name, 0)) for name in class_names(predictions) or groups.index)
 
 
 def formatted(
@@ -185,24 +209,16 @@ def formatted(
     return wide.rename_axis(columns=None)
 
 
-def fixed_and_tuned(runs: Sequence[Run]) -> pd.DataFrame:
-    """An arm's test metrics, and what they are if the threshold or the temperature is tuned inside the folds.
-
-    A sensitivity analysis (`calibration.sensitivity`), mean over `MEAN_OVER`, each value with its interval; the name of
-    the columns gives the n.
+def side_by_side(tables: Mapping[str, pd.DataFrame], metrics: Sequence[str]) -> pd.DataFrame:
+    """Tables of `evaluation.intervals` as text: one row per table, `0.84 [0.77, 0.90]` per metric.
 
     Args:
-        runs: all runs of the arm, every fold and seed.
+        tables: by their names; each has one row per metric: `value`, `low`, `high`.
+        metrics: those to show, in this order.
     """
-    tables = [run.predictions[run.predictions["magnification"].isin(MEAN_OVER)] for run in runs]
-    tuned = sensitivity(tables, "magnification")
-    pooled = pool(tables)
-    fixed = intervals(pooled, "magnification").loc[tuned["metric"], ["value", "low", "high"]]
-    text = {
-        "tuned": tuned["sensitivity"],
-        "metric": tuned["metric"].map(metric_name),
-        "fixed beforehand": [number(*row) for row in fixed.to_numpy()],
-        "tuned on validation patients": [number(*row) for row in tuned[["value", "low", "high"]].to_numpy()],
-    }
-    about = f"{len(pooled)} images, {patients_of(pooled)} patients"
-    return pd.DataFrame(text).set_index(["tuned", "metric"]).rename_axis(columns=about)
+    return pd.DataFrame(
+        {
+            name: {metric_name(metric): number(*table.loc[metric, ["value", "low", "high"]]) for metric in metrics}
+            for name, table in tables.items()
+        }
+    ).T

@@ -1,35 +1,28 @@
-"""The verdict on each claim, by the rule that was fixed beforehand in `study/claims.toml`, from the study's records.
+"""The verdict on each claim by the second edition of the rule, from the study's records.
 
-This module lists the arms that a claim compares; `evaluation` computes their differences and applies the rule. A claim
-whose experiment is not finished has the verdict `NOT_RUN`.
+This module lists the arms that a claim compares. A claim is judged on single networks: a metric is computed for each
+seed's out-of-fold predictions and averaged over seeds. Beside it are the same for the average of the seeds' logits, for
+patients, and the verdict of the first rule.
 """
 
-import contextlib
-from collections.abc import Collection, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from histotransfer.evaluation.comparisons import holm, permutation_test, resampled_interval, verdict
-from histotransfer.evaluation.failures import convergence, convergence_level, curve
-from histotransfer.evaluation.intervals import (
-    Pairs,
-    all_metrics,
-    differences,
-    intervals,
-    mean_gaps,
-    smallest_distance,
-)
-from histotransfer.evaluation.metrics import MEAN, MEAN_OVER
-from histotransfer.records import Run
+from histotransfer.evaluation.comparisons import holm, judge, permutation_test, verdict
+from histotransfer.evaluation.convergence import Losses, epochs_saved
+from histotransfer.evaluation.intervals import Pairs, differences, intervals, mean_intervals, smallest_distance
+from histotransfer.evaluation.metrics import MEAN, MEAN_OVER, PATIENT
+from histotransfer.evaluation.pooling import pool
+from histotransfer.records import LOSSES, Run
+from histotransfer.report.doses import asked, in_words, not_given, read_rule, typical
 from histotransfer.report.study import NotRunYet, Study
-from histotransfer.report.tables import gap_within_folds, patients_of, with_intervals
-from histotransfer.study.plan import read_plan
+from histotransfer.report.tables import patients_of
 
 NOT_RUN = "not run yet"
+PROPOSED = "se-lung"  # the paper's model: SE, and LC25000 between ImageNet and BreakHis
 
 
 @dataclass(frozen=True)
@@ -42,6 +35,7 @@ class Comparison:
         metric: what is compared.
         pairs: an arm and the arm that is subtracted; the difference is averaged over several pairs.
         magnifications: of the test images; the metric is averaged over them, unweighted.
+        note: what sets this line of a claim apart from its others.
     """
 
     claim: str
@@ -49,6 +43,12 @@ class Comparison:
     metric: str
     pairs: tuple[tuple[str, str], ...]
     magnifications: tuple[int, ...] = MEAN_OVER
+    note: str = ""
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """Every arm, once."""
+        return tuple(dict.fromkeys(arm for pair in self.pairs for arm in pair))
 
 
 PRIMARY = (
@@ -57,256 +57,316 @@ PRIMARY = (
     Comparison("C3b", "scratch", "auroc", (("imagenet", "scratch"),), (200,)),
     Comparison("C4b", "primary", "accuracy", (("se-lung", "plain"),)),
 )
-EXPLORATORY = (Comparison("C4a", "scratch", "accuracy", (("whole", "scratch"),), (200,)),)
-# C6: the treatment, the arm with it, the arm without. Colour normalisation first, then augmentation.
-OVERFITTING = (
-    ("Macenko", "macenko", "none"),
-    ("Reinhard", "reinhard", "none"),
-    ("Vahadane", "vahadane", "none"),
-    ("flips and half turns", "macenko", "upright"),
-    ("stain jitter", "stain-jitter", "none"),
-    ("Macenko, then stain jitter", "macenko-jitter", "macenko"),
+EXPLORATORY = (
+    Comparison("C2", "primary", "auroc", (("se-standard", "plain"),), note="gates as the SE paper starts them"),
+    Comparison("C4a", "scratch", "accuracy", (("whole", "scratch"),), (200,)),
 )
-FROM_SCRATCH, TRANSFERS = "scratch", ("imagenet", "lung-only", "whole")  # C5
-PROPOSED = "se-lung"  # the paper's model: SE, and LC25000 between ImageNet and BreakHis
+ACCURACIES = (("primary", PROPOSED, ""), ("stated", "stated", "the recipe that the paper states"))  # C1
+TRANSFERS = ("imagenet", "lung-only", "whole")  # C5
+PARTS = {"validation": "validation", "train": "training"}
+SHARE, SHARES = 0.75, (0.5, 0.6, 0.7, 0.75, 0.8, 0.9)  # of the way down, in claims.toml
+OVERFITTING = {  # C6: the treatment, the arm with it, the arm without it, whose dose it is
+    "Macenko": ("macenko", "none", "colours"),
+    "Vahadane": ("vahadane", "none", "colours"),
+    "Reinhard": ("reinhard", "none", "colours"),
+    "flips and half turns": ("none", "upright", "views"),
+    "stain jitter": ("stain-jitter", "none", "views"),
+}
+PLACEMENTS = {  # N1: the arm with gates, and where they are
+    ("primary", "se"): "after blocks and transitions, r = 16, as in C2",
+    ("se-placement", "layer"): "after every layer",
+    ("se-placement", "block"): "after blocks",
+    ("se-placement", "transition"): "after transitions",
+    ("se-placement", "everywhere"): "after layers, blocks and transitions",
+    ("se-placement", "r8"): "as in C2, r = 8",
+    ("se-placement", "r32"): "as in C2, r = 32",
+}
+AMOUNTS = ("C1", "C4a", "C4b")  # claims that state an amount
+ENDS = ["value", "low", "high"]
 
 
-def compared_pairs(study: Study, comparison: Comparison, seeds: Collection[int] = ()) -> Pairs:
-    """The predictions that a comparison compares; of all seeds, or only of those given."""
-    tables = {}
-    for arm in {arm for pair in comparison.pairs for arm in pair}:
-        table = study.predictions(comparison.experiment, arm, seeds=seeds)
-        tables[arm] = table[table["magnification"].isin(comparison.magnifications)].reset_index(drop=True)
-    return [(tables[one], tables[other]) for one, other in comparison.pairs]
-
-
-def judge_differences(study: Study, comparisons: Sequence[Comparison], *, correct: bool = False) -> pd.DataFrame:
-    """One row per comparison: `value, low, high, smallest, images, patients, verdict`.
-
-    With `correct` also `p` and `p_holm`; comparisons that are not run yet count in Holm's family too.
-    """
-    rows: dict[str, dict[str, Any]] = {}
-    tests: dict[str, float] = {}
-    for comparison in comparisons:
-        claim = study.claims[comparison.claim]
-        over = MEAN if len(comparison.magnifications) > 1 else str(comparison.magnifications[0])
-        row = {
-            "claim": claim["claim"],
-            "compared": "; ".join(f"{one} minus {other}" for one, other in comparison.pairs),
-            "metric": comparison.metric,
-            "magnification": over,
-            "experiment": comparison.experiment,
-        }
-        try:
-            pairs = compared_pairs(study, comparison)
-        except NotRunYet:
-            rows[comparison.claim] = row | {"verdict": NOT_RUN}
-            continue
-        by = "magnification" if over == MEAN else None
-        difference = differences(pairs, by, metrics=[comparison.metric]).loc[comparison.metric]
-        rows[comparison.claim] = {
-            **row,
-            **difference,
-            "images": len(pairs[0][0]),
-            "patients": patients_of(pairs[0][0]),
-            "verdict": verdict(difference["low"], difference["high"], claim["threshold"]),
-        }
-        if correct:
-            tests[comparison.claim] = permutation_test(pairs, comparison.metric, by).p
-    if correct:
-        family = holm({comparison.claim: tests.get(comparison.claim, 1.0) for comparison in comparisons})
-        for name, p in tests.items():
-            rows[name] |= {"p": p, "p_holm": family[name]}
-    return pd.DataFrame.from_dict(rows, orient="index")
-
-
-def differences_within_folds(study: Study, comparisons: Sequence[Comparison]) -> pd.DataFrame:
-    """`tables.gap_within_folds` of each comparison, under its claim's id; those not run yet are left out.
-
-    Raises:
-        NotRunYet: none of them is run yet.
-    """
-    finished = []
-    for comparison in comparisons:
-        with contextlib.suppress(NotRunYet):
-            runs = partial(study.runs, comparison.experiment)
-            pairs = [(runs(one), runs(other)) for one, other in comparison.pairs]
-            finished.append(gap_within_folds(pairs, comparison.claim))
-    if not finished:
-        raise NotRunYet(f"none of {', '.join(comparison.claim for comparison in comparisons)} is run yet")
-    return pd.concat(finished, ignore_index=True)
-
-
-def judge_accuracy(study: Study) -> pd.DataFrame:
-    """C1: accuracy of the proposed model, split by patient, one row per magnification with its verdict."""
-    threshold = study.claims["C1"]["threshold"]
-    try:
-        table = study.predictions("primary", PROPOSED)
-    except NotRunYet:
-        return pd.DataFrame([{"verdict": NOT_RUN}])
-    rows = {}
-    for magnification, images in table.groupby("magnification"):
-        metrics = intervals(images)
-        value, low, high = metrics.loc["accuracy"]
-        rows[str(magnification)] = {
-            "value": value,
-            "low": low,
-            "high": high,
-            "smallest": smallest_distance(images, "accuracy"),
-            "larger_class": max(np.mean(images["truth"] == name) for name in images["truth"].unique()),
-            "balanced_accuracy": metrics.loc["balanced_accuracy", "value"],
-            "images": len(images),
-            "patients": patients_of(images),
-            "verdict": verdict(low, high, threshold),
-        }
-    return pd.DataFrame.from_dict(rows, orient="index")
-
-
-def by_seed(study: Study, comparisons: Sequence[Comparison]) -> pd.DataFrame:
-    """The result of each seed alone: one row per magnification of C1 and per comparison, one column per seed.
-
-    What is not run yet is left out.
-    """
-    rows: dict[str, dict[str, float | None]] = {}
-    for seed in read_plan(study.study / "primary.toml").seeds:
-        with contextlib.suppress(NotRunYet):
-            table = study.predictions("primary", PROPOSED, seeds=(seed,))
-            for magnification, images in table.groupby("magnification"):
-                row = rows.setdefault(f"C1 at {magnification}x", {})
-                row[f"seed {seed}"] = all_metrics(images, wanted=["accuracy"])["accuracy"]
-    for comparison in comparisons:
-        by = "magnification" if len(comparison.magnifications) > 1 else None
-        for seed in read_plan(study.study / f"{comparison.experiment}.toml").seeds:
-            with contextlib.suppress(NotRunYet):
-                pairs, metric = compared_pairs(study, comparison, (seed,)), comparison.metric
-                values = [(all_metrics(one, by, [metric]), all_metrics(other, by, [metric])) for one, other in pairs]
-                rows.setdefault(comparison.claim, {})[f"seed {seed}"] = mean_gaps(values)[metric]
-    return pd.DataFrame.from_dict(rows, orient="index")
-
-
-def judge_overfitting(study: Study) -> pd.DataFrame:
-    """C6: how much less an arm overfits with a treatment than without; one row per treatment of `OVERFITTING`.
-
-    Overfitting is the log-loss (nats) of images as a network tested them, minus that of the same images as networks
-    were trained on them, mean over `MEAN_OVER`. An image counts once for each network that was trained on it.
-
-    Returns:
-        `arms`; `value, low, high`: overfitting without the treatment minus overfitting with it, paired by patient. This
-        is the sum of `test_drop` (how much the treatment lowers the log-loss of tested images) and `train_rise` (how
-        much it raises that of trained images), each with `_low` and `_high`. `images` and `patients`: those that some
-        network was trained on; patients who only ever validate are left out. `auroc_gain` (with `_low`, `_high`): the
-        test AUROC with the treatment minus that without, on `gain_images` of `gain_patients`: all that are tested.
-        `verdict`: on the log-loss.
-    """
-    rows: dict[str, dict[str, Any]] = {}
-    for name, treated, untreated in OVERFITTING:
-        try:
-            rows[name] = _effect_on_overfitting(study, treated, untreated)
-        except NotRunYet:
-            rows[name] = {"verdict": NOT_RUN}
-    return pd.DataFrame.from_dict(rows, orient="index")
-
-
-def _effect_on_overfitting(study: Study, treated: str, untreated: str) -> dict[str, Any]:
-    """A row of `judge_overfitting`."""
-    treated_test, treated_train = _tested_and_trained(study, treated)
-    test, train = _tested_and_trained(study, untreated)
-    halves = {"test_drop": (test, treated_test), "train_rise": (treated_train, train)}
-    # The mean of two paired differences is half of the difference of differences.
-    loss = 2 * mean_difference(list(halves.values()), "log_loss")
-    parts = {name: mean_difference([half], "log_loss") for name, half in halves.items()}
-    with_it, without_it = (study.predictions("colour", arm) for arm in (treated, untreated))
-    trained_on = with_it[with_it["image"].isin(train["of"])]
-    with_it, without_it = (table[table["magnification"].isin(MEAN_OVER)] for table in (with_it, without_it))
-    parts["auroc_gain"] = mean_difference([(with_it, without_it)], "auroc")
-    return {
-        "arms": f"{treated} against {untreated}",
-        **loss,
-        **{name: part["value"] for name, part in parts.items()},
-        **{f"{name}_{end}": part[end] for name, part in parts.items() for end in ("low", "high")},
-        "images": len(trained_on),
-        "patients": patients_of(trained_on),
-        "gain_images": len(with_it),
-        "gain_patients": patients_of(with_it),
-        "verdict": verdict(loss["low"], loss["high"], study.claims["C6"]["threshold"]),
-    }
-
-
-def _tested_and_trained(study: Study, arm: str) -> list[pd.DataFrame]:
-    """Two tables with one row per image and network trained on it: as tested with the same seed, and as trained on.
-
-    No logits are averaged, so the losses in both tables are those of single networks. `of` is the image's name.
-    """
-    whole = pd.concat(run.predictions for run in study.runs("colour", arm))
-    whole = whole[whole["magnification"].isin(MEAN_OVER)]
-    seen = whole[whole["part"] == "train"].reset_index(drop=True)
-    key = ["seed", "image"]
-    tested = whole[whole["part"] == "test"].set_index(key)
-    tested = tested.loc[pd.MultiIndex.from_frame(seen[key])].reset_index()
-    name = seen["image"] + ", seed " + seen["seed"].astype(str) + ", fold " + seen["fold"].astype(str)
-    return [table.assign(of=seen["image"], image=name) for table in (tested, seen)]
-
-
-def judge_convergence(study: Study) -> pd.DataFrame:
-    """C5: restricted mean number of epochs to a level of validation log-loss, and how many of them transfer saves.
-
-    The runs from scratch set the level.
-
-    Returns:
-        One row per arm: `epochs`; the number of `runs` and of those that `passed` the level; `one_class`, the number of
-        runs whose validation images are of one class only, so that their log-loss rewards a network that always gives
-        that class; `level` (nats). For arms with transfer also `value, low, high`: the epochs from scratch minus those
-        of the arm, paired by fold and seed (`comparisons.resampled_interval`), where a run that never passes counts
-        with all its epochs; and the `verdict`.
-    """
-    try:
-        runs = {arm: study.runs("scratch", arm) for arm in (FROM_SCRATCH, *TRANSFERS)}
-    except NotRunYet:
-        return pd.DataFrame([{"verdict": NOT_RUN}])
-    level = convergence_level(run.history for run in runs[FROM_SCRATCH])
-    parts = [run.record["split"]["parts"] for run in runs[FROM_SCRATCH]]
-    ratio = float(np.mean([part["validation"] / part["train"] for part in parts]))
-    horizon = int(min(curve(run.history).index[-1] for arm in runs.values() for run in arm))
-    passing = {arm: convergence([run.history for run in of_arm], level, horizon) for arm, of_arm in runs.items()}
-    rows: dict[str, dict[str, Any]] = {
-        arm: {
-            "epochs": table["epochs"].mean(),
-            "passed": int(table["passed"].sum()),
-            "runs": len(table),
-            "one_class": sum(_classes_validated(run) == 1 for run in runs[arm]),
-            "level": level,
-        }
-        for arm, table in passing.items()
-    }
-    for arm in TRANSFERS:
-        saved = (passing[FROM_SCRATCH]["epochs"] - passing[arm]["epochs"]).to_numpy()
-        value, low, high = resampled_interval(saved, ratio)
-        of_rule = verdict(low, high, study.claims["C5"]["threshold"])
-        rows[arm] |= {"value": value, "low": low, "high": high, "verdict": of_rule}
-    return pd.DataFrame.from_dict(rows, orient="index")
-
-
-def external(study: Study, arms: Sequence[tuple[str, str]]) -> pd.DataFrame:
-    """N3: UCSB as predicted by all networks of an arm together (mean logits); nothing was tuned on it.
+class Judge:
+    """The rule, applied to the records of a study.
 
     Args:
-        study: the plans and their records.
-        arms: experiment and arm; those that are not run yet are left out.
-
-    Returns:
-        As `tables.with_intervals`. Its patients are the five slides, some of which hold both classes.
+        study: plans and records.
     """
-    pooled = {}
-    for experiment, arm in arms:
-        with contextlib.suppress(NotRunYet):
-            pooled[f"{experiment}: {arm}"] = study.pooled(experiment, arm, part="ucsb")
-    return with_intervals(pooled, "ucsb")
+
+    def __init__(self, study: Study):
+        self.study, self.rule = study, read_rule(study.study)
+
+    def of_seeds(
+        self, experiment: str, arm: str, magnifications: Sequence[int] = MEAN_OVER, stage: str = ""
+    ) -> list[pd.DataFrame]:
+        """The out-of-fold test predictions of an arm, one table per seed: each image once, by one network.
+
+        They are those after a stage or, without one, after the last.
+
+        Raises:
+            NotRunYet: runs of the plan are missing.
+        """
+        runs = self.study.runs(experiment, arm, stage)
+        tables = []
+        for seed in sorted({run.record["seed"] for run in runs}):
+            table = pool(run.predictions for run in runs if run.record["seed"] == seed)
+            tables.append(table[table["magnification"].isin(magnifications)].reset_index(drop=True))
+        return tables
+
+    def missing_doses(self, claim: str, arms: Sequence[Sequence[Run]], more: Sequence[str] = ()) -> list[str]:
+        """The treatments of a claim that these arms were not given."""
+        entry = self.study.claims[claim]
+        return not_given(arms, [*entry["dose"], *more], asked(entry, self.rule))
+
+    def about_doses(
+        self,
+        claim: str,
+        arms: Sequence[Sequence[Run]],
+        metric: str,
+        ends: pd.Series,
+        first: pd.Series,
+        more: Sequence[str] = (),
+    ) -> dict[str, Any]:
+        """The cells of a line on doses, and its verdicts by both rules.
+
+        Args:
+            claim: its id.
+            arms: the runs of each arm that is compared.
+            metric: what is judged: its unit sets the margin.
+            ends: `low` and `high` of single networks.
+            first: the same by the first edition's estimator.
+            more: treatments beside those of the claim.
+        """
+        entry, rule = self.study.claims[claim], self.rule["rule"]
+        missing = self.missing_doses(claim, arms, more)
+        margin = None if claim in AMOUNTS else rule["margin_epochs" if metric == "epochs" else "margin"]
+        threshold = entry["threshold"]
+        return {
+            "dose": in_words(typical(arms, [*entry["dose"], *more])),
+            "not_given": ", ".join(missing),
+            "verdict": judge(ends["low"], ends["high"], threshold, margin, given=not missing),
+            "first_verdict": verdict(first["low"], first["high"], threshold),
+        }
+
+    def compare(self, comparison: Comparison) -> dict[str, Any]:
+        """One line: single networks, the average of seeds, patients, doses, verdicts.
+
+        Raises:
+            NotRunYet: runs of the plan are missing.
+        """
+        tables = {arm: self.of_seeds(comparison.experiment, arm, comparison.magnifications) for arm in comparison.arms}
+        single: Pairs = [
+            pair for one, other in comparison.pairs for pair in zip(tables[one], tables[other], strict=True)
+        ]
+        pooled = {arm: pool(self._tested(each)) for arm, each in tables.items()}
+        averaged: Pairs = [(pooled[one], pooled[other]) for one, other in comparison.pairs]
+        by = "magnification" if len(comparison.magnifications) > 1 else None
+        metric, of_patients = comparison.metric, f"{PATIENT}{comparison.metric}"
+        networks = differences(single, by, metrics=[metric, of_patients])
+        together = differences(averaged, by, metrics=[metric])
+        arms = [self.study.runs(comparison.experiment, arm) for arm in comparison.arms]
+        return {
+            **networks.loc[metric],
+            **_named("average", together.loc[metric]),
+            **_named("patient", networks.loc[of_patients]),
+            "images": len(single[0][0]),
+            "patients": patients_of(single[0][0]),
+            "p": permutation_test(averaged, metric, by).p,
+            **self.about_doses(comparison.claim, arms, metric, networks.loc[metric], together.loc[metric]),
+        }
+
+    @staticmethod
+    def _tested(tables: Sequence[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+        for seed, table in enumerate(tables):
+            yield table.assign(seed=seed)
+
+    def differences(self, comparisons: Sequence[Comparison], *, correct: bool = False) -> pd.DataFrame:
+        """One row per comparison; with `correct` also `p_holm`, for which those not run yet count in the family."""
+        rows = []
+        for comparison in comparisons:
+            over = MEAN if len(comparison.magnifications) > 1 else str(comparison.magnifications[0])
+            row: dict[str, Any] = {
+                "id": comparison.claim,
+                "compared": "; ".join(f"{one} minus {other}" for one, other in comparison.pairs),
+                "note": comparison.note,
+                "metric": comparison.metric,
+                "magnification": over,
+                "experiment": comparison.experiment,
+            }
+            try:
+                rows.append(row | self.compare(comparison))
+            except NotRunYet:
+                rows.append(row | {"verdict": NOT_RUN, "first_verdict": NOT_RUN})
+        if correct:
+            family = holm({row["id"]: row.get("p", 1.0) for row in rows})
+            rows = [row | ({"p_holm": family[row["id"]]} if "p" in row else {}) for row in rows]
+        return pd.DataFrame(rows)
+
+    def accuracy(self) -> pd.DataFrame:
+        """C1: accuracy of the proposed model and of the stated recipe, split by patient, one row per magnification."""
+        rows: list[dict[str, Any]] = []
+        for experiment, arm, note in ACCURACIES:
+            row = {
+                "id": "C1",
+                "compared": f"{arm} with 0.84",
+                "note": note,
+                "metric": "accuracy",
+                "experiment": experiment,
+            }
+            try:
+                tables, runs = self.of_seeds(experiment, arm, (*MEAN_OVER, 400)), self.study.runs(experiment, arm)
+            except NotRunYet:
+                rows.append(row | {"verdict": NOT_RUN, "first_verdict": NOT_RUN})
+                continue
+            for magnification in sorted(set(tables[0]["magnification"])):
+                at = [table[table["magnification"] == magnification].reset_index(drop=True) for table in tables]
+                rows.append(row | {"magnification": str(magnification)} | self._accurate(at, runs))
+        return pd.DataFrame(rows)
+
+    def _accurate(self, tables: Sequence[pd.DataFrame], runs: Sequence[Run]) -> dict[str, Any]:
+        metrics = ["accuracy", f"{PATIENT}accuracy", "balanced_accuracy"]
+        networks = mean_intervals(tables, wanted=metrics)
+        together = pool(self._tested(tables))
+        first, images = intervals(together).loc["accuracy"], tables[0]
+        return {
+            **networks.loc["accuracy"],
+            **_named("average", first),
+            **_named("patient", networks.loc[f"{PATIENT}accuracy"]),
+            "smallest": smallest_distance(together, "accuracy"),
+            "balanced_accuracy": networks.loc["balanced_accuracy", "value"],
+            "larger_class": images["truth"].value_counts(normalize=True).max(),
+            "images": len(images),
+            "patients": patients_of(images),
+            **self.about_doses("C1", [runs], "accuracy", networks.loc["accuracy"], first),
+        }
+
+    def convergence(self, share: float = SHARE) -> pd.DataFrame:
+        """C5: epochs that transfer saves until a level of log-loss, by validation and by training images.
+
+        Args:
+            share: how much of the way down the level is, in the runs that set it.
+        """
+        rows: list[dict[str, Any]] = []
+        try:
+            outside = _losses(self.study.runs("scratch-level", "scratch"))
+            runs = {arm: self.study.runs("scratch", arm) for arm in ("scratch", *TRANSFERS)}
+        except NotRunYet:
+            return pd.DataFrame([{"id": "C5", "verdict": NOT_RUN, "first_verdict": NOT_RUN}])
+        losses = {arm: _losses(of_arm) for arm, of_arm in runs.items()}
+        for part in PARTS:
+            level = Losses(outside, part).level_at(share)
+            for arm in TRANSFERS:
+                saved = epochs_saved(losses["scratch"], losses[arm], part, level)
+                ends, arms = pd.Series(saved), [runs["scratch"], runs[arm]]
+                images = pd.concat(losses[arm]).query("part == @part").drop_duplicates("image")
+                rows.append(
+                    {
+                        "id": "C5",
+                        "compared": f"scratch minus {arm}",
+                        "arm": arm,
+                        "part": part,
+                        "metric": "epochs",
+                        "level": level,
+                        "share": share,
+                        "images": len(images),
+                        "patients": patients_of(images),
+                        **saved,
+                        **self.about_doses("C5", arms, "epochs", ends, ends),
+                    }
+                )
+        return pd.DataFrame(rows)
+
+    def overfitting(self) -> pd.DataFrame:
+        """C6: how much less an arm overfits with a treatment than without it; one row per treatment of `OVERFITTING`.
+
+        Overfitting is the log-loss (nats) of images as a network tested them, minus that of the same images as networks
+        were trained on them, mean over `MEAN_OVER`. An image counts once for each network that was trained on it.
+
+        Returns:
+            `value, low, high`: overfitting without the treatment minus overfitting with it, paired by patient;
+            `test_drop` and `train_rise` (with `_low`, `_high`), which add up to it; `gain_*`: test AUROC with it minus
+            without it.
+        """
+        rows: list[dict[str, Any]] = []
+        for name, (treated, untreated, treatment) in OVERFITTING.items():
+            row = {"id": "C6", "note": name, "compared": f"{untreated} minus {treated}", "metric": "log_loss"}
+            try:
+                rows.append(row | self._overfits(treated, untreated, treatment))
+            except NotRunYet:
+                rows.append(row | {"verdict": NOT_RUN, "first_verdict": NOT_RUN})
+        return pd.DataFrame(rows)
+
+    def _overfits(self, treated: str, untreated: str, treatment: str) -> dict[str, Any]:
+        treated_test, treated_train = self._tested_and_trained(treated)
+        test, train = self._tested_and_trained(untreated)
+        halves = {"test_drop": (test, treated_test), "train_rise": (treated_train, train)}
+        both = differences(list(halves.values()), "magnification", metrics=["log_loss"]).loc["log_loss"]
+        loss = 2 * both  # the mean of two paired differences is half of the difference of differences
+        parts = {
+            name: differences([half], "magnification", metrics=["log_loss"]).loc["log_loss"]
+            for name, half in halves.items()
+        }
+        (with_it,), (without,) = (self.of_seeds("colour", arm) for arm in (treated, untreated))
+        gain = differences([(with_it, without)], "magnification", metrics=["auroc", f"{PATIENT}auroc"])
+        arms = [self.study.runs("colour", arm) for arm in (treated, untreated)]
+        cells = {end: value for name, part in parts.items() for end, value in _named(name, part).items()}
+        return {
+            **loss,
+            **cells,
+            **_named("gain", gain.loc["auroc"]),
+            **_named("patient", gain.loc[f"{PATIENT}auroc"]),
+            "images": train["of"].nunique(),
+            "patients": patients_of(train),
+            **self.about_doses("C6", arms, "log_loss", loss, loss, [treatment]),
+        }
+
+    def placements(self) -> pd.DataFrame:
+        """N1: gates at other places and of other widths, each minus the network without gates; one row per arm.
+
+        Exploratory, of the first seed alone; the verdicts are what the rule of C2 would say.
+        """
+        rows: list[dict[str, Any]] = []
+        for (experiment, arm), where in PLACEMENTS.items():
+            row = {"id": "N1", "note": where, "compared": f"{arm} minus plain", "metric": "auroc"}
+            try:
+                rows.append(row | self._placed(experiment, arm))
+            except NotRunYet:
+                rows.append(row | {"verdict": NOT_RUN, "first_verdict": NOT_RUN})
+        return pd.DataFrame(rows)
+
+    def _placed(self, experiment: str, arm: str) -> dict[str, Any]:
+        seed = min(self.study.plan(experiment).seeds)
+        pair = (self.of_seeds(experiment, arm)[0], self.of_seeds("primary", "plain")[0])
+        gap = differences([pair], "magnification", metrics=["auroc", f"{PATIENT}auroc"])
+        arms = [self.study.runs(experiment, arm, seeds=(seed,)), self.study.runs("primary", "plain", seeds=(seed,))]
+        return {
+            **gap.loc["auroc"],
+            **_named("patient", gap.loc[f"{PATIENT}auroc"]),
+            "images": len(pair[0]),
+            "patients": patients_of(pair[0]),
+            **self.about_doses("C2", arms, "auroc", gap.loc["auroc"], gap.loc["auroc"]),
+        }
+
+    def _tested_and_trained(self, arm: str) -> list[pd.DataFrame]:
+        """Two tables, one row per image and network trained on it: as tested with the same seed, and as trained on."""
+        whole = pd.concat(run.predictions for run in self.study.runs("colour", arm))
+        whole = whole[whole["magnification"].isin(MEAN_OVER)]
+        seen = whole[whole["part"] == "train"].reset_index(drop=True)
+        key = ["seed", "image"]
+        tested = whole[whole["part"] == "test"].set_index(key)
+        tested = tested.loc[pd.MultiIndex.from_frame(seen[key])].reset_index()
+        name = seen["image"] + ", seed " + seen["seed"].astype(str) + ", fold " + seen["fold"].astype(str)
+        return [table.assign(of=seen["image"], image=name) for table in (tested, seen)]
 
 
-def mean_difference(pairs: Pairs, metric: str) -> pd.Series:
-    """A metric's row of `differences`, averaged over magnifications."""
-    return differences(pairs, "magnification", metrics=[metric]).loc[metric]
+def _named(prefix: str, row: pd.Series) -> dict[str, float]:
+    """`value, low, high` under names of their own."""
+    return {prefix: row["value"], f"{prefix}_low": row["low"], f"{prefix}_high": row["high"]}
 
 
-def _classes_validated(run: Run) -> int:
-    return run.predictions.query("part == 'validation'")["truth"].nunique()
+def _losses(runs: Sequence[Run]) -> list[pd.DataFrame]:
+    return [pd.read_csv(run.folder / LOSSES, dtype={"group": str}) for run in runs]
+
+
+def levels(judge_of: Judge) -> pd.DataFrame:
+    """How C5 depends on its level: `convergence` at each of `SHARES`."""
+    return pd.concat([judge_of.convergence(share) for share in SHARES], ignore_index=True)

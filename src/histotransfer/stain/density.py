@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from scipy.optimize import minimize
 
 from histotransfer.errors import HistotransferError
 
@@ -25,10 +24,14 @@ REFERENCE_CONCENTRATIONS = np.array([1.9705, 1.0308])
 MIN_TISSUE = 0.02  # share of pixels dense enough in every channel
 MIN_TISSUE_PIXELS = 64
 MAX_INK = 0.03  # share of pixels in a colour no H&E tissue has
+INK_DARK = 1.5  # density of a pixel, all channels together, above which it can be ink; black is so dark in each
+INK_GREEN = 0.7  # of red: ink absorbs less green
+INK_GREEN_BLUE = ((0.8, 0.25), (1.05, 0.12))  # of red: ink absorbs less of both
 MIN_VARIANCE = 1e-3  # of optical density along its first axis
 MAX_FLATNESS = 0.95  # third over second variance: stains span a plane, noise fills the space
 STAIN_ANGLE = (6.0, 50.0)  # degrees between the two stain vectors
 MAX_DRIFT = 38.0  # degrees between a stain vector and the published one
+MIN_ABSORPTION = -0.05  # of a unit stain vector in a channel: no stain emits light
 # What counts as normalised already.
 IN_PLANE = 0.012  # optical density off the reference's stain plane, 75th percentile over the darker half of the tissue
 SAME_AMOUNT = 0.02  # relative difference of the maximum concentrations
@@ -107,12 +110,12 @@ def ink_mask(density: np.ndarray) -> np.ndarray:
     Haematoxylin and eosin both absorb green light most. Ink is dark and absorbs green clearly less than red,
     hardly any blue, or all three nearly completely. Source: limits measured on the book's three data sets.
     """
-    dark = np.nonzero(density.sum(axis=0) > 1.5)
+    dark = np.nonzero(density.sum(axis=0) > INK_DARK)
     red, green, blue = (channel[dark] for channel in density)
-    ink = green < 0.7 * red
-    ink |= (green < 0.8 * red) & (blue < 0.25 * red)
-    ink |= (green < 1.05 * red) & (blue < 0.12 * red)
-    ink |= np.minimum(np.minimum(red, green), blue) > 1.5
+    ink = green < INK_GREEN * red
+    for green_share, blue_share in INK_GREEN_BLUE:
+        ink |= (green < green_share * red) & (blue < blue_share * red)
+    ink |= np.minimum(np.minimum(red, green), blue) > INK_DARK
     mask = np.zeros(density.shape[1:], bool)
     mask[dark] = ink
     return mask
@@ -163,6 +166,8 @@ def vahadane_stain_matrix(density: np.ndarray, *, sparsity: float = SPARSITY, pi
     vectors together (chosen on phantom tiles with and without camera noise); variable projection instead of the
     alternation of SPAMS (same objective, far fewer steps); at most about `pixels` evenly spread pixels.
     """
+    from scipy.optimize import minimize  # half a second, which `predict` would wait for
+
     start = np.maximum(macenko_stain_matrix(density), 1e-3)
     start /= np.linalg.norm(start, axis=1, keepdims=True)
     chosen = np.ascontiguousarray(density[:, :: max(1, density.shape[1] // pixels)])
@@ -220,7 +225,7 @@ def fit_stains(
     angle = angle_between(stains[0], stains[1])
     if not STAIN_ANGLE[0] <= angle <= STAIN_ANGLE[1]:
         raise NotNormalisable("one stain only" if angle < STAIN_ANGLE[0] else "stain vectors too far apart")
-    if max(map(angle_between, stains, REFERENCE_STAINS)) > MAX_DRIFT or stains.min() < -0.05:
+    if max(map(angle_between, stains, REFERENCE_STAINS)) > MAX_DRIFT or stains.min() < MIN_ABSORPTION:
         raise NotNormalisable("not the colours of haematoxylin and eosin")
     return StainFit(stains, _quantile(_product(np.linalg.pinv(stains.T), density), 0.99))
 

@@ -15,9 +15,10 @@ LINEAR = np.where(LEVELS > 10, ((LEVELS / 255 + 0.055) / 1.055) ** 2.4, LEVELS /
 # Linear light in 16 bits back to grey levels: a look-up, where OpenCV's own float conversion evaluates a spline.
 _LIGHT = np.arange(2**16) / (2**16 - 1)
 GREY = np.rint(255 * np.where(_LIGHT > 0.0031308, 1.055 * _LIGHT ** (1 / 2.4) - 0.055, 12.92 * _LIGHT)).astype(np.uint8)
-# How much of a pixel is glass, by its darkest channel: 0 up to level 200, 1 from 225, a smooth step between.
-_RAMP = np.clip((LEVELS - 200) / 25, 0, 1)
-GLASS = (_RAMP * _RAMP * (3 - 2 * _RAMP)).astype(np.float32)
+# How much of a pixel is glass, by its darkest channel: 0 up to the first level, 1 from the second, smooth between them.
+RAMP = (200, 225)
+_RISE = np.clip((LEVELS - RAMP[0]) / (RAMP[1] - RAMP[0]), 0, 1)
+GLASS = (_RISE * _RISE * (3 - 2 * _RISE)).astype(np.float32)
 
 
 def map_density(image: np.ndarray, matrix: np.ndarray, offset: np.ndarray | Sequence[float] = (0, 0, 0)) -> np.ndarray:

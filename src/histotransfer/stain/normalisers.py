@@ -418,14 +418,25 @@ def normaliser(name: str, reference: Sequence[Sequence] = ()) -> Normaliser:
         reference: as `Normaliser.reference_parts` returns it; if empty, the published one.
 
     Raises:
-        HistotransferError: an unknown name.
+        HistotransferError: an unknown name, or a reference of another method.
     """
     if name not in NORMALISERS:
         raise HistotransferError(f"stain normaliser {name!r} is not known; choose one of {', '.join(NORMALISERS)}")
     method = NORMALISERS[name]()
     if reference:
+        needed, given = ([_shape(part) for part in parts] for parts in (method.reference_parts(), reference))
+        if given != needed:
+            raise HistotransferError(f"reference: parts of shapes {needed} are what {name} needs, not these")
         method._adopt([np.array(part) for part in reference])
     return method
+
+
+def _shape(part: Sequence) -> tuple[int, ...] | None:
+    """Of nested lists; None if they are ragged."""
+    try:
+        return np.shape(part)
+    except ValueError:
+        return None
 
 
 def count_reasons(fallbacks: Iterable[Fallback]) -> dict[str, int]:

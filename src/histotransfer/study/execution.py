@@ -8,13 +8,14 @@ checkpoint. When a worker dies, Dask gives its run to another.
 import contextlib
 import ctypes
 import gc
+import logging
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from histotransfer.errors import HistotransferError, needs_extra
+from histotransfer.errors import HistotransferError, needs_extra, one_line
 from histotransfer.study.plan import Plan, PlannedRun, is_finished, planned_runs
 from histotransfer.study.runner import run_arm
 from histotransfer.transfer.stages import Report
@@ -57,7 +58,7 @@ def run_plan(
         The outcome of every run done by this call, in the order in which they ended.
 
     Raises:
-        HistotransferError: the scheduler cannot be reached, or the extra `[cluster]` is not installed.
+        HistotransferError: the scheduler cannot be reached or dies, or the extra `[cluster]` is not installed.
     """
     folder = Path(out).resolve() / plan.experiment
     runs = planned_runs(plan)
@@ -78,8 +79,8 @@ def _do(run: PlannedRun, data_root: Path, folder: Path) -> Outcome:
     trouble = ""
     try:
         run_arm(run.config, data_root, folder, run.name, run.method, report=lambda line: None)
-    except HistotransferError as error:
-        trouble = str(error)
+    except (HistotransferError, OSError) as error:
+        trouble = one_line(error)
     except Exception:  # whatever it is, the other runs go on; the traceback is shown at the end
         trouble = traceback.format_exc().strip()
     _hand_memory_back()
@@ -102,12 +103,17 @@ def _executor(scheduler: str, workers: int) -> Iterator[Execute]:
     with needs_extra("cluster"):
         import dask
         from distributed import Client, LocalCluster, as_completed
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # tells of a lost scheduler by a traceback
 
     def execute(runs: list[PlannedRun], data_root: Path, folder: Path) -> Iterator[Outcome]:
         futures = client.map(_do, runs, data_root=data_root, folder=folder, key=[run.name for run in runs], pure=False)
         for future in as_completed(futures):
             if future.status == "finished":
                 yield future.result()
+            elif future.status == "cancelled":
+                raise HistotransferError(
+                    f"{address}: the scheduler is gone; what is finished is kept: start it, and the same command again"
+                )
             else:  # it lost its worker more often than Dask allows
                 yield Outcome(future.key, 0.0, f"{type(future.exception()).__name__}: {future.exception()}")
 
@@ -118,11 +124,15 @@ def _executor(scheduler: str, workers: int) -> Iterator[Execute]:
                 # batch and would spend half its time on page faults. Without a memory limit, Dask does not stop a
                 # worker for the files that it has mapped.
                 stack.enter_context(dask.config.set({"distributed.nanny.pre-spawn-environ": KEEP_MEMORY}))
-                # One thread per worker: two runs side by side are nearly twice as fast as one with two threads.
+                # One thread per worker: two runs side by side are nearly twice as fast as one with two threads. The
+                # dashboard has any free port: on its own, Dask takes 8787 of every address and warns if it is in use.
                 scheduler = stack.enter_context(
-                    LocalCluster(n_workers=workers, threads_per_worker=1, memory_limit=0, dashboard_address=None)
+                    LocalCluster(
+                        n_workers=workers, threads_per_worker=1, memory_limit=0, dashboard_address="127.0.0.1:0"
+                    )
                 )
             client = stack.enter_context(Client(scheduler))
+            address = client.scheduler.address
         except (OSError, ValueError) as error:
             raise HistotransferError(f"--scheduler {scheduler}: cannot be reached ({error})") from error
         yield execute

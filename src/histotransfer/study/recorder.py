@@ -10,6 +10,7 @@ import pandas as pd
 
 from histotransfer.config import LadderConfig
 from histotransfer.errors import HistotransferError
+from histotransfer.evaluation.dose import rounded
 from histotransfer.evaluation.metrics import evaluate
 from histotransfer.models.weights import Trunk
 from histotransfer.records import environment, write_run
@@ -44,6 +45,7 @@ class Recorder:
         data: Mapping[str, Any],
         split: Mapping[str, Any],
         history: pd.DataFrame,
+        dose: Mapping[str, Any] | None = None,
         timings: Mapping[str, Any] | None = None,
         extra: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
@@ -56,6 +58,7 @@ class Recorder:
             data: `name`, `images`, `patients`, `fingerprint` and whatever else describes the images.
             split: `kind`, `parts` and `audit`.
             history: one row per epoch; may be empty.
+            dose: how much of each treatment the run was given (`evaluation.dose`); none for a baseline.
             timings: seconds of parts of the run, for the provenance; the total is added here.
             extra: further files, as `write_run` takes them.
 
@@ -71,6 +74,7 @@ class Recorder:
             "data": data,
             "split": split,
             "seed": self.config.seed,
+            "dose": rounded(dose or {}),
             "metrics": metrics,
         }
         total = {"total_seconds": round(time.perf_counter() - self.started, 1)}

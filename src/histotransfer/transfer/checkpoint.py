@@ -7,6 +7,7 @@ is no state of a random generator to keep.
 
 import contextlib
 import hashlib
+import io
 import json
 import time
 from collections.abc import Mapping
@@ -15,7 +16,6 @@ from typing import Any
 
 import torch
 
-from histotransfer.errors import HistotransferError
 from histotransfer.files import whole_file
 
 SECONDS = 30.0  # between two checkpoints within a stage; the end of a stage is always kept
@@ -54,13 +54,12 @@ class Checkpoint:
         """Replace the file.
 
         Raises:
-            HistotransferError: it cannot be written; the previous file stays.
+            OSError: it cannot be written; the previous file stays.
         """
-        try:
-            with whole_file(self.path) as temporary:
-                torch.save({"key": self.key, "state": dict(state)}, temporary)
-        except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into a RuntimeError
-            raise HistotransferError(f"{self.path}: cannot be written ({error}); free some space") from error
+        content = io.BytesIO()  # torch's writer of files hides why one could not be written
+        torch.save({"key": self.key, "state": dict(state)}, content)
+        with whole_file(self.path) as temporary:
+            temporary.write_bytes(content.getbuffer())
         self._last = time.monotonic()
 
     def clear(self) -> None:

@@ -3,6 +3,7 @@
 LC25000 is the source task, BreakHis (or the user's images) the target task of the transfer.
 """
 
+import copy
 import os
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +16,7 @@ from histotransfer.errors import HistotransferError
 from histotransfer.pictures import decode, resize
 from histotransfer.splits import audit, content_hashes, leaks
 from histotransfer.stain import Fallback, Normaliser, count_reasons, normaliser
-from histotransfer.tiles import KeyedSource, augmented_source, load_tiles
+from histotransfer.tiles import AugmentedSource, augmented_source, load_tiles
 
 
 class Task:
@@ -57,13 +58,33 @@ class Task:
         self.views, self.progress = views, progress
         self.images = table["path"].map(lambda path: Path(os.path.relpath(path, root)).as_posix())
         self.hashes = content_hashes(table)
-        self.audit = audit(table, self.hashes)
-        if leaks(self.audit) and not config.allow_leakage:
-            shared = {pair: counts for pair, counts in self.audit.items() if any(counts.values())}
+        self.audit = self._audited()
+
+    def _audited(self) -> dict[str, dict[str, int]]:
+        found = audit(self.table, self.hashes)
+        if leaks(found) and not self.config.allow_leakage:
+            shared = {pair: counts for pair, counts in found.items() if any(counts.values())}
             raise HistotransferError(
                 f"{self.name}: the split leaks between its parts ({shared}); keep patients apart, or say"
                 " allow_leakage=true"
             )
+        return found
+
+    def split_anew(self, parts: np.ndarray) -> "Task":
+        """The same images and tiles in other parts; what is in none of train, validation and test takes no part.
+
+        Only for a task whose colours were not fitted to its own training images.
+
+        Args:
+            parts: ``(N,)`` names.
+
+        Raises:
+            HistotransferError: the split leaks and that is not allowed.
+        """
+        other = copy.copy(self)
+        other.table = self.table.assign(split=parts)
+        other.audit = other._audited()
+        return other
 
     @cached_property
     def colours(self) -> Normaliser:
@@ -80,10 +101,15 @@ class Task:
     def _decoded(self) -> tuple[np.ndarray, list[Fallback]]:
         return load_tiles(self.table["path"].tolist(), self.config.size, self.colours, progress=self.progress)
 
+    @property
+    def tiles(self) -> np.ndarray:
+        """``(N, S, S, 3)`` uint8: its images resized, their colours normalised."""
+        return self._decoded[0]
+
     @cached_property
-    def source(self) -> KeyedSource:
+    def source(self) -> AugmentedSource:
         """Its tiles, in the views that the configuration's augmentation draws from."""
-        return augmented_source(self._decoded[0], self.views, self.config.augmentation)
+        return augmented_source(self.tiles, self.views, self.config.augmentation)
 
     @property
     def predicted_views(self) -> dict:
@@ -91,9 +117,9 @@ class Task:
         return {"views": self.views, "augmentation": self.config.augmentation if self.config.average_views else "none"}
 
     @property
-    def predicted_source(self) -> KeyedSource:
+    def predicted_source(self) -> AugmentedSource:
         """Its tiles, in the views that a prediction averages over."""
-        return augmented_source(self._decoded[0], **self.predicted_views)
+        return augmented_source(self.tiles, **self.predicted_views)
 
     @property
     def unchanged(self) -> dict[str, int]:

@@ -18,7 +18,7 @@ from fastai.callback.schedule import Learner  # importing it from here adds fit_
 from fastai.data.core import DataLoaders
 from fastai.losses import CrossEntropyLossFlat
 from fastai.metrics import AvgMetric, RocAucBinary, accuracy
-from fastai.optimizer import Adam
+from fastai.optimizer import SGD, Adam
 from torch import Tensor
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -31,10 +31,9 @@ from histotransfer.transfer.unfreezing import (
     FrozenPrefix,
     Suffix,
     frozen_modules,
-    group_rates,
     lowest_trained,
     module_groups,
-    parameter_groups,
+    optimiser_groups,
     run_groups,
 )
 
@@ -70,26 +69,41 @@ class Batches:
         self.view, self.balanced = view, balanced
         self.targets = torch.as_tensor(targets, dtype=torch.int64)
         self.epoch = 0
+        self.current = np.arange(0)  # positions of the items of the batch that was drawn last
+        self.losses: list[np.ndarray] = []  # by `ImageLosses`
 
     def __len__(self) -> int:
         whole, rest = divmod(len(self.source), self.batch_size)
         return max(whole, 1) if self.seed is not None else whole + bool(rest)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        rows = np.arange(len(self.source))
-        views = np.full_like(rows, self.view)
-        if self.seed is not None:
-            generator = np.random.default_rng([*self.seed, self.epoch])
-            if self.balanced:
-                rows = generator.choice(rows, len(rows), p=self._draw_probabilities())
-            else:
-                rows = generator.permutation(rows)
-            views = generator.integers(self.source.views, size=len(rows))
-            self.epoch += 1
+        rows, views = self.order(self.epoch)
+        self.epoch += self.seed is not None
         for i in range(len(self)):
             part = slice(i * self.batch_size, (i + 1) * self.batch_size)
+            self.current = rows[part]
             x = self.source.batch(rows[part], views[part])
             yield x.to(self.device), self.targets[rows[part]].to(self.device)
+
+    def order(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """The items of an epoch, and the view that each is seen in."""
+        rows = np.arange(len(self.source))
+        if self.seed is None:
+            return rows, np.full_like(rows, self.view)
+        generator = np.random.default_rng([*self.seed, epoch])
+        if self.balanced:
+            rows = generator.choice(rows, len(rows), p=self._draw_probabilities())
+        else:
+            rows = generator.permutation(rows)
+        return rows, generator.integers(self.source.views, size=len(rows))
+
+    def views_drawn(self, epochs: int) -> np.ndarray:
+        """``(N, views)`` bool: whether an item is seen in a view within so many epochs."""
+        drawn = np.zeros((len(self.source), self.source.views), dtype=bool)
+        for epoch in range(epochs):
+            rows, views = (each[: len(self) * self.batch_size] for each in self.order(epoch))
+            drawn[rows, views] = True
+        return drawn
 
     def _draw_probabilities(self) -> np.ndarray:
         """``(N,)`` probability of each item in one draw: equal between classes, and equal within each class."""
@@ -160,6 +174,8 @@ class StageProgress(Callback):
         state = {"rows": self.rows, "best": self.best, "optimiser": list(self.opt.state_dict()["state"])}
         if hasattr(self.learn, "average_weights"):
             state["average"] = self.learn.average_weights.average.state_dict()
+        if hasattr(self.learn, "image_losses"):
+            state["losses"] = self.learn.image_losses.state()
         try:
             self.keep(state)
         except HistotransferError as error:  # fastai would rewrite its message
@@ -179,6 +195,34 @@ class SeededEpochs(Callback):
 
     def before_epoch(self) -> None:
         torch.manual_seed(int(np.random.SeedSequence([*self.seed, self.epoch]).generate_state(1)[0]))
+
+
+class ImageLosses(Callback):
+    """The log-loss of every item in every epoch, in `Batches.losses`: in training of the view that was drawn.
+
+    Args:
+        parts: batches of the training part and of the validation part.
+        resumed: a state to continue from, as `StageProgress` keeps it.
+    """
+
+    order = 75  # after SkipToEpoch (70), before StageProgress (80) saves it
+
+    def __init__(self, parts: Sequence[Batches], resumed: State | None):
+        self.parts = parts
+        for number, batches in enumerate(parts):
+            batches.losses = [row.numpy() for row in resumed["losses"][number]] if resumed else []
+
+    def state(self) -> list[Tensor]:
+        """``(epochs, N)`` of each part."""
+        return [torch.from_numpy(np.array(batches.losses)) for batches in self.parts]
+
+    def before_epoch(self) -> None:
+        for batches in self.parts:  # NaN: an item of the last, incomplete batch, which training leaves out
+            batches.losses.append(np.full(len(batches.source), np.nan, dtype=np.float32))
+
+    def after_batch(self) -> None:
+        losses = F.cross_entropy(self.pred.detach(), self.yb[0], reduction="none")
+        self.dl.losses[-1][self.dl.current] = losses.cpu().numpy()
 
 
 class AverageWeights(Callback):
@@ -253,28 +297,31 @@ def train_stage(
     names, metrics = _metrics(loss, classes)
     following = StageProgress(names, config.patience, resumed, keep)
     model.requires_grad_(False)  # fastai's freeze_to then unfreezes what the optimiser is given
-    groups = parameter_groups(model, only_batchnorm=config.unfreeze == "batchnorm")[start:]
+    groups = [group for group in optimiser_groups(model, config) if group.number >= start]
     with contextlib.ExitStack() as quiet:
         learner = Learner(
             DataLoaders(train, validation),
             Suffix(model, start),
             loss_func=loss,
-            opt_func=Adam,
-            splitter=lambda suffix: groups,
+            opt_func={"adam": Adam, "sgd": SGD}[config.optimiser],
+            splitter=lambda suffix: [group.parameters for group in groups],
             train_bn=False,
             wd=config.weight_decay,
             metrics=metrics,
-            cbs=[FrozenPrefix(frozen_modules(model, stage)), following, *_extras(config, train.seed, resumed)],
+            cbs=[
+                FrozenPrefix(frozen_modules(model, stage)),
+                following,
+                *_extras(config, train, validation, resumed),
+            ],
         )
         learner.recorder.train_metrics = True
         if not progress:
             quiet.enter_context(learner.no_bar())
             quiet.enter_context(learner.no_logging())
-        learner.freeze_to(lowest - start)
+        learner.freeze_to(sum(group.number < lowest for group in groups))
         # A gradient left by an earlier, deeper stage would let momentum and decay move weights that are frozen now.
         model.zero_grad(set_to_none=True)
-        rates = group_rates(model, config.learning_rate, config.rate_decay)[start:]
-        learner.fit_one_cycle(epochs, lr_max=rates, start_epoch=done)
+        learner.fit_one_cycle(epochs, lr_max=[group.rate for group in groups], start_epoch=done)
     if following.trouble:
         raise following.trouble
     model.eval().requires_grad_(True)
@@ -287,11 +334,13 @@ def _metrics(loss: CrossEntropyLossFlat, classes: int) -> tuple[list[str], list]
     return (names, metrics) if classes > 2 else ([*names, "auroc"], [*metrics, RocAucBinary()])
 
 
-def _extras(config: LadderConfig, seed: Sequence[int], resumed: State | None) -> list[Callback]:
+def _extras(config: LadderConfig, train: Batches, validation: Batches, resumed: State | None) -> list[Callback]:
     """The callbacks for what a configuration adds to plain training."""
     extras: list[Callback] = []
-    if config.mixup:
-        extras += [SeededEpochs(seed), MixUp(config.mixup)]
+    if config.mixup and train.seed is not None:
+        extras += [SeededEpochs(train.seed), MixUp(config.mixup)]
+    if config.record_losses:
+        extras += [ImageLosses((train, validation), resumed)]
     if config.average_weights:
         extras += [AverageWeights(config.average_weights, resumed and resumed["average"])]
     return extras

@@ -8,11 +8,14 @@ A group holds a dense block with the transition after it; gates belong to their 
 change (fastai keeps training BatchNorm, see its `train_bn`). Only then is a frozen prefix a constant function.
 """
 
+from dataclasses import dataclass
+
 from fastai.callback.core import Callback
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from histotransfer.config import Stage
+from histotransfer.config import LadderConfig, Stage
+from histotransfer.models.se import SqueezeExcite
 from histotransfer.models.se_densenet import SEDenseNet
 
 
@@ -68,6 +71,38 @@ def parameter_groups(model: SEDenseNet, *, only_batchnorm: bool = False) -> list
         [p for module in modules for part in module.modules() if trains(part) for p in part.parameters(recurse=False)]
         for _, modules in module_groups(model)
     ]
+
+
+@dataclass(frozen=True)
+class OptimiserGroup:
+    """Parameters that learn at one rate.
+
+    Attributes:
+        number: of the group of the network that they belong to.
+        parameters: that may train.
+        rate: their peak rate.
+    """
+
+    number: int
+    parameters: list[nn.Parameter]
+    rate: float
+
+
+def optimiser_groups(model: SEDenseNet, config: LadderConfig) -> list[OptimiserGroup]:
+    """`parameter_groups` with the rates of `group_rates`, the gates of each group apart.
+
+    Gates are as new as the head is: they learn at a rate of their own, relative to the head's (`gate_rate`).
+    """
+    gates = {p for gate in model.modules() if isinstance(gate, SqueezeExcite) for p in gate.parameters()}
+    groups = parameter_groups(model, only_batchnorm=config.unfreeze == "batchnorm")
+    rates = group_rates(model, config.learning_rate, config.rate_decay)
+    split = []
+    for number, (group, rate) in enumerate(zip(groups, rates, strict=True)):
+        gated = [p for p in group if p in gates]
+        split.append(OptimiserGroup(number, [p for p in group if p not in gates], rate))
+        if gated:
+            split.append(OptimiserGroup(number, gated, config.learning_rate * config.gate_rate))
+    return split
 
 
 def lowest_trained(model: SEDenseNet, stage: Stage) -> int:

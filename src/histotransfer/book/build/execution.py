@@ -3,14 +3,15 @@
 import os
 import re
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from graphlib import TopologicalSorter
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from threading import Thread
 
 import nbformat
 import papermill
@@ -22,11 +23,20 @@ from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 from traitlets import default
 
+from histotransfer.book.build.inputs import LOG, MANIFEST, inputs_of, keep, startup
 from histotransfer.book.build.parameters import check_parameters, parameters_cell, with_values
 from histotransfer.book.build.sources import KERNEL, continued, last_line, notebook_text, read_source
 from histotransfer.errors import HistotransferError
-from histotransfer.files import write_text
+from histotransfer.files import scratch_folder, write_text
 
+STARTS = 3  # of a kernel
+# Run by IPython before any cell. A kernel looks whether its parent is gone, but may begin to do so when it already is.
+ORPHAN = """\
+import os
+if os.name == "posix" and os.environ["JPY_PARENT_PID"] != str(os.getppid()):
+    os._exit(1)
+del os
+"""
 AT_ONCE = 2  # chapters that run side by side: each keeps one core busy most of the time, and may take 2 GB
 
 # Text that differs between two runs of a cell or two machines, and its replacement.
@@ -59,6 +69,11 @@ class _ThisInterpreter(AsyncKernelManager):
         }
         return KernelSpec(**spec, env=environment)
 
+    @default("connection_file")
+    def _beside_ipython(self) -> str:
+        # Else it would be in the system's temporary folder, and stay there after a kill.
+        return f"{os.environ['IPYTHONDIR']}/kernel.json"
+
     @default("transport_encryption")
     def _encrypt(self) -> str:
         return "auto" if zmq.has("curve") else "disabled"  # unencrypted kernels warn at every start
@@ -80,6 +95,7 @@ def execute_chapter(
     source: str | Path,
     output: str | Path,
     parameters: Mapping[str, object] | None = None,
+    key: str = "",
     *,
     root: str | Path = ".",
 ) -> None:
@@ -89,6 +105,7 @@ def execute_chapter(
         source: the chapter, py:percent or ipynb.
         output: the notebook to write; an existing one is replaced only if the chapter runs to its end.
         parameters: values for the names in the chapter's `parameters` cell; the others keep their defaults.
+        key: with it, what the chapter was made from is kept beside `output` (`inputs.keep`).
         root: the repository's root, in which the cells run: paths in a chapter are relative to it.
 
     Raises:
@@ -104,19 +121,12 @@ def execute_chapter(
     notebook = read_source(source)
     failed = root / "_build" / "failed" / f"{source.stem}.ipynb"
     failed.unlink(missing_ok=True)
-    with tempfile.TemporaryDirectory(prefix="histotransfer-") as folder, _own_ipython(folder):
-        raw = Path(folder) / failed.name
+    with scratch_folder(output) as folder, _own_ipython(folder):
+        raw = folder / failed.name
         try:
-            papermill.execute_notebook(
-                notebook,
-                raw,
-                parameters=given,
-                kernel_name=KERNEL["name"],
-                kernel_manager_class=_ThisInterpreter,
-                coalesce_streams=True,  # how printed text is cut into messages is a matter of timing
-                progress_bar=False,
-                cwd=root,
-            )
+            _execute(notebook, raw, given, root)
+        except OSError:  # of the disk; what a cell raises comes in an error of papermill
+            raise
         except Exception as error:
             where, cell = _failing_cell(raw)
             message = f"chapter {source.stem} failed{where}: {_cause(error)}"
@@ -126,7 +136,33 @@ def execute_chapter(
                 message += f" (what was executed is kept in {failed})"
             raise ChapterError(message, cell) from error
         executed = nbformat.read(raw, as_version=4)
+        used = inputs_of(folder / LOG, root)
     write_text(output, notebook_text(normalise(executed, source, values)))
+    if key:
+        keep(output.with_suffix(MANIFEST), key, used)
+
+
+def _execute(notebook: NotebookNode, raw: Path, parameters: Mapping[str, object], root: Path) -> None:
+    """papermill; a kernel that dies before the first cell is started anew.
+
+    Two kernels that start at once may choose the same port, and then one of them cannot bind it.
+    """
+    for attempt in range(STARTS):
+        try:
+            papermill.execute_notebook(
+                notebook,
+                raw,
+                parameters=dict(parameters),
+                kernel_name=KERNEL["name"],
+                kernel_manager_class=_ThisInterpreter,
+                coalesce_streams=True,  # how printed text is cut into messages is a matter of timing
+                progress_bar=False,
+                cwd=root,
+            )
+            return
+        except RuntimeError as error:
+            if "Kernel died before" not in str(error) or attempt + 1 == STARTS:
+                raise
 
 
 def execute_chapters(due: Mapping[str, tuple], root: Path) -> Iterator[tuple[str, float]]:
@@ -135,7 +171,7 @@ def execute_chapters(due: Mapping[str, tuple], root: Path) -> Iterator[tuple[str
     A chapter that goes on with what another has trained begins when that one is done.
 
     Args:
-        due: source, output and parameters of each chapter, as for `execute_chapter`, by name in the book's order.
+        due: source, output, parameters and key of each chapter, as for `execute_chapter`, by name in the book's order.
         root: as for `execute_chapter`.
 
     Raises:
@@ -146,7 +182,7 @@ def execute_chapters(due: Mapping[str, tuple], root: Path) -> Iterator[tuple[str
     order.prepare()
     begun: dict[Future, tuple[str, float]] = {}
     # In separate processes, because an execution sets environment variables and an event loop.
-    with ProcessPoolExecutor(AT_ONCE, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(AT_ONCE, mp_context=get_context("spawn"), initializer=_end_with_parent) as pool:
         waiting: list[str] = []
         while order.is_active():
             waiting[:0] = order.get_ready()  # first: what waited longest to be ready, and should not be the last alone
@@ -158,6 +194,17 @@ def execute_chapters(due: Mapping[str, tuple], root: Path) -> Iterator[tuple[str
                 future.result()
                 order.done(name)
                 yield name, time.monotonic() - start
+
+
+def _end_with_parent() -> None:
+    """In a worker: end as soon as the process that builds is gone, however it ended; kernels do so themselves."""
+
+    def watch(parent: BaseProcess) -> None:
+        parent.join()
+        os._exit(1)
+
+    if parent := parent_process():
+        Thread(target=watch, args=(parent,), daemon=True).start()
 
 
 def normalise(executed: NotebookNode, source: Path, values: Mapping[str, object]) -> NotebookNode:
@@ -184,9 +231,10 @@ def normalise(executed: NotebookNode, source: Path, values: Mapping[str, object]
             for key in ("text", "data", "traceback"):
                 if key in output:
                     output[key] = _steady(output[key])
-            # MyST-NB takes alt texts from the cell's metadata; `figures` writes them into the output's.
-            if alt := output.get("metadata", {}).get("image/png", {}).get("alt"):
-                cell["metadata"] = _with_alt(cell.metadata, alt)
+            # MyST-NB takes alt texts from the cell's metadata; `chapters.begin` has them written into the output's.
+            for kind, about in output.get("metadata", {}).items():
+                if kind.startswith("image/") and "alt" in about:
+                    cell["metadata"] = _with_alt(cell.metadata, about["alt"])
     return notebook
 
 
@@ -196,9 +244,9 @@ def _with_alt(metadata: Mapping, alt: str) -> dict:
 
 
 def _steady(value: object) -> object:
-    """`value` with volatile text replaced in strings at any depth, but not in encoded pictures."""
+    """`value` with volatile text replaced in strings at any depth, but not in pictures."""
     if isinstance(value, dict):
-        return {key: item if key.startswith("image/png") else _steady(item) for key, item in value.items()}
+        return {key: item if key.startswith("image/") else _steady(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_steady(item) for item in value]
     if isinstance(value, str):
@@ -208,10 +256,11 @@ def _steady(value: object) -> object:
 
 
 @contextmanager
-def _own_ipython(folder: str) -> Iterator[None]:
-    """Keep the reader's IPython start-up files and history out of the kernel."""
+def _own_ipython(folder: Path) -> Iterator[None]:
+    """Keep the reader's IPython start-up files and history out of the kernel; ours notes what is opened."""
     before = os.environ.get("IPYTHONDIR")
-    os.environ["IPYTHONDIR"] = str(Path(folder) / "ipython")
+    startup(folder / "ipython", ORPHAN)
+    os.environ["IPYTHONDIR"] = str(folder / "ipython")
     try:
         yield
     finally:

@@ -5,21 +5,27 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from importlib.metadata import version
 from itertools import count
 from pathlib import Path
 
+import nbformat
 import yaml
 
-import histotransfer
+from histotransfer.book.build.beside import ARCHIVE, write_beside
 from histotransfer.book.build.execution import execute_chapters
+from histotransfer.book.build.folding import folded
+from histotransfer.book.build.inputs import MANIFEST, PACKAGE, changed
+from histotransfer.book.build.licences import licence_table
 from histotransfer.book.build.parameters import chapter_parameters, check_parameters
-from histotransfer.book.build.sources import chapter_sources
+from histotransfer.book.build.sources import chapter_sources, continued, notebook_text, repository
 from histotransfer.config import ChapterParameters
 from histotransfer.errors import HistotransferError
-from histotransfer.files import write_text
+from histotransfer.files import scratch_folder, write_text
+from histotransfer.records import PACKAGES
 from histotransfer.report.study import Study
 from histotransfer.report.summary import write_summary
 
@@ -63,36 +69,34 @@ def build_book(
     notebooks = _executed(_plan(chapter_sources(root), wanted), root, data_root, force, report)
     begin = time.monotonic()
     site = root / out
-    _render(stage(root, notebooks), site, root / "_build" / "sphinx.log")
+    with ThreadPoolExecutor(1) as other:  # Sphinx runs in a process of its own
+        beside = other.submit(write_beside, root)
+        _render(stage(root, notebooks), site, root / "_build" / "sphinx.log", beside)
     report(f"{'pages':<24} {time.monotonic() - begin:6.1f} s")
     return site
 
 
 def _executed(plan: Plan, root: Path, data_root: str | Path, force: bool, report: Callable[[str], None]) -> list[Path]:
     """Execute the chapters whose inputs have changed, or all with `force`; return the notebooks of all chapters."""
-    common = _digest(
-        [
-            sys.version,
-            *_contents(Path(histotransfer.__file__).parent, "*.py"),
-            *_contents(root / "results"),
-            *_contents(root / "study"),
-            *_listing(data_root),
-        ]
-    )
-    notebooks, due, keys = [], {}, {}
-    for source, given in plan:
+    versions = [sys.version, *(f"{name} {version(name)}" for name in PACKAGES)]
+    common = _digest([*versions, *_contents(PACKAGE / "deploy" / "models"), *_listing(data_root)])
+    notebooks: list[Path] = []
+    due: dict[str, tuple] = {}
+    reasons: dict[str, str] = {}
+    for number, (source, given) in enumerate(plan):
         notebook = root / "_build" / "executed" / f"{source.stem}.ipynb"
-        key_file = notebook.with_suffix(".key")
+        manifest = notebook.with_suffix(MANIFEST)
         key = _digest([common, source.read_text(encoding="utf-8"), repr(given)])
-        if not force and notebook.is_file() and key_file.is_file() and key_file.read_text() == key:
-            report(f"{source.stem:<24} unchanged")
+        again = sorted(continued(source, [earlier for earlier, _ in plan[:number]]) & due.keys())
+        why = ["asked for"] if force else [*again, *changed(manifest, key, root)]
+        if why or not notebook.is_file():
+            manifest.unlink(missing_ok=True)
+            due[source.stem], reasons[source.stem] = (source, notebook, given, key), next(iter(why), "no notebook")
         else:
-            key_file.unlink(missing_ok=True)
-            due[source.stem], keys[source.stem] = (source, notebook, given), (key_file, key)
+            report(f"{source.stem:<24} unchanged")
         notebooks.append(notebook)
     for name, seconds in execute_chapters(due, root):
-        write_text(*keys[name])
-        report(f"{name:<24} {seconds:6.1f} s")
+        report(f"{name:<24} {seconds:6.1f} s  ({reasons[name]})")
     return notebooks
 
 
@@ -123,15 +127,36 @@ def stage(root: Path, notebooks: Iterable[Path]) -> Path:
     for name in ("_toc.yml", "CHANGELOG.md"):
         shutil.copyfile(root / name, staged / name)
     if (root / "study").is_dir():
-        write_summary(Study(root / "study", root / "results"), staged / "book" / "_generated")
+        shutil.copytree(_summary(root), staged / "book" / "_generated")
     if (card := root / SHIPPED_CARD).is_file():
         write_text(staged / "book" / "_generated" / "model.md", _with_captions(card.read_text(encoding="utf-8")))
+    if (lock := root / "requirements.lock").is_file():
+        write_text(staged / "book" / "_generated" / "licences.md", licence_table(lock))
+    write_text(staged / "book" / "_generated" / "source.md", _where_the_source_is(repository(root)))
     config = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))
     write_text(staged / "_config.yml", yaml.safe_dump(_with_repository(config), allow_unicode=True))
     for notebook in notebooks:
-        (staged / "notebooks").mkdir(exist_ok=True)
-        shutil.copyfile(notebook, staged / "notebooks" / notebook.name)
+        page = folded(nbformat.read(notebook, as_version=4))
+        write_text(staged / "notebooks" / notebook.name, notebook_text(page))
     return staged
+
+
+def _summary(root: Path) -> Path:
+    """The folder with the study's part of the first page; its intervals are computed again only if they may change."""
+    kept = root / "_build" / "summary"
+    key = _digest(line for folder in (PACKAGE, root / "study", root / "results") for line in _contents(folder))
+    made_from = kept / "made-from.key"
+    if not made_from.is_file() or made_from.read_text(encoding="utf-8") != key:
+        shutil.rmtree(kept, ignore_errors=True)
+        write_summary(Study(root / "study", root / "results"), kept / "_generated")
+        write_text(made_from, key)
+    return kept / "_generated"
+
+
+def _where_the_source_is(known: Mapping[str, str]) -> str:
+    """The archive in the site and, if it is known, the address to clone; as Markdown."""
+    archive = f'```{{raw}} html\n<p><a href="../{ARCHIVE}" download>{ARCHIVE}</a></p>\n```\n'
+    return f"{archive}\n```sh\ngit clone --depth 1 {known['url']}\n```\n" if known.get("url") else archive
 
 
 def _with_captions(card: str) -> str:
@@ -158,10 +183,17 @@ def _with_repository(config: dict) -> dict:
     return config
 
 
-def _render(staged: Path, site: Path, log: Path) -> None:
-    """Run Jupyter Book on the staging folder, warnings as errors; move the pages to `site` if it succeeds."""
-    with tempfile.TemporaryDirectory(prefix="site-", dir=staged.parent) as folder:
-        arguments = ["build", str(staged), "--path-output", folder, "-W", "-n", "--keep-going"]
+def _render(staged: Path, site: Path, log: Path, beside: Future[Path]) -> None:
+    """Run Jupyter Book on the staging folder, warnings as errors; move the pages to `site` if it succeeds.
+
+    Args:
+        staged: as `stage` returns it.
+        site: the folder of the pages.
+        log: what Jupyter Book prints.
+        beside: the folder of the files that the pages refer to and Jupyter Book does not know.
+    """
+    with scratch_folder(staged.parent / "site") as folder:
+        arguments = ["build", str(staged), "--path-output", str(folder), "-W", "-n", "--keep-going"]
         # Sphinx keeps what it makes: to search it all for garbage, again and again, takes half of the time.
         code = "import gc, sys; gc.disable(); from jupyter_book.cli.main import main; sys.exit(main())"
         run = subprocess.run(
@@ -175,16 +207,19 @@ def _render(staged: Path, site: Path, log: Path) -> None:
         )
         printed = re.sub(r"\x1b\[[0-9;]*m", "", run.stdout)
         write_text(log, printed)
-        pages = Path(folder) / "_build" / "html"
+        pages = folder / "_build" / "html"
         if run.returncode or not (pages / "index.html").is_file():
             trouble = [line for line in printed.splitlines() if re.search(r"WARNING|ERROR|Error:", line)]
             first = trouble[0].strip() if trouble else "no reason given"
             raise HistotransferError(
                 f"the book does not build; {len(trouble)} complaints, the first: {first} (all of them: {log})"
             )
+        for unused in (*pages.rglob("*.map"), pages / "_static/scripts/fontawesome.js"):
+            unused.unlink(missing_ok=True)  # of the theme: for its own developers; icons are a font here
+        shutil.copytree(beside.result(), pages, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.key"))
         site.parent.mkdir(parents=True, exist_ok=True)
         if site.exists():
-            shutil.move(site, Path(folder) / "before")
+            shutil.move(site, folder / "before")
         shutil.move(pages, site)
 
 
@@ -192,9 +227,9 @@ def _digest(parts: Iterable[str]) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
-def _contents(folder: Path, pattern: str = "*") -> Iterator[str]:
-    """Name and content hash of each file under `folder`."""
-    for path in sorted(path for path in folder.rglob(pattern) if path.is_file()):
+def _contents(folder: Path) -> Iterator[str]:
+    """Name and content hash of each file under `folder`: libraries open some weights without Python's knowledge."""
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc"):
         yield f"{path.relative_to(folder)} {hashlib.sha256(path.read_bytes()).hexdigest()}"
 
 

@@ -37,6 +37,17 @@ if importlib.util.find_spec("histotransfer") is None:
 if Path("histotransfer-book").is_dir():
     %cd histotransfer-book"""
 
+# The same where no repository is known: the site holds the source.
+BY_HAND = """\
+import importlib.util
+
+if importlib.util.find_spec("histotransfer") is None:
+    raise ModuleNotFoundError(
+        "histotransfer is not installed: unpack the source archive"
+        " of the book's first page, run `make venv` in it, and open"
+        " this notebook with .venv/bin/python as its kernel"
+    )"""
+
 
 def notebook_text(notebook: NotebookNode) -> str:
     """A notebook as the text of its file."""
@@ -79,6 +90,20 @@ def continued(source: Path, earlier: Iterable[Path]) -> set[str]:
     return {other.stem for other in earlier if folders & set(LIVE_RUNS.findall(other.read_text(encoding="utf-8")))}
 
 
+def repository(root: Path) -> dict[str, str]:
+    """`url` and `branch` of the repository as `_config.yml` has them; without a URL where there is none."""
+    config = root / "_config.yml"
+    return yaml.safe_load(config.read_text(encoding="utf-8")).get("repository", {}) if config.is_file() else {}
+
+
+def setup_cell(root: Path) -> NotebookNode:
+    """The first cell of a notebook that is opened alone: it gets the package, or says how."""
+    known = repository(root)
+    cell = nbformat.v4.new_code_cell(SETUP.format(**known) if known.get("url") else BY_HAND)
+    cell["metadata"], cell["id"] = {"tags": ["remove-cell"]}, "setup"
+    return cell
+
+
 def pair_text(source: Path) -> str:
     """The exact text of the output-free notebook that belongs beside a py:percent `source`.
 
@@ -86,12 +111,9 @@ def pair_text(source: Path) -> str:
     """
     notebook = read_source(source)
     notebook.metadata["jupytext"] = {"formats": "ipynb,py:percent"}
-    config = source.absolute().parent.parent / "_config.yml"
-    repository = yaml.safe_load(config.read_text(encoding="utf-8"))["repository"] if config.is_file() else {}
-    if repository.get("url"):
-        setup = nbformat.v4.new_code_cell(SETUP.format(**repository), metadata={"tags": ["remove-cell"]})
-        setup["id"] = "setup"
-        notebook.cells.insert(0, setup)
+    root = source.absolute().parent.parent
+    if repository(root).get("url"):
+        notebook.cells.insert(0, setup_cell(root))
     return notebook_text(notebook)
 
 

@@ -6,25 +6,27 @@ from scipy.stats import norm
 
 from histotransfer.book.exercises import require, self_check
 
-RULE = {(0.01, 0.09, 0.0): "supported here", (-0.02, 0.08, 0.0): "undecided", (-0.09, -0.01, 0.0): "contradicted here"}
-RULE |= {(0.0, 0.08, 0.0): "undecided"}  # no difference at all is not excluded
-RULE |= {(0.85, 0.93, 0.84): "supported here", (0.80, 0.90, 0.84): "undecided", (0.70, 0.83, 0.84): "contradicted here"}
+RULE = {  # low, high and margin
+    (0.01, 0.09, 0.02): "supported here",
+    (-0.02, 0.08, 0.02): "undecided",
+    (-0.09, -0.01, 0.02): "contradicted here",
+    (0.0, 0.08, 0.02): "undecided",  # no difference at all is not excluded
+    (-0.03, 0.01, 0.02): "no effect worth having",
+    (-0.03, 0.01, 0.005): "undecided",
+    (0.001, 0.01, 0.02): "supported here",  # what is claimed is a difference, however small
+}
 NEEDED = norm.ppf(0.975) + norm.ppf(0.8)  # standard errors that a power of 0.8 at 95 % asks for
 
 
 @self_check
 def check_rule(rule: Callable[[float, float, float], str]) -> str:
-    """Exercise `ex-verdict-rule`: what the rule says of an interval and a threshold."""
-    for (low, high, threshold), expected in RULE.items():
-        answer = rule(low, high, threshold)
-        at_nothing = answer == "supported here" and low == threshold == 0
-        require(not at_nothing, f"[{low}, {high}] against {threshold}: a difference of 0 is not excluded")
+    """Exercise `ex-verdict-rule`: what the rule says of an interval of a difference."""
+    for (low, high, margin), expected in RULE.items():
+        answer, shown = rule(low, high, margin), f"[{low}, {high}] and a margin of {margin}"
+        require(answer != "supported here" or low != 0, f"{shown}: a difference of 0 is not excluded")
         middle = answer == "supported here" and expected == "undecided"
-        require(
-            not middle,
-            f"[{low}, {high}] against {threshold}: the middle is above it, but values below are not excluded",
-        )
-        require(answer == expected, f"[{low}, {high}] against {threshold}: {answer!r}, the rule says {expected!r}")
+        require(not middle, f"{shown}: the middle is above 0, but values below are not excluded")
+        require(answer == expected, f"{shown}: {answer!r}, the rule says {expected!r}")
     return "the rule never looks at the middle of an interval."
 
 

@@ -1,0 +1,50 @@
+"""Races and growth: seconds side by side, and seconds against the number of images."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
+from histotransfer.figures.style import PALETTE, SMALL, WIDTH, described, legend_above
+
+PEER = (0.6, 0.6, 0.6)
+
+
+def race(name: str, seconds: Mapping[str, float], is_peer: Callable[[str], bool]) -> Figure:
+    """Seconds of each side as bars from the same start; sides of others are grey.
+
+    Args:
+        name: what is raced.
+        seconds: by side, in the order in which they are drawn.
+        is_peer: whether a side is somebody else's.
+    """
+    places, values = np.arange(len(seconds)), list(seconds.values())
+    figure, axis = plt.subplots(figsize=(WIDTH, 0.7 + 0.32 * len(seconds)), layout="constrained")
+    axis.barh(places, values, color=[PEER if is_peer(side) else PALETTE["blue"] for side in seconds])
+    for place, value in enumerate(values):
+        axis.text(value, place, f" {value:.3g} s", va="center", fontsize=SMALL)
+    axis.set_yticks(places, list(seconds))
+    axis.set(xlabel="seconds", xlim=(0, 1.15 * max(values)), ylim=(len(seconds) - 0.5, -0.5))
+    told = ", ".join(f"{side} {value:.3g}" for side, value in seconds.items())
+    return described(figure, f"Seconds, {name}: {told}.")
+
+
+def growth(steps: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
+    """Seconds and peak memory of each step against the number of images, on logarithmic axes.
+
+    Args:
+        steps: step to its measurements: `images`, `seconds`, `peak_megabytes`.
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 3.2), layout="constrained")
+    for axis, quantity, label in zip(axes, ("seconds", "peak_megabytes"), ("seconds", "peak memory (MB)"), strict=True):
+        for step, rows in steps.items():
+            axis.plot([row["images"] for row in rows], [row[quantity] for row in rows], "o-", ms=4, label=step)
+        axis.set(xscale="log", yscale="log", xlabel="images", ylabel=label)
+    legend_above(figure, columns=5)
+    told = (
+        f"{step}: "
+        + ", ".join(f"{r['images']} images {r['seconds']:.3g} s, {r['peak_megabytes']:.0f} MB" for r in rows)
+        for step, rows in steps.items()
+    )
+    return described(figure, f"Seconds and peak memory against the number of images. {'; '.join(told)}.")

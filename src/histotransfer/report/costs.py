@@ -1,0 +1,184 @@
+"""What people wait for, and what others make them wait: the page "What it costs", from the records of `benchmarks/`."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from histotransfer.errors import HistotransferError
+from histotransfer.figures import growth, race, use_style
+from histotransfer.files import read_json, write_text
+
+
+@dataclass(frozen=True)
+class Wait:
+    """One wait: the seconds of each side, and what was aimed at.
+
+    Attributes:
+        name: what one waits for.
+        seconds: by side; the sides of others begin with one of `PEERS`.
+        about: one or two sentences.
+        goal: how many times as fast as the fastest peer is aimed at, or None.
+        limit: the seconds that are aimed at, or None.
+    """
+
+    name: str
+    seconds: Mapping[str, float]
+    about: str
+    goal: float | None = None
+    limit: float | None = None
+
+    @property
+    def ours(self) -> float:
+        """Seconds of our side: the first that is not a peer's."""
+        return next(seconds for side, seconds in self.seconds.items() if not is_peer(side))
+
+    @property
+    def peer(self) -> float | None:
+        """Seconds of the fastest peer, if there is one."""
+        return min((seconds for side, seconds in self.seconds.items() if is_peer(side)), default=None)
+
+    def row(self) -> str:
+        """The wait as a line of a Markdown table."""
+        times = f"{self.peer / self.ours:.1f}" if self.peer else "–"
+        aim = f"{self.goal:g} times" if self.goal else f"under {self.limit:g} s" if self.limit else "–"
+        peer = f"{self.peer:.3g} s" if self.peer else "–"
+        return f"| {self.name} | {self.ours:.3g} s | {peer} | {times} | {aim} |"
+
+
+PEERS = ("plain", "torchstain", "scikit-learn", "stock", "scipy")
+
+
+def is_peer(side: str) -> bool:
+    """Whether a side of a race is somebody else's program."""
+    return side.startswith(PEERS)
+
+
+def _predict(record: Mapping[str, Any]) -> list[Wait]:
+    pictures, first, fields = record["pictures"], record["first_row"], record["fields"]
+    shares = ", ".join(f"{side} {share:.0%}" for side, share in fields["share"].items())
+    return [
+        Wait(
+            f"`predict`, {pictures['images']} pictures",
+            pictures["median_seconds"],
+            "Whole commands, with the network that ships and its default settings, beside a plain script around"
+            f" torchvision's DenseNet-121. On {fields['images']:,} fields of 700 x 460 pixels the command reaches this"
+            f" share of the network's own rate: {shares}.",
+            goal=1.0,
+        ),
+        Wait("first row of `predict`", first["median_seconds"], "One picture: what is timed is the start.", limit=4.0),
+    ]
+
+
+def _stain(record: Mapping[str, Any]) -> list[Wait]:
+    return [
+        Wait(
+            f"{method.capitalize()}'s method, per field",
+            record["timings"][f"{method}_2thread"]["median_seconds"],
+            "One field of 700 x 460 pixels on two threads.",
+        )
+        for method in ("macenko", "reinhard", "vahadane")
+    ]
+
+
+def _unfreezing(record: Mapping[str, Any]) -> list[Wait]:
+    ours, stock = record["seconds"]["ours"], record["seconds"]["stock"]
+    about = f"{record['images']} images of {record['size']} pixels; filling the cache is part of it."
+    return [
+        Wait("head and block 4, one fold", {"ours": ours["single_run"], "stock fastai": stock["single_run"]}, about, 5),
+        Wait("an epoch of everything", {"ours": ours["full_epoch"], "stock fastai": stock["full_epoch"]}, about, 2),
+    ]
+
+
+def _duplicates(record: Mapping[str, Any]) -> list[Wait]:
+    made = record["made"]
+    about = (
+        f"{made['images']:,} simulated images of {made['originals']:,} originals, {made['peak_memory_mb']:,} MB;"
+        f" of the pairs found {made['precision']:.1%} are right, of the true ones {made['recall']:.1%} are found."
+    )
+    return [Wait("`data groups`", {"ours": made["seconds"]}, about, limit=180)]
+
+
+def _intervals(record: Mapping[str, Any]) -> list[Wait]:
+    seconds, draws = record["seconds"], record["draws"]
+    per_draw = seconds["scipy"] / draws["scipy"] * draws["ours"]
+    about = (
+        f"{draws['ours']:,} redraws of whole patients, {len(record['metrics'])} metrics. SciPy's bootstrap was given"
+        f" {draws['scipy']} draws, and its time is scaled; on equal redraws bounds differ by at most"
+        f" {record['largest_difference']:.0e}."
+    )
+    return [Wait("intervals of all metrics", {"ours": seconds["ours"], "scipy bootstrap": per_draw}, about, 5)]
+
+
+def _book(record: Mapping[str, Any]) -> list[Wait]:
+    builds = record["builds"]
+    seconds = {f"after a change of {what}" if " " in what else what: b["seconds"] for what, b in builds.items()}
+    ran = ", ".join(f"{what} {build['chapters']}" for what, build in builds.items())
+    pages = {"pages alone": seconds.pop("after a change of a page")}
+    return [Wait("`make book`, pages alone", pages | seconds, f"How many chapters ran: {ran}.", limit=30)]
+
+
+def _cluster(record: Mapping[str, Any]) -> list[Wait]:
+    measured = record["measured"]
+    many = "; ".join(
+        f"{row['workers']} workers {row['hours']:.1f} hours ({row['efficiency']:.0%} of their time is used)"
+        for row in record["simulated"]
+    )
+    about = (
+        f"{measured['runs']} equal runs; two workers are used to {measured['efficiency']:.0%}. Simulated, from the"
+        f" {record['recorded_runs']} recorded runs and a gigabit network that all share: {many}. The longest run takes"
+        f" {record['longest_minutes']:.0f} minutes, and no number of workers is faster than that."
+    )
+    seconds = measured["median_seconds"]
+    order = ("two workers", "one worker", "two commands")
+    return [Wait("a study on two workers", {side: seconds[side] for side in order}, about)]
+
+
+RECORDS: Mapping[str, Callable[[Mapping[str, Any]], list[Wait]]] = {
+    "predict": _predict,
+    "book": _book,
+    "unfreezing": _unfreezing,
+    "duplicates": _duplicates,
+    "intervals": _intervals,
+    "stain": _stain,
+    "cluster": _cluster,
+}
+
+
+def waits(folder: str | Path) -> list[Wait]:
+    """Every wait whose record is in the folder.
+
+    Raises:
+        HistotransferError: a record is not one of today's benchmarks.
+    """
+    found = []
+    for name, read in RECORDS.items():
+        if (path := Path(folder) / f"{name}.json").is_file():
+            try:
+                found += read(read_json(path))
+            except (KeyError, TypeError) as error:
+                raise HistotransferError(f"{path}: no {error} in it; race again: benchmarks/{name}.py") from error
+    return found
+
+
+def write_costs(folder: str | Path, target: Path) -> None:
+    """Write what the page includes: ``target/costs.md``, and a picture per wait beside it."""
+    use_style()
+    target.mkdir(parents=True, exist_ok=True)
+    found = waits(folder)
+    lines = ["| wait | ours | fastest peer | times | aim |", "|---|---|---|---|---|", *(wait.row() for wait in found)]
+    text = ":::{table} What people wait for.\n:name: tab-costs\n\n" + "\n".join(lines) + "\n:::\n"
+    pictures = [(wait.name, wait.about, race(wait.name, wait.seconds, is_peer)) for wait in found]
+    if (path := Path(folder) / "growth.json").is_file():
+        record = read_json(path)
+        powers = ", ".join(f"{step} {exponent:.2f}" for step, exponent in record["exponents"].items())
+        about = f"Seconds go with a power of the number of images: {powers} (1 is linear)."
+        pictures.append(("more images", about, growth(record["steps"])))
+    for number, (name, about, figure) in enumerate(pictures):
+        file = f"costs-{number}.svg"
+        figure.savefig(target / file, metadata={"Date": None})
+        alt = figure.alt  # type: ignore[attr-defined]  # set by figures.style.described
+        title = name[0].upper() + name[1:]
+        text += f"\n## {title}\n\n{about} {{numref}}`fig-costs-{number}`.\n\n"
+        text += f":::{{figure}} {target.name}/{file}\n:name: fig-costs-{number}\n:alt: {alt}\n\n{title}.\n:::\n"
+    write_text(target / "costs.md", text)
