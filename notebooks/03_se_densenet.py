@@ -4,10 +4,11 @@
 # **After this chapter you can**
 #
 # - write down what a dense layer, a transition and an SE gate compute, and their shapes;
-# - add attention to a network with published weights without changing what it computes;
+# - add gates to a network with published weights without changing what it computes;
 # - count its parameters, and say what the paper's 1,068,993 and 84.7 MB can and cannot mean.
 #
-# **Takes** about 18 minutes to read, 1 to run (phantom tissue, two cores), 50 for the exercises.
+# **Takes** about 21 minutes to read, 1 to run (phantom tissue, two cores). Exercises, by guess: an easy
+# one 5 minutes, a medium one 15, a hard one 30.
 # **Needs** convolutions, PyTorch at the level of its tutorials; no chapter before this one.
 
 # %% tags=["parameters"]
@@ -29,27 +30,43 @@ root = begin(profile=profile, data_root=data_root, **chosen)
 # %% [markdown]
 # ## The idea in words
 #
-# A **convolution** slides a small window over a picture and computes one number at each place, which makes a map; each pattern
-# that is looked for gives a map, a **channel**. A deep network is convolutions one after the other, with simple functions between
-# them (BN brings each channel to a common range, ReLU sets what is below 0 to 0).
+# A **convolution** slides a small window over a picture and computes one number at each place. The result is a map. A layer
+# looks for many patterns, and each pattern gives a map of its own, called a **channel**. A deep network is a sequence of
+# convolutions with simple functions between them: BN brings each channel to a common range, and ReLU sets negative numbers
+# to 0.
 #
-# In most networks a layer sees the output of the one before. In a **DenseNet** it sees the outputs of *all* layers before, side
-# by side, and adds a few channels of its own: early patterns stay in reach, and each layer can be thin. Layers that share a
-# resolution form a **dense block**; between blocks a **transition** shrinks the stack and halves the resolution.
+# In most networks a layer gets the output of the layer before. In a **DenseNet** it gets the outputs of *all* earlier layers,
+# side by side, and adds a few channels of its own. So early patterns stay available, and each layer can be thin. Layers
+# with the same resolution form a **dense block**. Between two blocks a **transition** reduces the number of channels and
+# halves the resolution.
 #
-# **Squeeze-and-excitation** is attention to channels: from the means of all channels it computes a number for each, its **gate**,
-# and multiplies the channel by it. A gate of 1 leaves its channel as it is, one near 0 mutes it. In the drawing $x_0$ enters a
-# block, $H_1$ to $H_3$ are its layers; then come the formulas ({numref}`fig-dense-block`).
+# **Squeeze-and-excitation** (SE) is attention to channels. From the means of all channels it computes one number per channel,
+# the **gate**, and multiplies the channel by it. A gate of 1 leaves its channel unchanged, and a gate near 0 mutes it. In
+# {numref}`fig-dense-block`, $x_0$ enters a block, and $H_1$ to $H_3$ are its layers:
 
-# %% mystnb={"figure": {"name": "fig-dense-block", "caption": "A dense block of three layers, and the SE gate on its output. Each stack is the concatenation that the next layer sees; numbers below are channels."}, "image": {"alt": "Four stacks of feature maps that grow from 64 to 160 channels by the boxes H1, H2, H3; from the last stack an arrow to a squeeze of 160 means, two small layers, and 160 gates that multiply the stack."}}
+# %% mystnb={"figure": {"name": "fig-dense-block", "caption": "A dense block of three layers, and the SE gate on its output. Each stack is the input of the next layer. The numbers below count channels."}, "image": {"alt": "Four stacks of feature maps that grow from 64 to 160 channels by the boxes H1, H2, H3; from the last stack an arrow to a squeeze of 160 means, two small layers, and 160 gates that multiply the stack."}}
 from histotransfer.figures import dense_block_with_gate
 
 figure = dense_block_with_gate()
 
 # %% [markdown]
+# {numref}`fig-whole-network` shows the network of this book, SE-DenseNet-121. Each grey block is a dense block, and the gates
+# are orange. The rest of the chapter builds it from formulas.
+
+# %% mystnb={"figure": {"name": "fig-whole-network", "caption": "SE-DenseNet-121, from the picture at the top to the logits. Widths are numbers of channels. A line in a block is the border between two layers. `side` is the height and width of the maps, in pixels, for a picture of 224 pixels."}}
+import torch
+
+from histotransfer.figures import whole_network
+from histotransfer.models.se_densenet import DenseLayer, SEDenseNet
+
+torch.manual_seed(seed)
+model = SEDenseNet().eval()
+figure = whole_network(model)
+
+# %% [markdown]
 # ## The dense layer
 #
-# In a DenseNet {cite}`huang2017` every layer sees the features of all layers before it (their equation 2;
+# In a DenseNet {cite}`huang2017` every layer gets the features of all layers before it (their equation 2;
 # symbols in {numref}`tab-network-layer`):
 #
 # $$ x_\ell = H_\ell([x_0, x_1, \dots, x_{\ell-1}]) $$
@@ -62,29 +79,33 @@ figure = dense_block_with_gate()
 # | $x_0, \dots, x_{\ell-1}$ | the block's input and the new features of each layer before | `features` |
 # | $[\cdot]$ | concatenation along channels | `torch.cat(features, 1)` |
 # | $H_\ell$ | BN, ReLU, 1×1 convolution to $4k$ channels, BN, ReLU, 3×3 convolution to $k$ | `norm1` to `conv2` |
-# | $k$ | growth rate: new features a layer | `growth_rate` |
+# | $k$ | growth rate: new features per layer | `growth_rate` |
 #
 # :::
 #
-# The lines that are it:
-
-# %%
-from inspect import getsource
-
-from histotransfer.models.se_densenet import DenseLayer, SEDenseNet
-
-print(getsource(DenseLayer.forward))
-
-# %% [markdown]
-# A layer hands on only its own $k$ features, whatever it saw:
+# In code, $H_\ell$ is two lines. The weights are in the layer's convolutions and BN:
 
 # %%
 import torch
+from torch.nn.functional import avg_pool2d, relu
 
+
+def dense_layer(features, layer):
+    """H of all features: BN, ReLU, 1x1 convolution; BN, ReLU, 3x3."""
+    x = torch.cat(features, 1)
+    x = layer.conv1(relu(layer.norm1(x)))
+    return layer.conv2(relu(layer.norm2(x)))
+
+
+# %% [markdown]
+# A layer returns only its own $k$ features. The module computes the same, to the last bit:
+
+# %%
 torch.manual_seed(seed)
-layer = DenseLayer(channels=64, growth_rate=32, bottleneck=4, se=None)
+layer = DenseLayer(64, growth_rate=32, bottleneck=4, se=None).eval()
 features = [torch.randn(1, 64, 28, 28)]
-layer(features).shape
+assert torch.equal(dense_layer(features, layer), layer(features))
+dense_layer(features, layer).shape
 
 # %% [markdown]
 # ## The block and the transition
@@ -105,12 +126,29 @@ layer(features).shape
 # | $\theta$ | compression | `compression` |
 #
 # :::
+#
+# A block is a loop that collects features. A transition is one line:
+
+
+# %%
+def dense_block(x, layers):
+    """Every layer gets all features before it; returns all."""
+    features = [x]
+    for layer in layers:
+        features.append(dense_layer(features, layer))
+    return torch.cat(features, 1)
+
+
+def transition(x, module):
+    """BN, ReLU, 1x1 convolution; the pool comes after the gate."""
+    return module.conv(relu(module.norm(x)))
+
 
 # %% [markdown]
 # ## The SE gate
 #
-# Squeeze-and-excitation {cite}`hu2018` scales each channel by a number computed from all channels' means (their
-# equations 2, 3 and 4; symbols in {numref}`tab-network-gate`):
+# Squeeze-and-excitation {cite}`hu2018` multiplies each channel by a number that is computed from the means of all channels
+# (their equations 2, 3 and 4; symbols in {numref}`tab-network-gate`):
 #
 # $$
 # \begin{aligned}
@@ -129,42 +167,50 @@ layer(features).shape
 # | $z$ | squeeze: mean of each channel | `squeezed` |
 # | $W_1, W_2$ | two small layers, $C \to \max(4, C/r) \to C$ | `reduce`, `expand` |
 # | $\delta, \sigma$ | ReLU, sigmoid | `torch.relu`, `torch.sigmoid` |
-# | $s$ | the gates, one a channel | `gates` |
+# | $s$ | the gates, one per channel | `gates` |
 #
 # :::
+#
+# Three equations, three lines:
+
+
+# %%
+def gate(x, se):
+    """Scale each channel of x by its gate."""
+    z = x.mean(dim=(2, 3))
+    s = se.scale * torch.sigmoid(se.expand(relu(se.reduce(z))))
+    return x * s[:, :, None, None]
+
 
 # %%
 from histotransfer.models.se import SqueezeExcite
 
-print(getsource(SqueezeExcite.gates))
-print(getsource(SqueezeExcite.forward))
-
-# %%
-gate = SqueezeExcite(channels=256, reduction=16)
+paper = SqueezeExcite(channels=256, reduction=16, gate="standard")
 activations = torch.randn(2, 256, 14, 14)
-gate.gates(activations).shape, gate(activations).shape
+assert torch.equal(gate(activations, paper), paper(activations))
+paper.gates(activations).shape, gate(activations, paper).shape
 
 # %% [markdown]
-# **Our deviation.** With $2\sigma(\cdot)$ and $W_2 = 0$ at the start every gate is *exactly* 1, so a network with ImageNet
-# weights computes what it computed before, and "with SE against without" is a clean comparison. (A plain sigmoid that is
-# biased until it rounds to 1 would not learn: its slope there is 0.)
+# **Our deviation.** We use $2\sigma(\cdot)$ and start with $W_2 = 0$. Then every gate is *exactly* 1 at the start. A network
+# with ImageNet weights computes what it computed before, so the comparison "with SE against without" is clean. (One could
+# also bias a plain sigmoid until it rounds to 1. But its slope there is 0, so it would not learn.)
 
 # %%
-gate.gates(activations).unique().tolist()
+ours = SqueezeExcite(channels=256, reduction=16)
+ours.scale, ours.gates(activations).unique().tolist()
 
 # %% [markdown]
 # ## The whole network
 #
-# The paper does not state depth, growth rate or reduction; by a summary of it, gates sit inside the dense blocks and in the transitions,
-# which leaves open where exactly. We use DenseNet-121, because it has
-# published weights, with gates after each block and in each transition. Shapes for one 224-pixel image:
+# The paper does not state depth, growth rate or reduction. According to a summary of it, gates are inside the dense blocks
+# and in the transitions. The exact places are not given. We use DenseNet-121, because it has published weights, with gates
+# after each block and in each transition. {numref}`tab-network-shapes` has the shapes for one image of 224 pixels:
 
-# %% mystnb={"figure": {"name": "tab-network-shapes", "caption": "SE-DenseNet-121, module by module: shape of what comes out for one picture of 224 pixels, and parameters."}}
+# %% mystnb={"figure": {"name": "tab-network-shapes", "caption": "SE-DenseNet-121, module by module: the shape of the output for one picture of 224 pixels, and the number of parameters."}}
 import pandas as pd
 
 from histotransfer.models.se_densenet import parameter_count
 
-model = SEDenseNet().eval()
 x, rows = torch.zeros(1, 3, 224, 224), []
 for name, module in model.features.named_children():
     x = module(x)
@@ -173,9 +219,37 @@ columns = ["module", "output (C, H, W)", "parameters"]
 pd.DataFrame(rows, columns=columns).set_index("module")
 
 # %% [markdown]
+# The functions above, one after the other, are this network. To test them, its gates start as in the SE paper, so that they
+# are not 1:
+
+
+# %%
+def se_densenet(x, model):
+    """The whole network from the functions of this page."""
+    for name, module in model.features.named_children():
+        if name.startswith("denseblock"):
+            *layers, se = module.children()
+            x = gate(dense_block(x, layers), se)
+        elif name.startswith("transition"):
+            x = avg_pool2d(gate(transition(x, module), module.se), 2)
+        else:
+            x = module(x)
+    return model.classifier(relu(x).mean(dim=(2, 3)))
+
+
+# %%
+moved = SEDenseNet(gate="standard").eval()
+picture = torch.randn(1, 3, 64, 64)
+with torch.no_grad():
+    apart = se_densenet(picture, moved) - moved(picture)
+apart = apart.abs().max().item()
+assert apart < 1e-5
+f"written out and module differ by {apart:.0e} at most"
+
+# %% [markdown]
 # ## Identity at the start, shown
 #
-# Torchvision's DenseNet-121 and ours, gates on and untrained, with the same ImageNet weights:
+# Torchvision's DenseNet-121 and ours get the same ImageNet weights. Ours has its untrained gates:
 
 # %%
 from torchvision.models import densenet121
@@ -195,9 +269,9 @@ f"source of weights: {trunk.source}; equal to the last bit: {same}"
 # %% [markdown]
 # ## Gates learn from the first step
 #
-# A gate has four tensors to learn: weights and bias of each of its two layers. $W_2 = 0$ hides the first layer from the very first
-# gradient, so half of the tensors have one; after one step of the optimiser all have. A few steps on phantom {term}`tiles <tile>`, the
-# whole network unfrozen:
+# A gate learns four tensors: the weights and the bias of each of its two layers. As long as $W_2 = 0$, the first layer gets
+# no gradient. So half of the tensors have a gradient in the first step, and all of them have one after it. Here are a few
+# steps on phantom {term}`tiles <tile>`, with the whole network unfrozen:
 
 # %%
 from histotransfer.datasets import breakhis
@@ -224,10 +298,11 @@ for _ in range(6):
 f"of {len(own)} gate tensors with a gradient, step by step: {moving}"
 
 # %% [markdown]
-# How far the gates are from 1 after these steps, over all channels and images: `moved` is the mean of $|s - 1|$, `by_image` how much
-# a gate varies from image to image (standard deviation, mean over channels). At 0 it would be a constant, whatever the image shows.
+# {numref}`tab-network-gates-moved` shows how far the gates are from 1 after these steps. `moved` is the mean of $|s - 1|$ over
+# channels and images. `by_image` says how much a gate varies between images: its standard deviation, averaged over
+# channels. If it is 0, the gate is the same for every image.
 
-# %% mystnb={"figure": {"name": "tab-network-gates-moved", "caption": "Gates after six steps on phantom tiles: lowest and highest, mean distance from 1, and spread over images."}}
+# %% mystnb={"figure": {"name": "tab-network-gates-moved", "caption": "Gates after six steps on phantom tiles: lowest and highest, mean distance from 1, and variation between images."}}
 from histotransfer.experiments.gates import gate_statistics
 
 gate_statistics(model.eval(), source).round(4)
@@ -235,24 +310,26 @@ gate_statistics(model.eval(), source).round(4)
 # %% [markdown]
 # ## How far gates move in the ladder
 #
-# The same as {numref}`tab-network-gates-moved` for one {term}`ladder` on real tissue (`results/spine/ladder`, eight {term}`epochs <epoch>` where the study's primary arms have eleven; both
-# leave blocks 1 and 2 frozen), read on its validation images (`results/gates`):
+# {numref}`tab-network-gates-real` shows the same for one {term}`ladder` on real tissue, on its validation images (record
+# `results/gates`). That ladder (`results/spine/ladder`) was trained for eight {term}`epochs <epoch>`, and the study's
+# primary arms for eleven. Both leave blocks 1 and 2 frozen.
 
-# %% mystnb={"figure": {"name": "tab-network-gates-real", "caption": "Gates of a ladder on real tissue, on its validation images: as in the table before."}}
+# %% mystnb={"figure": {"name": "tab-network-gates-real", "caption": "Gates of a ladder on real tissue, on its validation images. Columns as in the table before."}}
 pd.read_csv("results/gates/gates.csv", index_col="gate")
 
 # %% [markdown]
-# **They hardly move.** Blocks that stay frozen keep their gates at exactly 1. In those that are unfrozen, Adam moves a weight by about
-# its learning rate a step, and a few epochs at the small rates of pre-trained blocks leave every gate within a fraction of a
-# percent of 1. So this run computes almost what a plain DenseNet with the same weights would: whatever it scores says
-# nothing about attention, for or against. A comparison "SE on against off" (claim C2) must show {numref}`tab-network-gates-real` beside its result.
+# **They hardly move.** In blocks that stay frozen, gates stay exactly 1. In unfrozen blocks, each step of Adam moves a weight
+# by about the learning rate, and pre-trained blocks have a small rate. After a few epochs every gate is within a fraction
+# of a percent of 1. So this network computes almost the same as a plain DenseNet with the same weights. Its score says
+# nothing for or against attention. A comparison of "SE on" with "SE off" (claim C2) must show a table like
+# {numref}`tab-network-gates-real` beside its result.
 #
 # ## The paper's size (claim C7)
 #
-# The paper states 1,068,993 parameters and 84.7 MB. Read as float32 parameters, four bytes each, they describe two
-# different networks ({numref}`tab-network-two-sizes`):
+# The paper states 1,068,993 parameters and 84.7 MB. If each parameter is a float32 number of four bytes, the two numbers
+# describe two different networks ({numref}`tab-network-two-sizes`):
 
-# %% mystnb={"figure": {"name": "tab-network-two-sizes", "caption": "What each of the paper's two numbers says, read as float32 parameters."}}
+# %% mystnb={"figure": {"name": "tab-network-two-sizes", "caption": "What each of the paper's two numbers says, if parameters are float32."}}
 from histotransfer.paper import STATED_MB, STATED_PARAMETERS
 
 pd.DataFrame({
@@ -261,23 +338,23 @@ pd.DataFrame({
 }, index=["its count", "its megabytes"]).round(1)  # fmt: skip
 
 # %% [markdown]
-# What nets one might think of come to, at 224 pixels and for two classes; the counts of the plain ones are those that
-# their authors published:
+# {numref}`tab-network-candidates` has the sizes of likely networks, at 224 pixels and for two classes. The counts of those
+# without gates are the ones that their authors published:
 
-# %% mystnb={"figure": {"name": "tab-network-candidates", "caption": "Parameters, megabytes, operations and activations of nets one might think of; the paper states 1,068,993 and 84.7 MB."}}
+# %% mystnb={"figure": {"name": "tab-network-candidates", "caption": "Parameters, megabytes, operations and activations of likely networks. The paper states 1,068,993 parameters and 84.7 MB."}}
 from histotransfer.models.size import candidates
 
 candidates().round(1)
 
 # %% [markdown]
-# Three readings suggest themselves; the nets of the first two are in {numref}`tab-network-candidates`, the third is not:
+# Three explanations are possible. The networks of the first two are in {numref}`tab-network-candidates`:
 #
-# - **84.7 MB are the weights** of a large net: DenseNet-201 with gates comes near, and nearer still with the 1000 classes
-#   that its published head has. Its count is far above the paper's.
-# - **1,068,993 is the count** of a small net: DenseNet-40 of the CIFAR experiments with gates comes near. Its file is far
-#   below the paper's.
-# - **1,068,993 is what was trained**, a {term}`head` over a frozen trunk. The head that fastai puts on a DenseNet-121 by default comes
-#   near, and is not the same. Its parameters:
+# - **84.7 MB is the size of the weights** of a large network. DenseNet-201 with gates comes close, and closer still with
+#   the 1000 classes of its published head. But it has far more parameters than the paper states.
+# - **1,068,993 is the number of parameters** of a small network. DenseNet-40 of the CIFAR experiments, with gates, comes
+#   close. But its file is far smaller than the paper states.
+# - **1,068,993 is the number of trained parameters**, those of a {term}`head` on a frozen trunk. The head that fastai puts
+#   on a DenseNet-121 by default comes close, but is not equal. Its parameters:
 
 # %%
 from histotransfer.models.size import default_head
@@ -287,10 +364,10 @@ parameter_count(default_head(features=1024, num_classes=2))
 # %% [markdown]
 # ## Why an exact match would prove nothing
 #
-# Near is not equal, so one may search for a net that has exactly as many. Here are all SE-DenseNets with round values of what
-# the paper does not state (three or four blocks of a few depths, growth rate, stem, bottleneck, compression, positions
-# and reduction of gates, classes), counted by formula ({numref}`tab-network-grid`, {numref}`tab-network-matches`,
-# {numref}`tab-network-exact`):
+# Close is not equal. So one may search for a network with exactly this number of parameters. {numref}`tab-network-grid` is a
+# grid of round values for everything that the paper does not state. A formula counts the parameters of every SE-DenseNet
+# in the grid, with three or four blocks and any positions of gates. {numref}`tab-network-matches` says how many match, and
+# {numref}`tab-network-exact` shows some of them:
 
 # %% mystnb={"figure": {"name": "tab-network-grid", "caption": "The grid that is searched: values of what the paper does not state."}}
 from histotransfer.models.size import GRID, grid_size, nets_near
@@ -301,64 +378,65 @@ pd.Series({
     if name != "positions"
 }).to_frame("values")  # fmt: skip
 
-# %% mystnb={"figure": {"name": "tab-network-matches", "caption": "What the search finds: nets with the paper's count of parameters, and with counts near it."}}
+# %% mystnb={"figure": {"name": "tab-network-matches", "caption": "What the search finds: networks with the paper's number of parameters, and with numbers close to it."}}
 near = nets_near(STATED_PARAMETERS, window=500)
 exact = near[near["parameters"] == STATED_PARAMETERS]
 per_count = near["parameters"].value_counts()
 pd.Series({
     "settings in the grid": f"{grid_size():,}",
-    "nets with exactly the paper's count": f"{len(exact)}",
-    "nets a count, mean of 1001 around it": f"{per_count.mean():.1f}",
-    "of these 1001 counts, met by some net": f"{len(per_count)}",
+    "networks with exactly the paper's count": f"{len(exact)}",
+    "networks per count, mean of 1001": f"{per_count.mean():.1f}",
+    "of these 1001 counts, matched": f"{len(per_count)}",
 }).to_frame("value")  # fmt: skip
 
-# %% mystnb={"figure": {"name": "tab-network-exact", "caption": "Some of the nets with exactly the paper's count."}}
-exact.drop(columns="parameters").set_index("block_config").head(6)
+# %% mystnb={"figure": {"name": "tab-network-exact", "caption": "Some of the networks with exactly the paper's number of parameters."}}
+shown = ["growth_rate", "stem", "positions", "reduction"]
+exact.set_index("block_config")[shown].head(6)
 
 # %% [markdown]
-# The paper's number is met by many nets that have nothing to do with each other, and so is **every** number near it. A wider
-# grid would find more. A match is what one must expect of any number, so it is no evidence for any of these nets.
+# Many unrelated networks have exactly the paper's number of parameters. The same is true of **every** number close to it. A
+# wider grid would find more. Any number would find a match, so a match is no evidence for any of these networks.
 #
-# The megabytes are no better. Summary tools print an "estimated total size" that adds the activations, which grow with the
-# picture. So each of these nets has some picture size (pixels a side) at which such a tool would print 84.7 MB
+# The megabytes do not help. Summary tools print an "estimated total size" that includes the activations, and these grow
+# with the picture. So for each of these networks there is a picture size at which such a tool would print 84.7 MB
 # ({numref}`tab-network-sides`):
 
-# %% mystnb={"figure": {"name": "tab-network-sides", "caption": "Picture size at which a summary tool would print 84.7 MB, over the nets with exactly the paper's count."}}
+# %% mystnb={"figure": {"name": "tab-network-sides", "caption": "Picture size at which a summary tool would print 84.7 MB, over the networks with exactly the paper's number of parameters."}}
 from histotransfer.models.size import pixels_for_total
 
 nets = exact.drop(columns="parameters").to_dict("records")
 sides = [pixels_for_total(STATED_MB, **net) for net in nets]
 spread = pd.Series(sides).describe()[["min", "25%", "50%", "75%", "max"]]
-spread.round().astype(int).to_frame("pixels a side")
+spread.round().astype(int).to_frame("pixels per side")
 
 # %% [markdown]
-# **Verdict on C7: not a description of one float32 network.** By arithmetic the two numbers exclude each other as count and
-# size of the same weights. They fit together if one of them means something else (trained parameters only, or memory with
-# activations), which the paper does not state; and no search can settle which.
+# **Verdict on C7: the two numbers do not describe one float32 network.** They cannot be the number and the size of the same
+# weights. They are consistent if one of them means something else, such as trained parameters only, or memory with
+# activations. The paper does not state this, and no search can decide it.
 
 # %% [markdown]
 # ## Check yourself
 #
 # <details>
-# <summary>How does the SE module recalibrate feature maps, and what is that said to give a classifier?</summary>
+# <summary>How does the SE module rescale feature maps, and why should that help a classifier?</summary>
 #
-# It takes the mean of each channel over the picture, sends the means through two small layers, and multiplies each
-# channel by the number between 0 and 2 (here) that comes out. So a channel can be amplified or muted by what the whole
-# picture shows. Whether that helps is claim C2, and to be measured.
+# It takes the mean of each channel over the picture and sends the means through two small layers. Then it multiplies each
+# channel by the result, here a number between 0 and 2. So the whole picture decides which channels are amplified or
+# muted. Whether that helps is claim C2, and it must be measured.
 #
 # </details>
 #
 # <details>
 # <summary>Why must the gate start at exactly 1 for a clean comparison?</summary>
 #
-# Then both arms start from the same function, and what differs in the end was learned by the gates.
+# Then both arms start from the same function, and any difference at the end was learned.
 #
 # </details>
 #
 # <details>
 # <summary>A network has exactly 1,068,993 parameters. Is it the paper's?</summary>
 #
-# Nothing follows: the chapter shows many unrelated nets with that count, and with every count near it.
+# That does not follow. Many unrelated networks have that number of parameters, and so it is for every number close to it.
 #
 # </details>
 
@@ -368,8 +446,8 @@ spread.round().astype(int).to_frame("pixels a side")
 # ```{exercise} Channels
 # :label: ex-densenet-channels
 #
-# *Easy.* 64 channels enter a dense block of 6 layers with growth rate 32; a transition with compression ½ follows. How many channels
-# leave the transition?
+# *Easy.* 64 channels enter a dense block of 6 layers with growth rate 32. A transition with compression ½ follows. How many
+# channels leave the transition?
 # ```
 
 # %% tags=["exercise"]
@@ -395,8 +473,8 @@ check_channels(channels)
 # ```{exercise} What a gate costs
 # :label: ex-densenet-gate
 #
-# *Medium.* Return the number of parameters of one SE gate for $C$ channels and reduction $r$, as this book builds it: two layers with
-# biases, hidden width $\max(4, \lfloor C/r \rfloor)$.
+# *Medium.* Return the number of parameters of one SE gate for $C$ channels and reduction $r$. In this book a gate is two
+# layers with biases, and their hidden width is $\max(4, \lfloor C/r \rfloor)$.
 # ```
 
 # %% tags=["exercise"]
@@ -430,9 +508,8 @@ check_gate_parameters(gate_parameters)
 #
 # $$ y = \gamma\,\frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}} + \beta. $$
 #
-# Return one new convolution that computes a given convolution and the
-# BatchNorm behind it. Inside a dense layer `norm2` can be folded into `conv1` like this; `norm1` cannot, for a ReLU stands
-# between it and any convolution.
+# Return one new convolution that computes a given convolution and the BatchNorm after it. Inside a dense layer, `norm2` can
+# be folded into `conv1` like this. `norm1` cannot, because a ReLU lies between it and the next convolution.
 # ```
 
 # %% tags=["exercise"]
@@ -449,7 +526,7 @@ check_fold(fold)
 # :label: sol-densenet-fold
 # :class: dropdown
 #
-# The scale goes into the kernels of its output channel, everything else into the bias.
+# The scale goes into the kernels of its output channel. Everything else goes into the bias.
 #
 # ```python
 # import copy
@@ -471,9 +548,9 @@ check_fold(fold)
 # %% [markdown]
 # ## Take home
 #
-# - Dense layers add $k$ channels each; transitions halve them.
-# - A gate that starts at exactly 1 lets attention be added to published weights and compared cleanly.
-# - A gate that has not moved is no attention: look before comparing.
-# - A parameter count that matches proves nothing where every count matches.
+# - Each dense layer adds $k$ channels, and each transition halves their number.
+# - If gates start at exactly 1, they can be added to published weights and compared cleanly.
+# - A gate that has not moved gives no attention. Check this before you compare.
+# - A matching number of parameters proves nothing if every number matches.
 #
 # **Further reading:** {cite}`huang2017`, {cite}`hu2018`; chapter {doc}`04_transfer` trains this network.

@@ -7,7 +7,8 @@
 # - say for which of them a data set has enough patients, and leave the others unjudged;
 # - tell a label's share of images from its share of patients.
 #
-# **Takes** about 5 minutes to read, 1 to run (phantom tissue, two cores), 50 for the exercises.
+# **Takes** about 5 minutes to read, 1 to run (phantom tissue, two cores). Exercises, by guess: an easy
+# one 5 minutes, a medium one 15, a hard one 30.
 # **Needs** chapters {doc}`Data <01_data>` and {doc}`Evaluation <05_evaluation>`.
 #
 # The paper leaves this as an open question (Q1). The answer here is descriptive: no claim is tested.
@@ -28,13 +29,13 @@ from histotransfer.report.study import Study
 os.chdir(project_root())  # chapters name their records from there
 chosen = {"seed": seed, "device": device, "weights": weights}
 begin(profile=profile, data_root=data_root, **chosen)
-study = Study("study", "results")
+study = Study("study/first-edition", "results/first-edition")
 
 # %% [markdown]
 # ## One against the rest
 #
 # The ladder of chapter {doc}`07_ablations` (SE, LC25000 between), with eight outputs in place of two, split by patient over benign
-# and malignant, five folds and two seeds (`study/subtypes.toml`). For a subtype $t$ the score of an image is its probability $p_t$,
+# and malignant, five folds and two seeds (`study/first-edition/subtypes.toml`). For a subtype $t$ the score of an image is its probability $p_t$,
 # the truth whether it is of $t$. The unit is the patient: a subtype with fewer than five base numbers, or with none at one of 40x,
 # 100x and 200x, has its images counted and nothing more said ({numref}`tab-subtype-subtypes`). AUROC and recall are means over
 # these three, so that a magnification with few patients counts as much as one with many; the matrix below pools images. Three base

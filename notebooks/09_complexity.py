@@ -3,15 +3,16 @@
 #
 # **After this chapter you can**
 #
-# - say what a network costs: parameters, bytes, operations, milliseconds, and which of them a change of picture size, gates or
-#   precision moves;
+# - name four costs of a network (parameters, bytes, operations, milliseconds) and say which of them changes with the
+#   picture size, the gates or the precision;
 # - cut a network off early and measure what its later layers add;
-# - read a Pareto plot with intervals, and resist choosing from it.
+# - read a Pareto plot with intervals, and say why a network should not be chosen from it.
 #
-# **Takes** about 13 minutes to read, 6 to run (phantom tissue, two cores), 50 for the exercises.
+# **Takes** about 15 minutes to read, 6 to run (phantom tissue, two cores). Exercises, by guess: an easy
+# one 5 minutes, a medium one 15, a hard one 30.
 # **Needs** chapters {doc}`SE-DenseNet <03_se_densenet>` and {doc}`Evaluation <05_evaluation>`.
 #
-# The paper asks for a balance of complexity and accuracy (open question Q2) and does not measure one.
+# The paper asks for a balance between complexity and accuracy (open question Q2). It does not measure one.
 
 # %% tags=["parameters"]
 profile = "phantom"
@@ -34,23 +35,24 @@ config = ladder_config(profile, chosen)
 # %% [markdown]
 # ## What a network costs
 #
-# Four costs that do not move together. For a convolution from $C$ to $C'$ channels with a $q \times q$ kernel on an
-# $H \times W$ map ({numref}`tab-complexity-costs`):
+# A network has four costs, and they do not change together. {numref}`tab-complexity-costs` shows them for a convolution
+# from $C$ to $C'$ channels with a $q \times q$ kernel on an $H \times W$ map:
 #
 # :::{table} Four costs of a convolution.
 # :name: tab-complexity-costs
 #
-# | cost | a convolution's share | grows with the picture? |
+# | cost | of one convolution | grows with the picture? |
 # |---|---|---|
 # | parameters | $q^2\,C\,C'$ | no |
-# | bytes of weights | parameters × bytes of a number | no |
-# | operations (multiply-adds) | $q^2\,C\,C'\,H\,W$ | with its area |
-# | milliseconds | depends on the machine | about with its area |
+# | bytes of weights | parameters × bytes per number | no |
+# | operations (multiply-adds) | $q^2\,C\,C'\,H\,W$ | in proportion to its area |
+# | milliseconds | depend on the machine | roughly in proportion to its area |
 #
 # :::
 #
-# The three published depths, with and without gates. DenseNet-169 and -201 are **sized, not judged**: no ImageNet weights
-# for them can be had where this book was made, so nothing is said of their accuracy ({numref}`tab-complexity-depths`).
+# Operations are counted in {term}`GMAC`: billions of multiply-adds. {numref}`tab-complexity-depths` has the costs of the
+# three published depths, with and without gates. Only the size of DenseNet-169 and DenseNet-201 is known here. Their
+# ImageNet weights could not be downloaded for this book, so it says nothing about their accuracy.
 
 # %% mystnb={"figure": {"name": "tab-complexity-depths", "caption": "DenseNets of the published depths at 224 pixels, with and without gates: what they cost."}}
 import pandas as pd
@@ -68,30 +70,31 @@ rows = {
 pd.DataFrame(rows).T.astype({"parameters": int}).round(2)
 
 # %% [markdown]
-# Gates cost parameters (two small layers for every gated stack of channels) and next to no operations, since they work on
-# means. A smaller picture costs fewer operations and not one parameter less. Below, DenseNet-121 left after a transition or after
-# its last block, the same with gates, and a small net (three blocks of twelve layers, $k = 12$):
+# Gates add parameters: two small layers per gate. They add almost no operations, because they work on one mean per
+# channel. A smaller picture needs fewer operations, but exactly as many parameters.
+#
+# {numref}`tab-complexity-nets` has the networks that this chapter measures: DenseNet-121 cut off after each transition
+# and after its last block, DenseNet-121 with gates, and a small network (three blocks of twelve layers, $k = 12$):
 
-# %% mystnb={"figure": {"name": "tab-complexity-nets", "caption": "Nets that are judged below: millions of parameters, and billions of multiply-adds at three picture sizes."}}
+# %% mystnb={"figure": {"name": "tab-complexity-nets", "caption": "Networks that this chapter measures: millions of parameters, and GMAC per image at three picture sizes."}}
 from histotransfer.experiments.complexity import NETS, SIZES, cost
 
 rows = {}
 for net in NETS:
     costs = {f"{size} px": cost(net, size, "float32") for size in SIZES}
     rows[net] = {"M parameters": costs["224 px"]["parameters"] / 1e6}
-    rows[net] |= {size: own["GFLOPs"] for size, own in costs.items()}
+    rows[net] |= {size: own["GMAC"] for size, own in costs.items()}
 pd.DataFrame(rows).T.round(2)
-
-# %% [markdown]
-# The columns of sizes in {numref}`tab-complexity-nets` are billions of multiply-adds an image, as `GFLOPs` above and below.
 
 # %% [markdown]
 # ## Leaving early
 #
-# A DenseNet can be left after each transition: pool what is there, put a linear classifier on it. Shallow features are
-# general, deep ones are made for the thousand classes of ImageNet, so it is not said that the last exit is the best for
-# tissue. Here every exit of the **frozen** trunk is probed out of fold, split by patient, on this chapter's own images
-# ({numref}`tab-complexity-live-exits`):
+# A DenseNet can be cut off after each transition: average the features there and put a linear classifier on them. Such
+# a place is called an exit. Shallow features are general. Deep features were learned for the thousand classes of
+# ImageNet, so the last exit need not be the best one for tissue.
+#
+# Here every exit of the **frozen** trunk gets a probe, on this page's own images. Predictions are {term}`out of fold`,
+# split by patient ({numref}`tab-complexity-live-exits`):
 
 # %%
 from pathlib import Path
@@ -120,10 +123,16 @@ live[["AUROC", "images", "patients"]]
 # %% [markdown]
 # ## On real tissue
 #
-# The same on the real subset, profile `lite`, colours as they are, at three picture sizes: every exit of the frozen trunk, one split by
-# patient (seed 0), out of fold; and a small net, `small-k12`, trained from scratch in every fold. `ms` are milliseconds an image,
-# measured with OpenVINO on the machine that `results/complexity/times.json` describes ({numref}`tab-complexity-exits`); against
-# AUROC, operations are drawn in {numref}`fig-pareto-operations`, milliseconds in {numref}`fig-pareto-time`.
+# The same measurement on the real subset, with the profile `lite`, colours as scanned and three picture sizes. Every
+# exit of the frozen trunk is probed out of fold, with one split by patient (seed 0). A small network, `small-k12`, is
+# trained from scratch in every fold.
+#
+# In {numref}`tab-complexity-exits`, `ms` is milliseconds per image, measured with OpenVINO on the machine described in
+# `results/complexity/times.json`. {numref}`fig-pareto-operations` draws AUROC against operations, and
+# {numref}`fig-pareto-time` draws it against time.
+#
+# The records were computed with version 0.1. Its probe chose C inside the training patients. The commands below now
+# use a fixed C, so they give different numbers:
 #
 # ```sh
 # histotransfer experiment complexity probes --profile lite --data DIR \
@@ -133,27 +142,38 @@ live[["AUROC", "images", "patients"]]
 # histotransfer experiment complexity times
 # ```
 
-# %% mystnb={"figure": {"name": "tab-complexity-exits", "caption": "Real tissue, out of fold: each exit at three picture sizes, the small net at 112 pixels, with operations and milliseconds an image."}}
+# %% mystnb={"figure": {"name": "tab-complexity-exits", "caption": "Real tissue, out of fold: each exit at three picture sizes, and the small network at 112 pixels. Costs are per image."}}
 times = pd.read_csv("results/complexity/times.csv")
 nets = complexity_table(read_nets("results"), times)
 limits = nets[["auroc", "low", "high"]].to_numpy()
 nets["AUROC"] = [number(*row) for row in limits]
 whole = nets[nets["precision"] == "float32"]
-shown = ["GFLOPs", "ms", "AUROC", "images", "patients"]
-whole.set_index(["net", "size"])[shown].round(2)
+whole.set_index(["net", "size"])[["GMAC", "ms", "AUROC"]].round(2)
 
-# %% mystnb={"figure": {"name": "fig-pareto-operations", "caption": "AUROC (mean over 40x, 100x and 200x, out of fold, split by patient, 95 % intervals) against operations. The grey line joins nets that no other beats at both."}, "image": {"alt": "Points with vertical intervals over a logarithmic axis of operations, one marker a net and one colour a picture size; the intervals of most nets overlap."}}
+# %% [markdown]
+# All of these scores are of the same images and patients:
+
+# %%
+((images, patients),) = set(
+    zip(nets["images"], nets["patients"], strict=True)
+)
+f"{images} images of {patients} patients (benign + malignant)"
+
+# %% mystnb={"figure": {"name": "fig-pareto-operations", "caption": "AUROC (mean over 40x, 100x and 200x, out of fold, split by patient, 95 % intervals) against operations. The grey line joins the networks for which no other is both cheaper and better."}, "image": {"alt": "Points with vertical intervals over a logarithmic axis of operations, one marker per network and one colour per picture size; the intervals of most networks overlap."}}
 from histotransfer.figures import pareto
 
-figure = pareto(whole, "GFLOPs")
+figure = pareto(whole, "GMAC")
 
-# %% mystnb={"figure": {"name": "fig-pareto-time", "caption": "The same against milliseconds an image on two cores."}, "image": {"alt": "Points with vertical intervals over a logarithmic axis of milliseconds an image."}}
+# %% mystnb={"figure": {"name": "fig-pareto-time", "caption": "The same against milliseconds per image on two cores."}, "image": {"alt": "Points with vertical intervals over a logarithmic axis of milliseconds per image."}}
 figure = pareto(whole, "ms")
 
 # %% [markdown]
-# Intervals of single nets overlap because the patients are the same few. Differences on the same images, paired by patient, are
-# narrower; `AUROC` says which way where the 95 % interval leaves out 0, and `there` the same of AUROC within folds (chapter
-# {doc}`05_evaluation`). Exploratory: nobody announced these comparisons, so no p-values.
+# The intervals of single networks are wide because there are few patients. The difference between two networks on the
+# same images, paired by patient, has a narrower interval. The tables below give that difference in AUROC twice:
+# `pooled` over all images, and {term}`within folds`. The columns `is` say `lower` or `higher` where the 95 % interval
+# leaves out 0. Otherwise no difference is shown: it is small, or there are too few patients to tell.
+#
+# These comparisons are exploratory. They were not announced in advance, so there are no p-values.
 #
 # **Depth.** Each earlier exit minus the whole frozen trunk (`block4`), at 224 pixels ({numref}`tab-complexity-depth-as-scanned`):
 
@@ -161,12 +181,12 @@ figure = pareto(whole, "ms")
 from histotransfer.report.complexity import HIGHER, exit_gaps
 
 as_scanned = exit_gaps("results/complexity")
-assert HIGHER not in as_scanned["AUROC"].to_list()
+assert HIGHER not in as_scanned["pooled is"].to_list()
 as_scanned
 
 # %% [markdown]
-# The same once each tile's colour has been normalised by Macenko's method (chapter {doc}`02_normalization`), which is what the profile
-# does if nothing else is set ({numref}`tab-complexity-depth-normalised`):
+# The same after Macenko's normalisation (chapter {doc}`02_normalization`), which is the profile's default
+# ({numref}`tab-complexity-depth-normalised`):
 #
 # ```sh
 # histotransfer experiment complexity probes --profile lite --data DIR \
@@ -175,112 +195,119 @@ as_scanned
 
 # %% mystnb={"figure": {"name": "tab-complexity-depth-normalised", "caption": "The same after Macenko's normalisation."}}
 normalised = exit_gaps("results/complexity-macenko")
-assert normalised.loc["transition2 minus block4", "AUROC"] == HIGHER
+assert normalised.loc["transition2 minus block4", "pooled is"] == HIGHER
 normalised
 
 # %% [markdown]
-# With colours as they are, no earlier exit is shown to be better than the whole trunk; under Macenko the second transition is. So "how
-# deep must features be" has no answer by itself; it depends on what was done to the picture before.
+# With colours as scanned, no earlier exit is shown to be better than the whole trunk. After Macenko's normalisation the
+# second transition is better. So "how deep must the features be?" has no single answer: it depends on how the colours
+# were treated.
 #
 # **Picture size.** The whole trunk on smaller pictures ({numref}`tab-complexity-size`):
 
-# %% mystnb={"figure": {"name": "tab-complexity-size", "caption": "Real tissue: the frozen trunk on smaller pictures minus the same on 224 pixels."}}
+# %% mystnb={"figure": {"name": "tab-complexity-size", "caption": "Real tissue: the frozen trunk on smaller pictures minus the same trunk on pictures of 224 pixels."}}
 from histotransfer.report.complexity import NEITHER, size_gaps
 
 smaller = size_gaps("results/complexity")
-assert set(smaller["AUROC"]) == {NEITHER}
+assert set(smaller["pooled is"]) == {NEITHER}
 smaller
 
 # %% [markdown]
-# No loss could be told from none, which is not the same as no loss: the intervals say how much it may be.
+# No loss is shown. That does not mean that there is none: the intervals say how large it may be.
 #
-# **Precision.** float16 (the weights rounded) has half the bytes, int8 (the whole trunk, quantised in each fold on training images of
-# that fold) a quarter ({numref}`tab-complexity-precision`):
+# **Precision.** In float16 the weights are rounded and take half the bytes. In int8 the whole trunk is quantised, with
+# training images of each fold, and takes a quarter ({numref}`tab-complexity-precision`):
 
 # %% mystnb={"figure": {"name": "tab-complexity-precision", "caption": "Real tissue: the frozen trunk in float16 and in int8, minus float32."}}
 from histotransfer.report.complexity import LOWER, precision_gaps
 
 fewer = precision_gaps("results/complexity")
 int8 = fewer.filter(like="int8", axis=0)
-assert list(int8["AUROC"]) == [LOWER, LOWER, NEITHER]
-assert list(int8["there"]) == [LOWER, NEITHER, NEITHER]
+assert list(int8["pooled is"]) == [LOWER, LOWER, NEITHER]
+assert list(int8["within folds is"]) == [LOWER, NEITHER, NEITHER]
 fewer
 
 # %% [markdown]
-# And their megabytes, and milliseconds an image; float16 is only stored in half and takes as long as float32
-# ({numref}`tab-complexity-precision-costs`):
+# {numref}`tab-complexity-precision-costs` has their size and speed. float16 halves the stored bytes only. It takes as
+# long as float32:
 
-# %% mystnb={"figure": {"name": "tab-complexity-precision-costs", "caption": "Megabytes and milliseconds an image of the whole trunk, by picture size and precision."}}
-costs = nets[nets["net"] == "block4"].pivot(
-    index="size", columns="precision", values=["MB", "ms"]
-)
-assert (costs["ms", "int8"] < costs["ms", "float32"]).all()
+# %% mystnb={"figure": {"name": "tab-complexity-precision-costs", "caption": "The whole trunk by precision: megabytes of weights, and milliseconds per image at three picture sizes."}}
+trunk = nets[nets["net"] == "block4"]
+costs = trunk.pivot(index="precision", columns="size", values="ms")
+assert (costs.loc["int8"] < costs.loc["float32"]).all()
+costs = costs.add_prefix("ms at ").rename_axis(None, axis=1)
+costs.insert(0, "MB", trunk.groupby("precision")["MB"].first())
 costs.round(1)
 
 # %% [markdown]
-# int8 is faster at every size. At 224 pixels it costs AUROC both ways, at 160 only when folds are pooled; at 112 no cost could be told from
-# none. The regression on top chose its C anew each time, which is part of the difference; measure it again for another network.
+# int8 is faster at every size. At 224 pixels it lowers AUROC, pooled and within folds. At 160 pixels it lowers the
+# pooled AUROC only. At 112 pixels no difference is shown. The regression on top chose its C anew each time,
+# which is part of the difference. For another network, measure it again.
 #
-# **From scratch.** `small-k12` has about as many parameters as the paper states, and learned from these images alone. Minus a regression on
-# the whole frozen trunk, whose features never saw tissue ({numref}`tab-complexity-scratch`):
+# **From scratch.** `small-k12` has about as many parameters as the paper states, and learned from these images alone.
+# {numref}`tab-complexity-scratch` compares it with a regression on the whole frozen trunk, whose features never saw
+# tissue:
 
-# %% mystnb={"figure": {"name": "tab-complexity-scratch", "caption": "Real tissue: the small net from scratch minus a regression on the frozen trunk."}}
+# %% mystnb={"figure": {"name": "tab-complexity-scratch", "caption": "Real tissue: the small network from scratch minus a regression on the frozen trunk."}}
 from histotransfer.report.complexity import scratch_gap
 
 from_scratch = scratch_gap("results/complexity")
-assert set(from_scratch["AUROC"]) == {NEITHER}
+assert set(from_scratch["pooled is"]) == {NEITHER}
 from_scratch
 
 # %% [markdown]
-# The two could not be told apart either; the interval says how much worse the small net may be. It has one seed, and another seed of
-# a network from scratch is another network.
+# The interval is wide: there are too few patients to tell. It says how much worse the small network may be. That
+# network was trained with one seed, and another seed would give another network.
 #
-# ## Trained nets
+# ## Trained networks
 #
-# Nets that the study trained, without gates, with gates after blocks, at blocks and transitions, and everywhere: at 224 pixels, after
-# Macenko's normalisation, lung tissue in between, seed 0, beside the frozen trunk on the same splits. Hold these against one another and
-# not against the probes above, whose colours are as scanned. Their paired differences stand in chapter {doc}`07_ablations`
-# ({numref}`tab-complexity-trained`).
+# {numref}`tab-complexity-trained` has networks that the study trained: without gates, with gates after blocks, with gates
+# after blocks and in transitions, and with gates everywhere. All saw pictures of 224 pixels after Macenko's
+# normalisation, learned lung tissue first, and have seed 0. The frozen trunk on the same splits is beside them.
+#
+# Compare these networks with one another. Do not compare them with the probes above, whose colours are as scanned. Their
+# paired differences are in chapter {doc}`07_ablations`.
 
-# %% mystnb={"figure": {"name": "tab-complexity-trained", "caption": "Real tissue: nets that the study trained, beside the frozen trunk: AUROC, mean over 40x, 100x and 200x, out of fold."}}
+# %% mystnb={"figure": {"name": "tab-complexity-trained", "caption": "Real tissue: networks that the study trained, and the frozen trunk: AUROC, mean over 40x, 100x and 200x, out of fold."}}
 from histotransfer.report.complexity import studied_nets
 from histotransfer.report.study import Study
 
-trained = complexity_table(studied_nets(Study("study", "results")))
+study = Study("study/first-edition", "results/first-edition")
+trained = complexity_table(studied_nets(study))
 limits = trained[["auroc", "low", "high"]].to_numpy()
 trained["AUROC"] = [number(*row) for row in limits]
-shown = ["parameters", "AUROC", "images", "patients"]
-trained.set_index(["net", "training"])[shown]
+assert set(trained["images"]) == {images}, "the same images as above"
+trained.set_index(["net", "training"])[["parameters", "AUROC"]]
 
 # %% [markdown]
 # ## How far to trust the plot
 #
-# Each point is an estimate with its interval, from the same few patients; where intervals overlap, a line through the best
-# estimates is a line through noise as well. The Pareto front is drawn to show what *could* be cheap enough, not to choose:
-# a net picked here for its score would have been tuned on test patients. To choose, probe inside training patients, then
-# test once.
+# Each point is an estimate from the same few patients. Where intervals overlap, the line through the best estimates is
+# partly a line through noise. The Pareto front shows which networks *could* be cheap enough. It is not there to choose
+# from: a network that is picked here for its score has been tuned on test patients. To choose, probe within the training
+# patients, then test once.
 
 # %% [markdown]
 # ## Check yourself
 #
 # <details>
-# <summary>Two nets have the same number of parameters. Are they equally fast?</summary>
+# <summary>Two networks have the same number of parameters. Are they equally fast?</summary>
 #
-# No. A parameter of an early layer works at many more places than one of a late layer.
-#
-# </details>
-#
-# <details>
-# <summary>Why is a net picked from the Pareto plot for its score no longer fairly judged by it?</summary>
-#
-# Its score was looked at on the test patients; the best of many estimates is partly luck.
+# Not necessarily. A weight of an early layer is applied at many more places than a weight of a late layer.
 #
 # </details>
 #
 # <details>
-# <summary>Which of the four costs does half precision move?</summary>
+# <summary>You pick the network with the best score on the Pareto plot. Why is that score too good?</summary>
 #
-# Bytes. Parameters and operations stay; milliseconds depend on the machine.
+# It was chosen on the test patients, and the best of many estimates is partly luck.
+#
+# </details>
+#
+# <details>
+# <summary>Which of the four costs does half precision change?</summary>
+#
+# Bytes. Parameters and operations stay the same. Milliseconds depend on the machine.
 #
 # </details>
 
@@ -290,7 +317,8 @@ trained.set_index(["net", "training"])[shown]
 # ```{exercise} Half the side
 # :label: ex-complexity-scaling
 #
-# *Easy.* A fully convolutional trunk sees pictures of 224 pixels instead of 112. How many times as many parameters and operations is that?
+# *Easy.* A fully convolutional trunk gets pictures of 224 pixels per side instead of 112. By which factors do its
+# parameters and its operations grow?
 # ```
 
 # %% tags=["exercise"]
@@ -305,7 +333,7 @@ check_scaling(times)
 # :label: sol-complexity-scaling
 # :class: dropdown
 #
-# A kernel slides over four times as many places and stays the same kernel.
+# The kernel slides over four times as many places. It is still the same kernel.
 #
 # ```python
 # times = {"parameters": 1, "operations": 4}
@@ -316,8 +344,8 @@ check_scaling(times)
 # ```{exercise} What a convolution costs
 # :label: ex-complexity-convolution
 #
-# *Medium.* Return the multiply-adds of a $q \times q$ convolution on a square map of `side`, with an odd `kernel`, padding
-# $(q - 1)/2$ and a `stride` that divides the side.
+# *Medium.* Return the multiply-adds of a convolution on a square map of `side` cells per side. Its `kernel` $q$ is odd,
+# its padding is $(q - 1)/2$, and its `stride` divides the side.
 # ```
 
 # %% tags=["exercise"]
@@ -334,7 +362,7 @@ check_multiply_adds(multiply_adds)
 # :label: sol-complexity-convolution
 # :class: dropdown
 #
-# Operations are counted where the output is: a stride of 2 saves three quarters.
+# Every place of the output costs the same, so a stride of 2 saves three quarters.
 #
 # ```python
 # def multiply_adds(inputs, outputs, kernel, side, stride):
@@ -344,11 +372,11 @@ check_multiply_adds(multiply_adds)
 # ````
 
 # %% [markdown]
-# ```{exercise} Beaten by none
+# ```{exercise} The Pareto front
 # :label: ex-complexity-front
 #
-# *Hard.* Given the cost and the score of each net, return a boolean array: True where no other net is as cheap and as good, and better
-# in one of the two.
+# *Hard.* One network beats another if it is at least as cheap and at least as good, and strictly better in one of the
+# two. Given the cost and the score of each network, return a boolean array: True for those that no other network beats.
 # ```
 
 # %% tags=["exercise"]
@@ -365,7 +393,7 @@ check_front(front)
 # :label: sol-complexity-front
 # :class: dropdown
 #
-# Two nets with equal cost and score do not beat each other: both stay.
+# Two networks with equal cost and score do not beat each other, so both stay.
 #
 # ```python
 # import numpy as np
@@ -383,10 +411,11 @@ check_front(front)
 # %% [markdown]
 # ## Take home
 #
-# - Picture size moves operations, depth moves parameters, gates move parameters only, precision moves bytes.
-# - A picture of half the side costs a quarter of the operations; what it costs in AUROC could not be told from nothing here.
-# - Which exit is best depends on the colours it sees: measure every exit before paying for the last one.
-# - Eight bits are not free: int8 cost AUROC at 224 pixels.
-# - Size without accuracy is a number; accuracy without an interval is another.
+# - Picture size changes operations. Depth changes parameters and operations. Gates change parameters only. Precision
+#   changes bytes.
+# - A picture of half the side needs a quarter of the operations. No loss of AUROC is shown here, with few patients.
+# - Which exit is best depends on the colours. Measure every exit before you pay for the last one.
+# - Eight bits are not free: int8 lowered AUROC at 224 pixels.
+# - Report a size with its accuracy, and an accuracy with its interval.
 #
 # **Further reading:** {cite}`huang2017`; chapter {doc}`03_se_densenet` on what the paper's own size can mean.
