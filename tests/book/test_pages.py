@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from bs4 import BeautifulSoup
 
 from histotransfer import __version__
 from histotransfer.book.build.sources import chapter_sources, toc_files
+from histotransfer.book.chapters import COLUMNS
 from histotransfer.book.course import figure_numbers
 
 ROOT = Path(__file__).parent.parent.parent
@@ -167,6 +169,31 @@ def test_the_site_loads_nothing_from_elsewhere_and_its_links_resolve():
                 trouble.append(f"{name} points at {url}; there is no such anchor")
     assert len(pages) >= 10
     assert not trouble, "\n".join(trouble)
+
+
+def wide_tables(text):
+    """The widths of tables that are open on a page and have more columns than it has room for."""
+    page = BeautifulSoup(text, "html.parser")
+    shown = [table for table in page.find_all("table") if not table.find_parent("details")]
+    widths = [
+        max(sum(int(cell.get("colspan", 1)) for cell in row.find_all(["th", "td"])) for row in table.find_all("tr"))
+        for table in shown
+    ]
+    return [width for width in widths if width > COLUMNS]
+
+
+def test_a_table_of_six_columns_is_found_and_a_folded_one_is_not():
+    table = "<table><tr><td>1</td><td>2</td></tr><tr><td colspan=2>3</td><td>4</td><td>5</td><td>6</td>{}</tr></table>"
+    six, five = table.format("<th>7</th>"), table.format("")
+    assert wide_tables(six + five + f"<details>{six}</details>") == [6]
+
+
+@pytest.mark.slow
+def test_tables_of_chapters_have_at_most_five_columns():
+    if not (SITE / "index.html").is_file():
+        pytest.skip("no site has been built: `make book`")
+    found = {path.name: wide_tables(path.read_text(encoding="utf-8")) for path in (SITE / "notebooks").glob("*.html")}
+    assert len(found) >= 13 and not {name: widths for name, widths in found.items() if widths}
 
 
 @pytest.mark.slow
