@@ -26,10 +26,13 @@ import typer
 from safetensors.torch import save_file
 
 from histotransfer.cli import app
+from histotransfer.datasets import breakhis
+from histotransfer.datasets.own import write_csv
 from histotransfer.datasets.phantom import write_phantom
+from histotransfer.deploy.shipping import SHIPPED
 from histotransfer.models.se_densenet import SEDenseNet
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="needs Linux' adopted orphans")]
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux' adopted orphans")
 ROOT = Path(__file__).parents[2]
 KILLS = int(os.environ.get("HISTOTRANSFER_KILLS", "20"))
 ADOPT_ORPHANS = 36  # PR_SET_CHILD_SUBREAPER of prctl(2)
@@ -42,6 +45,7 @@ SHORT = [
     "--set",
     "lc25000_schedule=head:1",
 ]
+FEW = ["--set", "threads=1", "--set", "folds=3", "--set", "breakhis_schedule=head:1"]
 
 # What is given to a command, with {place} for paths; it writes below {out}, or in the folder that is named last.
 WRITERS = {
@@ -55,10 +59,15 @@ WRITERS = {
     "study run": (["{plan}", "--data", "{data}", "--out", "{out}"], "out"),
     "study all": (["--data", "{data}", "--out", "{out}/x"], "out"),
     "study ship": (["--data", "{data}", "--out", "{out}/x"], "out"),
+    "experiment adapt": (
+        ["--own", "{own}", "--weights", "{network}", "--profile", "phantom", "--draws", "1", "--out", "{out}/x", *FEW],
+        "out",
+    ),
     "experiment complexity": (["scratch", "--out", "{out}/x", "--data", "{data}", *SMALL], "out"),
     "experiment duplicates": (["--data", "{data}", "--out", "{out}/x"], "out"),
     "experiment explanations": (["{run}", "--data", "{data}", "--out", "{out}/x"], "out"),
     "experiment failures": (["--out", "{out}/x"], "out"),
+    "experiment flagged": (["--data", "{abroad}", "--weights", "{shipped}", "--out", "{out}/x"], "out"),
     "experiment gates": (["{run}", "--data", "{data}", "--out", "{out}/x"], "out"),
     "experiment leakage": (["--out", "{out}/x", "--data", "{data}", *SMALL], "out"),
     "experiment normalisation": (["--out", "{out}/x", "--data", "{data}", *SMALL], "out"),
@@ -88,15 +97,14 @@ lc25000_schedule = "head:1"
 [arms.plain]
 se_positions = []
 """
-SELECTION = """
-experiment = "selection"
+RECIPES = """
+experiment = "{}"
 answers = []
 profile = "phantom"
 folds = [0, 1, 2]
-validation_offsets = [1]
 seeds = [2]
 minutes = 1
-baselines = ["frozen-probe"]
+{}
 [settings]
 size = 48
 normaliser = "none"
@@ -107,8 +115,15 @@ record_stages = false
 average_views = true
 breakhis_schedule = "head:1"
 [arms.one]
+{}
 """
-every_writer = pytest.mark.parametrize("command", WRITERS, scope="module")  # one after the other
+SELECTION = RECIPES.format("selection", 'validation_offsets = [1]\nbaselines = ["frozen-probe"]', "")
+VIEWS = RECIPES.format("views", "", "record_views = [1]")
+
+
+def every_writer(test):
+    """One command after the other."""
+    return pytest.mark.slow(pytest.mark.parametrize("command", WRITERS, scope="module")(test))
 
 
 def _commands(group, path=()):
@@ -275,6 +290,7 @@ def shared(tmp_path_factory, warm):
     study = shutil.copytree(ROOT / "study", base / "study")
     (study / "tiny.toml").write_text(TINY)
     (study / "selection.toml").write_text(SELECTION)
+    (study / "views.toml").write_text(VIEWS)
     (study / "plans.toml").write_text('plans = ["tiny"]\n')
     (base / "book").symlink_to(ROOT / "book")
     (base / "notebooks").symlink_to(ROOT / "notebooks")
@@ -282,13 +298,23 @@ def shared(tmp_path_factory, warm):
     (base / "pictures").mkdir()
     for picture in sorted((data / "BreaKHis_v1").rglob("*.png"))[:12]:
         shutil.copy(picture, base / "pictures")
-    found = {"data": data, "trunk": base / "trunk.safetensors", "chapter": base / "chapter.py"}
+    table = breakhis.load(data)
+    found = {"own": write_csv(table[table["magnification"] == 100], base / "own.csv"), "abroad": base / "abroad"}
+    (base / "abroad").mkdir()
+    for entry in data.iterdir():
+        (base / "abroad" / entry.name).symlink_to(entry)
+    (base / "abroad" / "UCSB_breast").mkdir()
+    for number, row in enumerate(table.groupby("label").head(3).itertuples(), start=1):
+        shutil.copy(row.path, base / "abroad" / "UCSB_breast" / f"ytma{number}_010203_{row.label}1_ccd.png")
+    found |= {"data": data, "trunk": base / "trunk.safetensors", "chapter": base / "chapter.py"}
     found |= {"plan": study / "tiny.toml", "pictures": base / "pictures", "repository": base}
     made = Places(base / "made", found, warm)
     assert made.run("ladder") == (0, "")
-    selected = made.run("study run", plan=study / "selection.toml", out=base / "results" / "second")
-    assert selected == (0, "")
-    return found | {"run": made.out / "x" / "ladder", "network": made.out / "x" / "ladder" / "model.safetensors"}
+    for plan in ("selection", "views"):
+        assert made.run("study run", plan=study / f"{plan}.toml", out=base / "results") == (0, "")
+    assert made.run("study ship", out=base / "shipped") == (0, "")
+    found |= {"run": made.out / "x" / "ladder", "network": made.out / "x" / "ladder" / "model.safetensors"}
+    return found | {"shipped": base / "shipped" / "x" / SHIPPED}
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,7 @@ import histotransfer.book.build.execution
 import histotransfer.book.course
 import histotransfer.deploy.rows
 import histotransfer.deploy.shipping
+import histotransfer.experiments.adapting
 import histotransfer.experiments.duplicates
 import histotransfer.experiments.explanations
 import histotransfer.experiments.gates
@@ -30,6 +31,7 @@ import histotransfer.experiments.splits
 import histotransfer.report.answers
 import histotransfer.study.whole  # noqa: F401  all these are what commands import when they run
 from histotransfer.datasets.phantom import write_phantom
+from histotransfer.deploy import flagged
 from histotransfer.experiments import complexity, failures, provoked
 from histotransfer.experiments.provoked import Effort
 
@@ -43,6 +45,7 @@ def shrink():
     complexity.EPOCHS, complexity.SMALL_SIZE = 2, 32
     complexity.NETS[complexity.SMALL] = {"positions": (), **small["SMALL"]}
     failures.run, failures.imagenet_trunk = functools.partial(failures.run, effort=TINY), small["trunk"]
+    flagged.COUNT, flagged.SIZE = 4, 64
     provoked.SEDenseNet = functools.partial(provoked.SEDenseNet, **small["SMALL"])
     write_phantom.__kwdefaults__.update(size=48, images_per_magnification=1, lung_originals=5, lung_copies=2)
 
