@@ -10,11 +10,14 @@ faster batch) over ours.
 
 1. `pictures`: 224x224 PNG, default settings; what OpenVINO and int8 bring; what more views cost.
 2. `first_row`: one picture, so what is timed is the start.
-3. `fields`: 700x460 PNG, as many as BreakHis has, through the same command; the share of the limit is the rate of the
+3. `checks`: what the notes, the distance from the training pictures and the sets cost: the same pictures in one
+   process, with and without them, in turns; shares of the time with them.
+4. `fields`: 700x460 PNG, as many as BreakHis has, through the same command; the share of the limit is the rate of the
    network alone, on arrays that are ready, over that of the command.
 """
 
 import argparse
+import contextlib
 import os
 import platform
 import statistics
@@ -26,6 +29,7 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -33,10 +37,12 @@ from PIL import Image
 
 from histotransfer.datasets import breakhis
 from histotransfer.datasets.roots import resolve_root
+from histotransfer.deploy import predict
 from histotransfer.deploy.predict import BATCH, SHIPPED, Predictor
 from histotransfer.deploy.release import CALIBRATION
 from histotransfer.files import write_json
 from histotransfer.models import openvino
+from histotransfer.models.se_densenet import OnArrays
 from histotransfer.models.weights import load_model
 from histotransfer.pictures import decode, resize
 from histotransfer.tiles import TileSource
@@ -65,6 +71,7 @@ def main() -> None:
     for what in ("pictures", "first_row"):
         for side, seconds in record[what]["median_seconds"].items():
             print(f"{what}, {side}: {seconds:.2f} s")
+    print(f"checks: {record['checks']['share']['waited']:.1%} of the time waited")
     for side, ratio in record["pictures"]["ratios"].items():
         print(f"{side}: {ratio:.2f} times the plain script")
 
@@ -93,6 +100,7 @@ def race(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "pixels": size,
         "pictures": {"images": options.images} | timed({**plain, **sides, **more}, pictures, options.repeats),
         "first_row": timed({**{n: c for n, c in plain.items() if "batch 8" in n}, **sides}, one, options.repeats),
+        "checks": cost_of_checks(options.weights, sorted(pictures.iterdir()), options.repeats),
         "fields": {"images": options.fields} | shares_of_the_limit(sides, options.weights, fields, options.fields),
         "repeats": options.repeats,
         "hardware": hardware(),
@@ -153,6 +161,32 @@ def run(command: Command, folder: Path) -> float:
     start = time.perf_counter()
     subprocess.run([*command, str(folder)], check=True, capture_output=True)
     return time.perf_counter() - start
+
+
+def cost_of_checks(weights: Path, files: Sequence[Path], repeats: int) -> dict[str, Any]:
+    """Seconds of all files with and without what says how far an answer can be trusted: waited, and of processors."""
+    bare = Predictor(weights)
+    bare.network, bare.familiarity = OnArrays(bare.model), None
+    bare.description = bare.description.model_copy(update={"sets": {}})
+    without_notes = mock.patch.object(predict, "notes", lambda *_: [])
+    sides = {"with": (Predictor(weights), contextlib.nullcontext()), "without": (bare, without_notes)}
+    waited: dict[str, list[float]] = {side: [] for side in sides}
+    busy: dict[str, list[float]] = {side: [] for side in sides}
+    for repeat in range(repeats + 1):
+        for side, (predictor, context) in sides.items():
+            with context:
+                start = time.perf_counter(), time.process_time()
+                for found in predictor.predict(files):
+                    assert isinstance(found, predict.Prediction), found
+                taken = time.perf_counter() - start[0], time.process_time() - start[1]
+            if repeat:
+                waited[side].append(taken[0])
+                busy[side].append(taken[1])
+    shares = {
+        name: 1 - statistics.median(seconds["without"]) / statistics.median(seconds["with"])
+        for name, seconds in {"waited": waited, "processors": busy}.items()
+    }
+    return {"seconds": waited, "processor_seconds": busy, "share": shares}
 
 
 def shares_of_the_limit(sides: Mapping[str, Command], weights: Path, folder: Path, count: int) -> dict[str, Any]:

@@ -41,6 +41,7 @@ def test_predict(write_model, tmp_path):
     assert {"torch", "openvino", "int8"} <= set(record["pictures"]["ratios"])
     assert all(seconds > 0 for seconds in record["first_row"]["median_seconds"].values())
     assert set(record["fields"]["share"]) == {"torch", "openvino", "int8"}
+    assert all(share < 1 for share in record["checks"]["share"].values())
 
 
 def test_stain(tmp_path):
