@@ -152,6 +152,28 @@ brief(if_run(minus_none))
 # malignant, whatever moves the scores moves some benign ones over the threshold.
 
 # %% [markdown]
+# ## Does `predict` notice?
+#
+# With your own pictures you have no labels. What you have is the note of `predict`: it says when a picture is unlike the training pictures, by
+# how far its features are from the nearest of theirs. The limit is set on BreakHis alone, so that about 5 % of the pictures of new BreakHis
+# patients get the note ({numref}`tab-external-flagged`, for the network that ships).
+#
+# **Most pictures of UCSB do not get it.** Lung tissue and drawn tissue nearly always do. So the note finds another kind of picture, and
+# often misses another laboratory. An empty note does not say that an answer can be trusted.
+
+# %% mystnb={"figure": {"name": "tab-external-flagged", "caption": "Share of pictures that `predict` notes as unlike its training pictures, with 95 % intervals by patient, slide or original; other notes; refused."}}
+from histotransfer.report.flagged import flagged
+
+noted = flagged("results/flagged")
+tissue = ["BreakHis, held-out patients", "UCSB", "LC25000 (lung)", "phantom"]
+noted.loc[tissue]
+
+# %%
+shares = pd.read_csv("results/flagged/flagged.csv", index_col="kind")["unlike"]
+assert shares["BreakHis, held-out patients"] < 0.1
+assert shares["UCSB"] < 0.5 < 0.9 < shares["LC25000 (lung)"]
+
+# %% [markdown]
 # ## Check yourself
 #
 # <details>

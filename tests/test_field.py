@@ -10,6 +10,7 @@ import pytest
 
 from histotransfer import cli
 from histotransfer.datasets import own
+from histotransfer.deploy.notes import UNLIKE
 from histotransfer.deploy.predict import SHIPPED, Prediction, Predictor, Trouble, find_pictures
 from histotransfer.errors import HistotransferError
 from histotransfer.folders import said
@@ -160,13 +161,15 @@ def test_11_weights_that_are_no_numbers_are_refused(field, tmp_path, capsys, mon
 
 def test_14_pictures_without_tissue_are_noted(predicted):
     results, _ = predicted("14-no-tissue")
-    notes = {name: result.note for name, result in results.items()}
-    assert notes.pop("strip_2000x17.png") == "unusual size (2000x17 pixels)"
-    assert notes == {
+    expected = {
         "black.png": "pen ink",
         "noise.png": "pen ink",
         "pen.png": "pen ink",
+        "strip_2000x17.png": "unusual size (2000x17 pixels)",
         "white.png": "too little tissue",
+    }
+    assert {name: result.note for name, result in results.items()} == {
+        name: f"{note}; {UNLIKE}" for name, note in expected.items()
     }
 
 
