@@ -298,7 +298,7 @@ check_people(people)
 # :label: ex-data-leak
 #
 # *Medium.* A split is an image table whose column `split` holds train, validation or test. Return the set of base numbers
-# that are in more than one part. The check contains a leak that you miss if you count slide ids.
+# that are in more than one part. Counting slide ids misses one of the leaks in the check.
 # ```
 
 # %% tags=["exercise"]

@@ -25,7 +25,7 @@ WRONG = {
         "import numpy as np\n"
         "def test_mask(table, seed):\n"
         "    return np.random.default_rng(seed).random(len(table)) < 0.2",
-        "also stand in training",
+        "also in training",
     ),
     "ex-stain-level": ("level = (240 / 2 + 240 / 4) / 2", "averaged"),
     "ex-stain-unmix": ("unmix = lambda density, stain_matrix: density @ stain_matrix.T", "right angles"),

@@ -5,7 +5,7 @@ its check, and the solution (`{solution}`) tagged `solution`. A check never rais
 `Verdict` that says what is missing. So a chapter runs to its end before anyone has solved anything.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import wraps
 from inspect import isroutine
@@ -48,6 +48,13 @@ def require(condition: Any, lack: str) -> None:
     """Raise `NotYet(lack)` unless `condition` holds."""
     if not condition:
         raise NotYet(lack)
+
+
+def letters(answer: Iterable[str]) -> set[str]:
+    """The statements that were chosen, in lower case, of those from a to e."""
+    chosen = {str(letter).lower() for letter in answer}
+    require(chosen <= set("abcde"), "give letters from a to e")
+    return chosen
 
 
 def _watched(answer: Any) -> Any:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import pandas as pd
 
-from histotransfer.book.exercises import require, self_check
+from histotransfer.book.exercises import letters, require, self_check
 
 MISREADINGS = {
     "a": "an interval that holds 0 says that the two were not told apart, not that they are equal",
@@ -17,8 +17,7 @@ RIGHT = {"b", "c", "e"}
 @self_check
 def check_statements(statements: Iterable[str]) -> str:
     """Exercise `ex-evaluation-interval`: which statements an interval of a difference carries."""
-    chosen = set(statements)
-    require(chosen <= set("abcde"), "give letters from a to e")
+    chosen = letters(statements)
     for letter, why in MISREADINGS.items():
         require(letter not in chosen, f"({letter}) does not follow: {why}")
     require(chosen == RIGHT, f"what you chose follows, and {len(RIGHT - chosen)} more of the statements as well")
@@ -52,7 +51,10 @@ def check_redraw(redraw: Callable[[pd.DataFrame, np.random.Generator], pd.DataFr
         per_group = times.groupby(times.index.map(table.set_index("image")["group"])).agg(["nunique", "size", "max"])
         whole = (per_group["nunique"] == 1).all() and (per_group["size"] == per_group.index.map(images)).all()
         require(whole, "a patient comes with all images or none, and each image as often as the patient was drawn")
-        require(per_group["max"].sum() == len(images), f"draw {len(images)} patients, as many as there are")
+        require(
+            per_group["max"].sum() == len(images),
+            f"draw {len(images)} patients, as many as there are; who is drawn twice comes with each image twice",
+        )
         repeated |= bool((per_group["max"] > 1).any())
         sizes.add(len(drawn))
     require(repeated, "nobody is ever drawn twice: draw with replacement")

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from histotransfer.book.exercises import require, self_check
+from histotransfer.book.exercises import letters, require, self_check
 
 SPOILS = {
     "a": "a normaliser that is fitted to the external images has seen them",
@@ -17,8 +17,7 @@ SPOILS = {
 @self_check
 def check_spoils(spoils: Iterable[str]) -> str:
     """Exercise `ex-external-spoils`: what makes an external data set no longer external."""
-    chosen = set(spoils)
-    require(chosen <= set("abcde"), "give letters from a to e")
+    chosen = letters(spoils)
     accused = sorted(chosen - set(SPOILS))
     require(not accused, f"({', '.join(accused)}) takes nothing from the external images for the network")
     require(chosen == set(SPOILS), f"{len(set(SPOILS) - chosen)} more: what is decided with these images in view?")

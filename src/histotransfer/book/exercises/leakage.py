@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from histotransfer.book.exercises import require, self_check
+from histotransfer.book.exercises import letters, require, self_check
 
 LEAKING = {
     "b": "means and spreads over all images know the test images",
@@ -16,8 +16,7 @@ LEAKING = {
 @self_check
 def check_pipelines(pipelines: Iterable[str]) -> str:
     """Exercise `ex-leakage-pipelines`: which of five pipelines leak."""
-    chosen = set(pipelines)
-    require(chosen <= set("abcde"), "give letters from a to e")
+    chosen = letters(pipelines)
     accused = sorted(chosen - set(LEAKING))
     require(not accused, f"({', '.join(accused)}) does not leak: what does it take from test patients?")
     missed = sorted(set(LEAKING) - chosen)

@@ -7,7 +7,7 @@ from scipy.integrate import quad
 from scipy.stats import norm
 from torch import nn
 
-from histotransfer.book.exercises import require, self_check
+from histotransfer.book.exercises import letters, require, self_check
 from histotransfer.models.se_densenet import SEDenseNet, parameter_count
 
 MAY = {"a", "c", "e"}
@@ -16,8 +16,7 @@ MAY = {"a", "c", "e"}
 @self_check
 def check_may(may: Iterable[str]) -> str:
     """Exercise `ex-strategy-choice`: what may be looked at when a recipe is chosen."""
-    chosen = set(may)
-    require(chosen <= set("abcde"), "give letters from a to e")
+    chosen = letters(may)
     require("b" not in chosen, "(b) is tuning on the test patients, whoever else was tested as well")
     require("d" not in chosen, "(d) looks at test patients one by one; it may explain a result, not choose a recipe")
     require(chosen == MAY, f"{len(MAY - chosen)} more may be looked at: no test patient is in it")
