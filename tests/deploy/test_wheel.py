@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from histotransfer.datasets.phantom import breast_image
+from histotransfer.deploy.notes import UNLIKE
 
 ROOT = Path(__file__).parents[2]
 MODELS = "histotransfer/deploy/models"
@@ -62,8 +63,9 @@ def test_the_unpacked_wheel_predicts_in_another_folder(wheel, tmp_path):
     )
     assert done.stderr.splitlines() == [
         str(unpacked / "histotransfer/__init__.py"),
-        "predicted: 2; noted: 0; refused: 0; passed over: 0",
+        "predicted: 2; noted: 2; refused: 0; passed over: 0",
     ]
     rows = list(csv.DictReader(done.stdout.splitlines()))
     assert [row["file"] for row in rows] == ["tissue.png", "tissue.png"]
+    assert {row["note"] for row in rows} == {UNLIKE}  # drawn tissue, and the network knows real tissue only
     assert {row["label"] for row in rows} <= {"benign", "malignant"} and {row["profile"] for row in rows} == {"lite"}
