@@ -24,7 +24,7 @@ device = "cpu"
 # %%
 import os
 
-from histotransfer.book.chapters import begin, project_root
+from histotransfer.book.chapters import begin, brief, project_root
 
 os.chdir(project_root())  # chapters name their records from there
 root = begin(profile=profile, data_root=data_root, seed=seed, device=device)
@@ -52,7 +52,8 @@ root = begin(profile=profile, data_root=data_root, seed=seed, device=device)
 from histotransfer.datasets import breakhis
 
 table = breakhis.load(root)
-table.drop(columns="path").head()
+shown = ["label", "magnification", "patient", "group"]
+brief(table.drop(columns="path").head(), shown)
 
 # %% [markdown]
 # **Who is a patient?** The file name holds a {term}`slide id`, such as 14-22549AB. Many papers count slide ids as patients, so

@@ -21,7 +21,7 @@ weights = ""
 # %%
 import os
 
-from histotransfer.book.chapters import begin, project_root
+from histotransfer.book.chapters import begin, brief, project_root
 
 os.chdir(project_root())  # chapters name their records from there
 chosen = {"seed": seed, "device": device, "weights": weights}
@@ -305,7 +305,8 @@ f"of {len(own)} gate tensors with a gradient, step by step: {moving}"
 # %% mystnb={"figure": {"name": "tab-network-gates-moved", "caption": "Gates after six steps on phantom tiles: lowest and highest, mean distance from 1, and variation between images."}}
 from histotransfer.experiments.gates import gate_statistics
 
-gate_statistics(model.eval(), source).round(4)
+spread = ["lowest", "highest", "moved", "by_image"]
+brief(gate_statistics(model.eval(), source).round(4), spread)
 
 # %% [markdown]
 # ## How far gates move in the ladder
@@ -315,7 +316,7 @@ gate_statistics(model.eval(), source).round(4)
 # primary arms for eleven. Both leave blocks 1 and 2 frozen.
 
 # %% mystnb={"figure": {"name": "tab-network-gates-real", "caption": "Gates of a ladder on real tissue, on its validation images. Columns as in the table before."}}
-pd.read_csv("results/gates/gates.csv", index_col="gate")
+brief(pd.read_csv("results/gates/gates.csv", index_col="gate"), spread)
 
 # %% [markdown]
 # **They hardly move.** In blocks that stay frozen, gates stay exactly 1. In unfrozen blocks, each step of Adam moves a weight

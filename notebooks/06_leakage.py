@@ -21,7 +21,12 @@ weights = ""
 # %%
 import os
 
-from histotransfer.book.chapters import begin, live_config, project_root
+from histotransfer.book.chapters import (
+    begin,
+    brief,
+    live_config,
+    project_root,
+)
 
 os.chdir(project_root())  # chapters name their records from there
 chosen = {"seed": seed, "device": device, "weights": weights}
@@ -167,7 +172,7 @@ runs = {name: read_run(out / name) for name in leakage.RUNS}
 
 # %% mystnb={"figure": {"name": "tab-leakage-shared", "caption": "This page's own data: patients of each test fold that are in training too."}}
 audits = {name: run.record["split"]["audit"] for name, run in runs.items()}
-shared = pd.DataFrame(audits).T
+shared = pd.DataFrame(audits)
 shared.map(lambda fold: f"{fold['groups']} of {fold['of']}")
 
 # %% mystnb={"figure": {"name": "tab-leakage-live", "caption": "This page's own data: one probe, split by patient and by image."}}
@@ -176,7 +181,8 @@ names = {
     "by image": "breakhis-by-image",
 }
 breast = {name: runs[run] for name, run in names.items()}
-formatted(with_intervals(breast), ["accuracy", "auroc", "recognition_rate"])
+scores = with_intervals(breast)
+brief(formatted(scores, ["accuracy", "auroc", "recognition_rate"]))
 
 # %% [markdown]
 # The gap, by image minus by patient, paired (the same patients are redrawn on both sides), so that its interval speaks of
@@ -184,7 +190,7 @@ formatted(with_intervals(breast), ["accuracy", "auroc", "recognition_rate"])
 
 # %% mystnb={"figure": {"name": "tab-leakage-live-gap", "caption": "This page's own data: by image minus by patient, paired by patient."}}
 metrics = ["accuracy", "auroc", "recognition_rate"]
-formatted(gap(*breast.values(), metrics=metrics), metrics)
+brief(formatted(gap(*breast.values(), metrics=metrics), metrics))
 
 # %% [markdown]
 # ## Copies: LC25000
@@ -230,7 +236,7 @@ bet_on_leakage(real_table, real_gap)
 # `results/coverage` (95 % is what they aim at).
 
 # %% mystnb={"figure": {"name": "tab-leakage-real", "caption": "Real tissue: one probe, split by patient and by image; in percent, how often such intervals held the truth."}}
-formatted(real_table, ["accuracy", "auroc", "recognition_rate"])
+brief(formatted(real_table, metrics))
 
 # %% mystnb={"figure": {"name": "tab-leakage-above", "caption": "Real tissue: magnifications at which the probe's accuracy is above the paper's."}}
 accuracy = real_table[real_table["metric"] == "accuracy"]
@@ -241,7 +247,7 @@ assert {"40", "100", "200"} <= set(above["by image"])
 above.map(", ".join).to_frame("accuracy above 84 % at")
 
 # %% mystnb={"figure": {"name": "tab-leakage-real-gap", "caption": "Real tissue: by image minus by patient, paired by patient."}}
-formatted(real_gap, metrics)
+brief(formatted(real_gap, metrics))
 
 # %% mystnb={"figure": {"name": "fig-real-gap", "caption": "AUROC of one frozen probe on the real subset, split by patient and by image, with patient-clustered 95 % intervals."}, "image": {"alt": "Dots with intervals at each magnification: the probe split by image lies far above the same probe split by patient."}}
 figure = forest(real_table, "auroc")
@@ -321,7 +327,10 @@ pd.Series({
 # all 7,909 names; no image is needed for it; {numref}`tab-leakage-official`):
 
 # %% mystnb={"figure": {"name": "tab-leakage-official", "caption": "What training and test of the five official folds share, by the list of all names."}}
-pd.read_csv("results/leakage/official_folds.csv", index_col="fold")
+official = pd.read_csv(
+    "results/leakage/official_folds.csv", index_col="fold"
+)
+brief(official, official.columns[1:])
 
 # %% [markdown]
 # What they are worth to a network trained on 40x, 100x and 200x together, beside networks of the same recipe split by patient (`plain` of the
@@ -333,7 +342,7 @@ splits = {
     "official folds": study.each("leakage-trained", "official"),
     "by patient": study.pooled("primary", "plain", seeds=[0]),
 }
-formatted(with_intervals(splits), ["accuracy", "auroc"])
+brief(formatted(with_intervals(splits), ["accuracy", "auroc"]))
 
 # %% [markdown]
 # One slide id is filed under two subtypes and straddles three of the folds; by base number, the strict reading of "patient", all

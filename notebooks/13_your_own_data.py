@@ -39,7 +39,7 @@ weights = ""
 # %%
 import os
 
-from histotransfer.book.chapters import begin, project_root
+from histotransfer.book.chapters import begin, brief, project_root
 from histotransfer.config import ladder_config
 
 os.chdir(project_root())  # chapters name their records from there
@@ -156,7 +156,7 @@ from histotransfer.report.tables import (
 
 runs = read_experiment(out, ["majority", "frozen-probe", "ladder"])
 scores = with_intervals(runs)
-formatted(scores, ["accuracy", "balanced_accuracy", "auroc"])
+brief(formatted(scores, ["accuracy", "balanced_accuracy", "auroc"]))
 
 # %% mystnb={"figure": {"name": "fig-own-forest", "caption": "AUROC on the test patients, with 95 % intervals clustered by patient."}}
 from histotransfer.figures import forest
@@ -297,7 +297,9 @@ rows["file"] = [Path(file).name for file in rows["file"]]
 chances = rows.pop("probabilities").dropna()
 classes = predictor.description.classes
 rows[classes] = pd.DataFrame(chances.tolist(), chances.index)
-rows.round(2).astype(object).fillna("")
+rows["note"] = rows["note"].fillna(rows.pop("message"))
+shown = ["file", "label", classes[-1], "note"]
+brief(rows.round(2).astype(object).fillna(""), shown)
 
 # %% [markdown]
 # `histotransfer predict` does this for files and folders, and with `--by` for patients. A probability says how sure this
