@@ -41,7 +41,10 @@ def test_predict(write_model, tmp_path):
     assert {"torch", "openvino", "int8"} <= set(record["pictures"]["ratios"])
     assert all(seconds > 0 for seconds in record["first_row"]["median_seconds"].values())
     assert set(record["fields"]["share"]) == {"torch", "openvino", "int8"}
-    assert all(share < 1 for share in record["checks"]["share"].values())
+    checks = record["checks"]
+    for name, seconds in {"waited": checks["seconds"], "processors": checks["processor_seconds"]}.items():
+        (with_checks,), (without,) = seconds["with"], seconds["without"]
+        assert with_checks > 0 and checks["share"][name] == pytest.approx(1 - without / with_checks)
 
 
 def test_stain(tmp_path):

@@ -9,7 +9,7 @@ from histotransfer.book.exercises import require, self_check
 from histotransfer.datasets.table import image_table
 from histotransfer.splits import grouped_split
 
-SEEDS = 20  # that hits both classes by luck is then seen
+SEEDS = 20  # a split that has both classes only by luck lacks one under some of them
 Images = list[tuple[str, str, str, int]]  # base number, letters of the slide, label, images
 PEOPLE: Images = [
     ("14-1", "AB", "benign", 3),
