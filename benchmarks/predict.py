@@ -26,6 +26,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -118,10 +119,14 @@ def write_fields(data: str, paths: Sequence[str], folder: Path, count: int) -> N
     """Different fields at the size of BreakHis': full-size ones where there are any, shifted by some pixels each."""
     originals = sorted(Path(data, "breakhis_fullsize").glob("*.png")) if data else []
     sources = [decode(path) for path in originals or paths[:12]]
-    random = np.random.default_rng(0)
-    for number in range(count):
-        field = np.roll(sources[number % len(sources)], random.integers(0, 200, 2), axis=(0, 1))
+    shifts = np.random.default_rng(0).integers(0, 200, (count, 2))
+
+    def write(number: int) -> None:
+        field = np.roll(sources[number % len(sources)], shifts[number], axis=(0, 1))
         _save(np.asarray(Image.fromarray(field).resize(FIELD)), folder / f"{number:05d}.png")
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(write, range(count)))
 
 
 def write_int8(weights: Path, tiles: Sequence[np.ndarray], folder: Path) -> Path:

@@ -50,5 +50,5 @@ def test_texts_of_a_row_do_not_overlap(table):
 
 
 def test_every_verdict_has_a_colour(table):
-    with pytest.raises(StopIteration):
+    with pytest.raises(ValueError, match="not enough"):
         figures.claims(table.assign(verdict="reproduced"))

@@ -62,7 +62,7 @@
   for (const {file, name} of known.pictures) {
     const button = made("button", name, {type: "button", className: "try-it-phantom"});
     button.prepend(made("img", "", {src: new URL(file, here), alt: "", width: 96, height: 96, loading: "lazy"}));
-    button.onclick = async () => add([new File([await (await fetch(new URL(file, here))).blob()], name)]);
+    button.onclick = () => add(phantom(file, name));
     part("phantoms").append(button);
   }
   part("file").onchange = event => add([...event.target.files]).then(() => { event.target.value = ""; });
@@ -81,9 +81,14 @@
     part("file").focus();
   };
 
+  async function phantom(file, name) {
+    return [new File([await (await fetch(new URL(file, here))).blob()], name)];
+  }
+
   let before = Promise.resolve();
-  function add(files) {  // one after the other, in the order in which they were given
-    return before = before.then(async () => { for (const file of files) await one(file); });
+  function add(given) {  // one after the other, in the order in which they were given, whenever they arrive
+    return before = before.then(async () => { for (const file of await given) await one(file); })
+      .catch(error => say(error.message));
   }
 
   async function one(file) {

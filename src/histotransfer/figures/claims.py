@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from histotransfer.figures.style import PALETTE, SMALL, WIDTH, described
+from histotransfer.figures.style import PALETTE, PHONE_WIDTH, SMALL, described
 
 VERDICTS = {  # the first word or two of a verdict, and its colour
     "supported": PALETTE["green"],
@@ -20,14 +20,14 @@ VERDICTS = {  # the first word or two of a verdict, and its colour
     "not run": (0.55, 0.55, 0.55),
 }
 UNITS = {
-    "points": "points of accuracy or AUROC beyond the claim",
+    "points": "points beyond the claim (accuracy, AUROC)",
     "epochs": "epochs saved",
     "nats": "log-loss of overfitting saved (nats)",
 }
 REACH = {"points": 25, "epochs": 15, "nats": 1.5}  # an interval that goes further ends in an arrow
-TEXT = 10  # points, of titles and verdicts: a phone shows them at a little more than half
-LETTERS = 70  # of a row's text in one line of the narrow figure
-ROW = 0.7  # inches
+LETTERS = 46  # of a title in one line
+LINE = 0.17  # inches, of text
+BAR = 0.3  # inches, of an interval and the gap to the next row
 
 
 def claims(table: pd.DataFrame) -> Figure:
@@ -38,19 +38,42 @@ def claims(table: pd.DataFrame) -> Figure:
             beyond the claim, NaN for what has none; `unit`: one of `UNITS`, or empty for a row without an interval.
     """
     groups = [(unit, rows) for unit in (*UNITS, "") if len(rows := table[table["unit"] == unit])]
-    heights = [ROW * len(rows) + (0.55 if unit else 0.1) for unit, rows in groups]
-    figure, axes = plt.subplots(
-        len(groups), figsize=(WIDTH, sum(heights)), height_ratios=heights, layout="constrained", squeeze=False
-    )
-    for axis, (unit, rows) in zip(axes[:, 0], groups, strict=True):
-        _panel(axis, unit, rows)
+    heights = [sum(map(_height, rows.itertuples())) for _, rows in groups]
+    size = (PHONE_WIDTH, sum(heights) + 0.45 * len(groups))
+    figure, axes = plt.subplots(len(groups), figsize=size, height_ratios=heights, layout="constrained", squeeze=False)
+    for axis, (unit, rows), height in zip(axes[:, 0], groups, heights, strict=True):
+        _panel(axis, unit, rows, height)
     lines = (f"{row.title}: {row.verdict}{f' ({row.power})' if row.power else ''}" for row in table.itertuples())
     return described(figure, f"Every claim with its verdict. {'; '.join(lines)}.")
 
 
-def _panel(axis: Axes, unit: str, rows: pd.DataFrame) -> None:
+def _lines(row: Any) -> list[tuple[str, dict[str, Any]]]:
+    """The text of a row, line by line, with its style: the title, the verdict, what else there is to say of it."""
+    verdict, *more = str(row.verdict).split("; ")
+    beside = "; ".join([*more, str(row.power)] if row.power else more)
+    title = {"color": "0.15", "fontsize": 10}
+    bold = {"color": np.multiply(_colour(row), 0.8), "fontsize": 10, "weight": "bold"}
+    return [
+        *((line, title) for line in textwrap.wrap(str(row.title), LETTERS)),
+        *((line, bold) for line in textwrap.wrap(verdict, LETTERS)),
+        *((line, {"color": "0.4", "fontsize": SMALL}) for line in textwrap.wrap(beside, LETTERS)),
+    ]
+
+
+def _colour(row: Any) -> tuple:
+    (colour,) = [colour for start, colour in VERDICTS.items() if str(row.verdict).startswith(start)]
+    return colour
+
+
+def _height(row: Any) -> float:
+    """Inches of a row."""
+    return LINE * len(_lines(row)) + (0.1 if pd.isna(row.value) else BAR)
+
+
+def _panel(axis: Axes, unit: str, rows: pd.DataFrame, height: float) -> None:
+    """The rows of one unit; the y axis counts inches from the top."""
     reach = REACH.get(unit, 1)
-    axis.set(xlim=(-reach, reach), ylim=(len(rows) - 0.45, -0.6), yticks=[])
+    axis.set(xlim=(-reach, reach), ylim=(height, 0), yticks=[])
     axis.spines["left"].set_visible(False)
     if unit:
         axis.axvline(0, color="0.6", lw=1)
@@ -58,24 +81,17 @@ def _panel(axis: Axes, unit: str, rows: pd.DataFrame) -> None:
     else:
         axis.set(xticks=[])
         axis.spines["bottom"].set_visible(False)
-    for place, row in enumerate(rows.itertuples()):
-        colour = next(colour for start, colour in VERDICTS.items() if str(row.verdict).startswith(start))
-        title = textwrap.shorten(str(row.title), LETTERS, placeholder=" ...")
-        verdict, *more = str(row.verdict).split("; ")
-        beside = "; ".join([*more, str(row.power)] if row.power else more)
-        _text(axis, 0, place - 0.42, title, "0.15", "left", fontsize=TEXT)
-        _text(axis, 0, place - 0.12, verdict, np.multiply(colour, 0.8), "left", fontsize=TEXT, weight="bold")
-        _text(axis, 1, place - 0.12, beside, "0.4", "right", fontsize=SMALL)
+    top = 0.0
+    for row in rows.itertuples():
+        lines = _lines(row)
+        for number, (text, style) in enumerate(lines):
+            axis.text(
+                0, top + LINE * (number + 0.5), text, transform=axis.get_yaxis_transform(), va="center", **style,
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},  # hides the line of no difference
+            )  # fmt: skip
         if not pd.isna(row.value):
-            _interval(axis, place + 0.16, row.value, row.low, row.high, reach, colour)
-
-
-def _text(axis: Axes, x: float, y: float, text: str, colour: Any, side: str, **style: Any) -> None:
-    """Text over the line of no difference, which must not cross it."""
-    axis.text(
-        x, y, text, transform=axis.get_yaxis_transform(), ha=side, va="center", color=colour,
-        bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5}, **style,
-    )  # fmt: skip
+            _interval(axis, top + LINE * len(lines) + 0.1, row.value, row.low, row.high, reach, _colour(row))
+        top += _height(row)
 
 
 def _interval(axis: Axes, y: float, value: float, low: float, high: float, reach: float, colour: tuple) -> None:

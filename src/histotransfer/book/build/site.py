@@ -26,6 +26,7 @@ from histotransfer.config import ChapterParameters
 from histotransfer.errors import HistotransferError
 from histotransfer.files import scratch_folder, write_text
 from histotransfer.records import PACKAGES
+from histotransfer.report.costs import write_costs
 from histotransfer.report.study import Study
 from histotransfer.report.summary import write_summary
 
@@ -142,13 +143,14 @@ def stage(root: Path, notebooks: Iterable[Path]) -> Path:
 
 
 def _summary(root: Path) -> Path:
-    """The folder with the study's part of the first page; its intervals are computed again only if they may change."""
+    """What is drawn from records for the first page and that of costs; computed again only if it may change."""
     kept = root / "_build" / "summary"
     key = _digest(line for folder in (PACKAGE, root / "study", root / "results") for line in _contents(folder))
     made_from = kept / "made-from.key"
     if not made_from.is_file() or made_from.read_text(encoding="utf-8") != key:
         shutil.rmtree(kept, ignore_errors=True)
         write_summary(Study(root / "study", root / "results"), kept / "_generated")
+        write_costs(root / "results" / "bench", kept / "_generated")
         write_text(made_from, key)
     return kept / "_generated"
 
