@@ -112,7 +112,7 @@ def race(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 def _save(picture: np.ndarray, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(picture).save(path)
+    Image.fromarray(picture).save(path, compress_level=1)  # writing thousands is not what is timed
 
 
 def write_fields(data: str, paths: Sequence[str], folder: Path, count: int) -> None:

@@ -7,6 +7,9 @@
   out-of-fold logits (one-way analysis of variance); a patient's effect is the same, in standard deviations, at all
   magnifications.
 - `separated`: the class means are so far apart that AUROC is 0.95 at each magnification: near 1 intervals are hardest.
+- `networks`: as `estimated`, but each fold has a network of its own, whose logits are shifted as a whole, so that the
+  scores that a pooled AUROC compares are not on one scale. The truth is the mean of that AUROC, over networks too. The
+  variance of shifts, `NETWORKS`, is more than any arm of the primary experiment shows (`network_variance`, recorded).
 - `redrawn`: the patients of the record with their real logits, drawn with replacement; the record is the population.
 
 The second arm correlates with the first as two methods of a record do; its classes are `gap` logits closer together. In
@@ -17,7 +20,7 @@ measured on those of another (`evaluation`).
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -32,6 +35,7 @@ from histotransfer.evaluation.metrics import MEAN, Metrics, scopes
 from histotransfer.files import file_hash, whole_folder, write_csv, write_json
 from histotransfer.records import environment, read_run
 from histotransfer.report.coverage import EVALUATION, ONE, TWO, USED
+from histotransfer.report.study import Study
 from histotransfer.report.tables import patients_of
 from research.rivals import DRAWS, STUDENTISED, rivals
 from research.simulation import (
@@ -40,6 +44,7 @@ from research.simulation import (
     NormalArms,
     RedrawnArms,
     correlations,
+    network_variance,
     separated,
     variance_components,
 )
@@ -48,6 +53,8 @@ CHOICE, POPULATION, POWER = "choice", "population", "power"
 SEEDS = {CHOICE: 1, EVALUATION: 2, POPULATION: 3, POWER: 4}
 SETS = {CHOICE: 300, EVALUATION: 1000, POPULATION: 200, POWER: 500}
 GAPS = (0.0, 1.0)
+NETWORKS = 0.05
+NETWORKS_OF = ("frozen-probe", "plain", "se", "plain-lung", "se-lung")  # arms of the primary experiment
 COMPARED = ["auroc", "accuracy", "balanced_accuracy", "recognition_rate"]
 COMPARED_AT = ("40", "100", "200")
 SLOW = ("average_precision", "calibration_error")  # slow to redraw, so their differences are not measured
@@ -64,12 +71,20 @@ def generators_of(purpose: str) -> list[np.random.Generator]:
 
 def truth_of(arms: NormalArms | RedrawnArms) -> Truth:
     """Metrics of one arm, and of the difference of two, in the population."""
-    ours, theirs = arms.population(generators_of(POPULATION))
-    truth: Truth = {}
-    for (name, rows, by), (_, others, _) in zip(scopes(ours), scopes(theirs), strict=True):
-        truth[ONE, name] = all_metrics(rows, by)
-        truth[TWO, name] = mean_gaps([(truth[ONE, name], all_metrics(others, by))])
-    return truth
+    values: defaultdict[tuple[str, str], list[Metrics]] = defaultdict(list)
+    for ours, theirs in arms.population(generators_of(POPULATION)):
+        for (name, rows, by), (_, others, _) in zip(scopes(ours), scopes(theirs), strict=True):
+            values[ONE, name].append(all_metrics(rows, by))
+            values[TWO, name].append(mean_gaps([(values[ONE, name][-1], all_metrics(others, by))]))
+    return {key: _mean(each) for key, each in values.items()}
+
+
+def _mean(values: Sequence[Metrics]) -> Metrics:
+    """The mean of each metric; None where it is None in one of them."""
+    return {
+        metric: None if any(one[metric] is None for one in values) else float(np.mean([one[metric] for one in values]))
+        for metric in values[0]
+    }
 
 
 def measure(
@@ -195,8 +210,12 @@ def run_coverage(records: str | Path, out: str | Path, *, report: Callable[[str]
     ours, theirs, *pair = (run.predictions for run in runs.values())
     components, correlation = variance_components(ours), correlations(*pair)
     scenarios: list[tuple[str, float, NormalArms | RedrawnArms]] = [
-        (name, gap, NormalArms(ours, effects, correlation, gap))
-        for name, effects in (("estimated", components), ("separated", separated(components)))
+        (name, gap, NormalArms(ours, effects, correlation, gap, networks))
+        for name, effects, networks in (
+            ("estimated", components, 0.0),
+            ("separated", separated(components), 0.0),
+            ("networks", components, NETWORKS),
+        )
         for gap in GAPS
     ]
     whole = _measured([*scenarios, ("redrawn", np.nan, RedrawnArms(ours, theirs))], report)
@@ -219,6 +238,7 @@ def run_coverage(records: str | Path, out: str | Path, *, report: Callable[[str]
             "sets": SETS,
             "level": LEVEL,
             "gaps": GAPS,
+            "networks": {"simulated": NETWORKS, "measured": measured_networks(records)},
             "separation": SEPARATION,
             "draws": {"bootstrap": DRAWS, "studentised": STUDENTISED},
             "used": USED,
@@ -229,6 +249,21 @@ def run_coverage(records: str | Path, out: str | Path, *, report: Callable[[str]
             temporary / "provenance.json", {**around, "processor_seconds": round(time.process_time() - started, 1)}
         )
     return out
+
+
+def measured_networks(records: str | Path) -> dict[str, float]:
+    """`network_variance` of the primary experiment's arms, mean over seeds.
+
+    Raises:
+        HistotransferError: a run is missing or damaged.
+    """
+    study = Study("study", records)
+    return {
+        arm: float(
+            np.mean([network_variance(one) for _, one in study.each("primary", arm).predictions.groupby("seed")])
+        )
+        for arm in NETWORKS_OF
+    }
 
 
 def _measured(

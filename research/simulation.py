@@ -46,6 +46,23 @@ def variance_components(predictions: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["magnification", "truth"])
 
 
+def network_variance(predictions: pd.DataFrame) -> float:
+    """How much the networks of the folds differ: variance of their offsets, as a share of that of an image's logit.
+
+    One-way analysis of variance of patients' mean logits, standardised within class and magnification, with the fold
+    as the group. Below 0 where networks differ by less than their patients do.
+    """
+    table = predictions.assign(margin=margins(predictions))
+    own = table.groupby(["magnification", "truth"])["margin"]
+    table["margin"] = (table["margin"] - own.transform("mean")) / own.transform("std")
+    means = table.groupby(["fold", "group"])["margin"].mean()
+    folds = means.groupby(level="fold")
+    sizes, patients = folds.size(), len(means)
+    within = ((means - folds.transform("mean")) ** 2).sum() / (patients - len(sizes))
+    outer = (sizes * (folds.mean() - means.mean()) ** 2).sum() / (len(sizes) - 1)
+    return float((outer - within) * (len(sizes) - 1) / (patients - (sizes**2).sum() / patients))
+
+
 def correlations(ours: pd.DataFrame, theirs: pd.DataFrame) -> dict[str, float]:
     """Correlation of two arms' logits `between` patients (their means) and `within`, per class and magnification."""
     ours, theirs = aligned([ours, theirs])
@@ -65,9 +82,16 @@ def separated(components: pd.DataFrame) -> pd.DataFrame:
 
 
 class NormalArms:
-    """Two arms whose patients have normal effects."""
+    """Two arms whose patients have normal effects, and the networks of their folds, if they differ."""
 
-    def __init__(self, table: pd.DataFrame, components: pd.DataFrame, correlation: dict[str, float], gap: float):
+    def __init__(
+        self,
+        table: pd.DataFrame,
+        components: pd.DataFrame,
+        correlation: dict[str, float],
+        gap: float,
+        networks: float = 0.0,
+    ):
         """Lay out the data sets.
 
         Args:
@@ -75,21 +99,25 @@ class NormalArms:
             components: as `variance_components` returns them.
             correlation: as `correlations` returns it.
             gap: by how many logits the classes of the second arm are closer together.
+            networks: variance between the networks of the folds, as `network_variance` returns it; those of the second
+                arm are drawn apart from those of the first.
         """
         effects = components.loc[pd.MultiIndex.from_frame(table[["magnification", "truth"]])]
         sign = np.where(table["truth"] == MALIGNANT, 1, -1)
-        self.table, self.correlation = table.reset_index(drop=True), correlation
+        self.table, self.correlation, self.networks = table.reset_index(drop=True), correlation, networks
         self.means = [effects["mean"].to_numpy() - sign * closer / 2 for closer in (0, gap)]
         self.between, self.within = np.sqrt(effects["between"].to_numpy()), np.sqrt(effects["within"].to_numpy())
-        self.group = pd.factorize(table["group"])[0]
+        self.offset = np.sqrt(networks * (effects["between"] + effects["within"]).to_numpy())
+        self.group, self.fold = (pd.factorize(table[name])[0] for name in ("group", "fold"))
 
     def logits(self, generator: np.random.Generator) -> list[np.ndarray]:
         """``(N,)`` logits of malignant against benign, of both arms, in one data set."""
         patients = _pair(generator, self.group.max() + 1, self.correlation["between"])
         images = _pair(generator, len(self.group), self.correlation["within"])
+        networks = generator.standard_normal((2, self.fold.max() + 1))
         return [
-            mean + self.between * patient[self.group] + self.within * image
-            for mean, patient, image in zip(self.means, patients, images, strict=True)
+            mean + self.between * patient[self.group] + self.within * image + self.offset * network[self.fold]
+            for mean, patient, image, network in zip(self.means, patients, images, networks, strict=True)
         ]
 
     def sets(self, generators: Iterable[np.random.Generator]) -> Iterator[DataSet]:
@@ -103,21 +131,19 @@ class NormalArms:
                 for name, (rows, design) in designs.items()
             }
 
-    def population(self, generators: Sequence[np.random.Generator]) -> list[pd.DataFrame]:
-        """Both arms' predictions in one data set per generator, put together: nearly the truth."""
+    def population(self, generators: Sequence[np.random.Generator]) -> list[list[pd.DataFrame]]:
+        """Both arms' predictions in one data set per generator: a metric's mean over them is nearly the truth.
+
+        They are put together, except where networks differ: a pooled AUROC compares images of the same few networks.
+        """
         names = ("image", "patient", "group")
-        copies = [self.table.assign(**{n: f"{i} " + self.table[n] for n in names}) for i in range(len(generators))]
-        draws = [self.logits(generator) for generator in generators]
-        return [
-            pd.concat(
-                [
-                    copy.assign(logit_benign=0.0, logit_malignant=draw[arm])
-                    for copy, draw in zip(copies, draws, strict=True)
-                ],
-                ignore_index=True,
-            )
-            for arm in range(2)
-        ]
+        sets = []
+        for i, generator in enumerate(generators):
+            copy = self.table.assign(**{name: f"{i} " + self.table[name] for name in names})
+            sets.append([copy.assign(logit_benign=0.0, logit_malignant=logits) for logits in self.logits(generator)])
+        if self.networks:
+            return sets
+        return [[pd.concat(arm, ignore_index=True) for arm in zip(*sets, strict=True)]]
 
 
 def _pair(generator: np.random.Generator, size: int, correlation: float) -> list[np.ndarray]:
@@ -147,9 +173,9 @@ class RedrawnArms:
             seed = int(generator.integers(2**32))
             yield {name: (Redrawn(one, seed), Redrawn(other, seed)) for name, (one, other) in self.scopes.items()}
 
-    def population(self, generators: Sequence[np.random.Generator]) -> list[pd.DataFrame]:
+    def population(self, generators: Sequence[np.random.Generator]) -> list[list[pd.DataFrame]]:
         """The tables themselves, which are exactly the truth; nothing is drawn."""
-        return self.tables
+        return [self.tables]
 
 
 class Redrawn:

@@ -22,6 +22,7 @@ from research.simulation import (
     Redrawn,
     RedrawnArms,
     correlations,
+    network_variance,
     separated,
     variance_components,
 )
@@ -61,7 +62,7 @@ def test_made_data_have_the_components_and_correlations_asked_for(make_predictio
     who = make_predictions(patients=600, images=8, magnifications=(40,))
     asked = variance_components(make_predictions(patients=40, magnifications=(40,))).assign(between=1.5, within=0.7)
     wanted = {"between": 0.6, "within": 0.3}
-    tables = NormalArms(who, asked, wanted, gap=0.8).population(generators(3))
+    (tables,) = NormalArms(who, asked, wanted, gap=0.8).population(generators(3))
     found = variance_components(tables[0])
     np.testing.assert_allclose(found[["mean", "between", "within"]], asked[["mean", "between", "within"]], atol=0.12)
     assert correlations(*tables) == pytest.approx({"between": 0.55, "within": 0.3}, abs=0.06)  # means hold noise too
@@ -91,6 +92,27 @@ def test_the_truth_of_made_data_is_the_closed_form(table, few):
                 found = {metric: found[metric] - other[metric] for metric in expected}
             for metric, value in expected.items():
                 assert found[metric] == pytest.approx(value, abs=0.03), (kind, magnification, metric)
+
+
+def test_networks_of_folds_are_found_and_lower_the_truth(table, few):
+    """Shifts between folds are found again from logits; a pooled AUROC of two shifted folds is lower."""
+    folds = table.assign(fold=pd.factorize(table["group"])[0] % 4)
+    components, correlation = variance_components(table), {"between": 0.7, "within": 0.5}
+    alike, apart = (NormalArms(folds, components, correlation, 0.0, networks) for networks in (0.0, 2.0))
+    found = np.mean([network_variance(ours) for ours, _ in apart.population(generators(40))])
+    assert 0.3 < found < 2 / 3  # of a variance that the shifts are part of; four networks show less than their variance
+    ((one, _),) = alike.population(generators(40))
+    assert network_variance(one) == pytest.approx(0, abs=0.05)
+    assert truth_of(apart)["one arm", "40"]["auroc"] < truth_of(alike)["one arm", "40"]["auroc"] - 0.05
+
+
+def test_networks_by_hand():
+    """Two folds of two patients, one image each: standardised logits -1.1, -0.4 and 0.4, 1.1."""
+    frame = pd.DataFrame(
+        {"fold": [0, 0, 1, 1], "group": list("abcd"), "truth": "benign", "magnification": 40, "logit_benign": 0.0,
+         "logit_malignant": [-3.0, -1.0, 1.0, 3.0]}
+    )  # fmt: skip
+    assert network_variance(frame) == pytest.approx((16 - 2) / 2 / (20 / 3))  # mean squares, over the whole variance
 
 
 def test_separated_classes_have_the_auroc_asked_for(table):
