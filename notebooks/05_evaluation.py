@@ -553,7 +553,7 @@ check_statements(statements)
 # ```{exercise} The patient's score
 # :label: ex-evaluation-prr
 #
-# *Medium.* `predictions` has one row an image with the columns `patient` (its slide id) and `right` (True or False). Return the
+# *Medium.* `predictions` has one row per image with the columns `patient` (its slide id) and `right` (True or False). Return the
 # patient recognition rate.
 # ```
 
@@ -601,7 +601,7 @@ check_redraw(redraw)
 # :label: sol-evaluation-redraw
 # :class: dropdown
 #
-# The metric of a thousand redraws spreads as it would over studies, as far as the patients at hand stand for all.
+# The metric of a thousand redraws spreads as it would over studies, as far as the patients at hand represent all.
 #
 # ```python
 # import pandas as pd

@@ -39,7 +39,7 @@ study = Study("study/first-edition", "results/first-edition")
 # the truth whether it is of $t$. The unit is the patient: a subtype with fewer than five base numbers, or with none at one of 40x,
 # 100x and 200x, has its images counted and nothing more said ({numref}`tab-subtype-subtypes`). AUROC and recall are means over
 # these three, so that a magnification with few patients counts as much as one with many; the matrix below pools images. Three base
-# numbers stand under two subtypes and count in both. {numref}`fig-subtype-auroc` draws the AUROC.
+# numbers have two subtypes and count in both. {numref}`fig-subtype-auroc` draws the AUROC.
 
 # %% mystnb={"figure": {"name": "tab-subtype-subtypes", "caption": "Each subtype against the rest, out of fold: AUROC and recall, mean over 40x, 100x and 200x, where there are patients enough."}}
 from histotransfer.evaluation.formatting import number
@@ -118,7 +118,7 @@ assert ends.loc["auroc", "low"] < 0 < ends.loc["auroc", "high"]
 # <details>
 # <summary>The macro average over eight subtypes rises by 0.02. Over how many patients was the smallest subtype averaged?</summary>
 #
-# That number decides how much the 0.02 is worth: every subtype counts alike, whether two patients stand behind it or
+# That number decides how much the 0.02 is worth: every subtype counts alike, whether it has two patients or
 # twenty.
 #
 # </details>
@@ -129,7 +129,7 @@ assert ends.loc["auroc", "low"] < 0 < ends.loc["auroc", "high"]
 # ```{exercise} Who can be judged?
 # :label: ex-subtype-judged
 #
-# *Easy.* A table has one row an image with `subtype` and `group` (the patient). Return the subtypes with at least five patients.
+# *Easy.* A table has one row per image with `subtype` and `group` (the patient). Return the subtypes with at least five patients.
 # ```
 
 # %% tags=["exercise"]
@@ -191,8 +191,8 @@ check_one_against_rest(one_against_rest)
 # ```{exercise} Eight as two
 # :label: ex-subtype-two
 #
-# *Hard.* Given logits $(N, 8)$ and which of the eight classes are malignant, return the probability of malignant $(N,)$. It must stand
-# logits of any size.
+# *Hard.* Given logits $(N, 8)$ and which of the eight classes are malignant, return the probability of malignant $(N,)$. It must work
+# for logits of any size.
 # ```
 
 # %% tags=["exercise"]

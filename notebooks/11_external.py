@@ -186,7 +186,7 @@ assert shares[home] < 0.1 and shares["UCSB"] < 0.5 < 0.9 < shares[lung]
 # <details>
 # <summary>There are 58 images of five slides. Why is the interval not that of 58 images?</summary>
 #
-# Images of a slide stand or fall together; at worst there are five observations.
+# Images of a slide are right or wrong together; at worst there are five observations.
 #
 # </details>
 #
