@@ -189,7 +189,7 @@ split = grouped_split(table, fold=0, seed=seed)
 pd.crosstab(split["split"], split["label"], margins=True)
 
 # %% [markdown]
-# The file `results/splits/breakhis.csv` lists the fold of every image in the study, for others to use and to cite.
+# The file `results/splits/breakhis.csv` lists the fold of every patient in the study, for each seed, for others to use and to cite.
 # `histotransfer experiment splits --data DIR` writes it, and beside it the part of each LC25000 original.
 
 # %% [markdown]

@@ -312,8 +312,9 @@ brief(gate_statistics(model.eval(), source).round(4), spread)
 # ## How far gates move in the ladder
 #
 # {numref}`tab-network-gates-real` shows the same for one {term}`ladder` on real tissue, on its validation images (record
-# `results/gates`). That ladder (`results/spine/ladder`) was trained for eight {term}`epochs <epoch>`, and the study's
-# primary arms for eleven. Both leave blocks 1 and 2 frozen.
+# `results/gates`). That ladder (`results/spine/ladder`) was trained for eight {term}`epochs <epoch>`, its gates at the rate of their block.
+# The study's arms train for fifteen, with a rate for gates alone, and there gates move much further (chapter {doc}`07_ablations`). Both
+# leave blocks 1 and 2 frozen.
 
 # %% mystnb={"figure": {"name": "tab-network-gates-real", "caption": "Gates of a ladder on real tissue, on its validation images. Columns as in the table before."}}
 brief(pd.read_csv("results/gates/gates.csv", index_col="gate"), spread)

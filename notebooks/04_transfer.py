@@ -193,13 +193,13 @@ with torch.no_grad():
     for cut, name in enumerate(names[:-1]):
         x = unfreezing.run_groups(model.eval(), x, cut, cut + 1)
         kept[name] = (tuple(x.shape[1:]), x.nbytes / 1000)
-columns = [f"shape of {config.size} pixels after it", "kB a view"]
+columns = [f"shape of {config.size} pixels after it", "kB per view"]
 pd.DataFrame.from_dict(kept, orient="index", columns=columns)
 
 # %% [markdown]
 # The stored activations are named by the weights that made them, the image's pixels and the view, so nothing stale is
 # ever read; gates that are still exactly 1 are left out of the name, since they change nothing. Training from the cache
-# and training from tiles give the same losses (the tests hold them to 0.0001 a step).
+# and training from tiles give the same losses (the tests hold them to 0.0001 per step).
 #
 # ## The training
 #

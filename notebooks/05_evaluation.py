@@ -232,10 +232,10 @@ formatted(table[table["magnification"] == "all"], sheet).T
 # %% [markdown]
 # ## Intervals
 #
-# Images of a patient are alike. So patients are left out one at a time, within each class, and how much a metric
-# moves gives its interval (the jackknife, then Clopper and Pearson's interval at the number of independent images that
-# this spread amounts to: **Korn and Graubard**'s). With few patients it is wide. That is the truth about few patients. A value without an interval
-# is one that the patients do not spread: all have the same, or it hangs on one of them.
+# Images of a patient are alike. So patients are left out one at a time, within each class: how far a metric moves gives its standard error
+# (the jackknife). From that we compute how many independent images would have the same error, and take Clopper and Pearson's interval
+# for so many (**Korn and Graubard**'s interval {cite}`korn1998`). With few patients it is wide. That is the truth about few patients.
+# A value has no interval where all patients have the same value, or where one patient decides it.
 #
 # The common alternative is the **clustered bootstrap**: draw whole patients again and again, with replacement and within each class, and
 # see how far the metric spreads. For accuracy it is ten lines:
@@ -294,7 +294,8 @@ methods(TWO, ["accuracy", "auroc"])
 
 # %% [markdown]
 # How often intervals such as those of **What came out** held the truth in the worst scenario is said here once, for the whole book. 400x
-# is left out: with six patients a class intervals hold the truth much less often. No network was trained anew in these simulations, and no
+# is left out: with six patients per class, intervals of differences hold the truth much less often, and those of AUROC hold it because they
+# are nearly as wide as the axis. No network was trained anew in these simulations, and no
 # fold had a level of its own.
 
 # %%
@@ -325,8 +326,8 @@ figure = figures.precision_recall(tests)
 # ## Two methods on the same images
 #
 # Overlapping intervals do not say that two methods are alike. The difference has an interval of its own: whole patients are
-# redrawn, the same for both methods, and of the differences the middle is taken, somewhat more of it than 95 % as patients are few (the
-# **expanded percentile** interval). `smallest` is the smallest true difference in AUROC that this design would have shown
+# redrawn, the same for both methods. We take the middle of the differences, a little more than 95 % of them because there are few
+# patients (the **expanded percentile** interval {cite}`hesterberg2015`). `smallest` is the smallest true difference in AUROC that this design would have shown
 # with a power of 0.8 ({numref}`tab-evaluation-live-gap`).
 
 # %% mystnb={"figure": {"name": "tab-evaluation-live-gap", "caption": "This page's own data: the ladder minus the frozen probe, paired by patient."}}
@@ -410,7 +411,13 @@ figure = figures.means_with_intervals(sanity, label)
 real_sanity = pd.read_csv(
     "results/explanations/sanity.csv", index_col="step"
 )
+assert real_sanity.drop("another image's map")["value"].max() < 0.05
 figure = figures.means_with_intervals(real_sanity, label)
+
+# %% [markdown]
+# So the real maps pass this check: their order is lost as soon as the head is drawn anew, so they show something that was learned. That is
+# all it says. It does not say that they show the lesion, and on phantoms, where that can be asked, they are not shown to know more than
+# "look in the middle".
 
 # %% [markdown]
 # ## What the gates do
@@ -459,7 +466,7 @@ figure = figures.failure_signatures(histories)
 
 # %% [markdown]
 # The thresholds were chosen on synthetic histories, as the smallest of a grid with few false alarms; then judged on histories
-# they were not designed on. On phantom runs the truth is told twice: by what was provoked, and by what **test patients** show,
+# they were not designed on. On phantom runs there are two versions of the truth: what we provoked, and what **test patients** show,
 # whom no detector saw. Harm that test patients show and validation patients do not is missed: a detector sees no further than
 # its patients. Intervals are Wilson's; runs of one seed share patients, which these do not know ({numref}`tab-evaluation-detectors`).
 #

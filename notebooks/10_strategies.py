@@ -40,7 +40,7 @@ study = Study("study", "results")
 # Which of seven recipes is best? We let the data choose, and then asked what the choice is worth.
 #
 # **The chosen recipe is not shown to rank images better than the bar**, a logistic regression on frozen ImageNet features. Its
-# probabilities are worse than the bar's until they are divided by a temperature. And **the choice is unstable**: other patients would
+# probabilities are worse than the bar's; divided by a temperature they come close. And **the choice is unstable**: other patients would
 # have chosen another recipe ({numref}`fig-strategy-choice`, {numref}`tab-strategy-worth`).
 
 # %%
@@ -114,8 +114,8 @@ assert by_hand.idxmax() == selection.chosen[0]
 by_hand.round(3)
 
 # %% [markdown]
-# {numref}`tab-strategy-candidates` says what the candidates are. One is last for every fold: normalising colours costs more than anything
-# else gains.
+# {numref}`tab-strategy-candidates` says what the candidates are. One is last for every fold: Macenko's method costs more than anything
+# else gains (one seed, without interval).
 
 # %%
 last = selection.criteria.idxmin(axis=1)
@@ -182,8 +182,8 @@ for arm, every in (("plain", 4), ("jitter", 16)):
 pd.DataFrame(lost).T
 
 # %% [markdown]
-# No loss is shown: every interval holds 0. But that a single view costs 0.02 nats of log-loss or more is not excluded on validation patients
-# either, and then the rule keeps more views. For `predict` it keeps:
+# No loss is shown: every interval contains 0. But on validation patients a loss of 0.02 nats or more by a single view cannot be excluded,
+# and then the rule keeps more views. For `predict` it keeps:
 
 # %%
 kept = views_averaged(study, "views"), views_averaged(study, "views+stain")

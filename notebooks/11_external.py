@@ -12,11 +12,12 @@
 # **Needs** chapters {doc}`Normalisation <02_normalization>` and {doc}`Evaluation <05_evaluation>`.
 #
 # The check N3: the networks of this study, untouched, on the breast fields of the UCSB benchmark {cite}`gelasca2008,gelasca2009`:
-# another laboratory, another scanner, a magnification that is not stated, tissue microarrays in place of biopsies.
+# another laboratory, another camera, a magnification that is not stated, tissue microarrays in place of biopsies.
 #
 # **What came out:** one network calls nearly every field malignant. It finds 98 of 100 malignant fields and clears about 10 of 100
-# benign ones. Whether it at least ranks them, five slides cannot say: no network's {term}`AUROC` is shown to be above chance. So on this
-# tissue the networks cannot be used, and whether they could be with another threshold is not answered here.
+# benign ones; {numref}`tab-external-outside` has the intervals, which five slides make wide. Whether it at least ranks them, five slides
+# cannot say: no network's {term}`AUROC` is shown to be above chance. On these five slides the threshold fails; whether another one would
+# work is not answered here. A slide of a tissue microarray holds tissue of many patients, so a slide here is a batch of stain, not a person.
 
 # %% tags=["parameters"]
 profile = "phantom"
@@ -103,7 +104,7 @@ assert values["specificity"].between(0.07, 0.12).all()
 
 # %% [markdown]
 # A sensitivity near 1 beside a specificity near 0: on these images the threshold is worth little, whatever the ranking may be worth. The
-# intervals of AUROC run from worse than a guess to nearly perfect. At home, out of fold, the same networks are no such thing
+# intervals of AUROC run from worse than a guess to nearly perfect. At home, out of fold, the same networks do not behave like this
 # ({numref}`tab-external-home`):
 
 # %% mystnb={"figure": {"name": "tab-external-home", "caption": "BreakHis: one network of each arm at home, out of fold, mean over 40x, 100x and 200x."}}
@@ -300,7 +301,7 @@ check_shifted(shifted)
 # ## Take home
 #
 # - A result at home and a result abroad are two results: report both.
-# - A threshold moves with the scanner. Where AUROC travels and accuracy does not, it is the threshold that got lost.
+# - A threshold moves with the laboratory. Where AUROC travels and accuracy does not, it is the threshold that got lost.
 # - Fifty-eight images of five slides are five slides.
 #
 # **Further reading:** {cite}`gelasca2008` for the images; chapter {doc}`02_normalization` for what normalisers promise.

@@ -266,7 +266,8 @@ figure = by_labelled_patients(curve)
 # On real tissue: {numref}`tab-own-ucsb-accuracy` and {numref}`tab-own-ucsb-loss` have the same for UCSB, by slide. These are
 # only **58 fields of five slides**. One slide at a time is kept for testing, so at most four can be labelled. No setting
 # was tuned on them. The row 0 is the network without training on UCSB. Each other row is the mean over draws of the
-# labelled slides.
+# labelled slides. The column `majority` always answers with the larger class of the labelled slides. It can be below 0.5, because that
+# class differs from test slide to test slide, and their answers are put together.
 
 # %% mystnb={"figure": {"name": "tab-own-ucsb-accuracy", "caption": "UCSB: balanced accuracy by the number of labelled slides, with 95 % intervals clustered by slide."}}
 from histotransfer.report.adapting import by_patients
@@ -305,7 +306,7 @@ brief(rows.round(2).astype(object).fillna(""), shown)
 # `histotransfer predict` does this for files and folders, and with `--by` for patients. A probability says how sure this
 # network is, and holds only for pictures like its training pictures. The note warns of a picture without tissue, with pen
 # ink, out of focus, or unlike the training pictures. {numref}`tab-own-flagged` says how often the network that ships warns: nearly
-# always of a photograph or of noise, and of a grey picture by refusing it. It warns of a minority only of breast tissue from another
+# always of a photograph or of noise, and of a grey picture by refusing it. It warns of only a third of the breast tissue from another
 # laboratory (UCSB). So an empty note does not prove that a picture is like the training pictures. Nothing here is for diagnosis.
 
 # %% mystnb={"figure": {"name": "tab-own-flagged", "caption": "The network that ships: share of pictures noted as unlike its training pictures, with 95 % intervals; with another note; refused."}}

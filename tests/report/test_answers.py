@@ -48,7 +48,7 @@ def test_what_is_drawn_lies_beyond_the_claim_by_as_much(study, table):
         expected = 100 * (computed.loc[claim, ["value", "low", "high"]] - threshold)
         assert row[["value", "low", "high"]].tolist() == pytest.approx(expected.tolist())
         assert row["unit"] == "points" and row["title"].startswith(f"{claim} ")
-        assert row["power"] == f"{100 * computed.loc[claim, 'smallest']:.0f} points would show"
+        assert row["power"] == f"a true difference of {100 * computed.loc[claim, 'smallest']:.0f} points would show"
     assert table.loc["C5", "unit"] == "" and table.loc["C5", "value"] != table.loc["C5", "value"]
 
 
@@ -56,8 +56,8 @@ def test_what_is_drawn_lies_beyond_the_claim_by_as_much(study, table):
     ("distance", "cells"),
     [
         (0.9, (UNREACHABLE, "too few patients to tell")),
-        (0.12, ("0.12", "12 points from 84% would show")),
-        (0.01, ("0.01", "1 point from 84% would show")),
+        (0.12, ("0.12", "a true distance of 12 points would show")),
+        (0.01, ("0.01", "a true distance of 1 point would show")),
         (float("nan"), ("–", "")),
     ],
 )

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from histotransfer.evaluation.comparisons import CONTRADICTED, NO_EFFECT, SUPPORTED, UNDECIDED, judge
 from histotransfer.evaluation.intervals import all_metrics
 from histotransfer.report.robustness import METRICS, against_bar, by_folds, by_level, by_seed
 from histotransfer.report.study import Study, if_run
@@ -47,12 +48,14 @@ def test_each_seed_alone_gives_what_its_own_runs_give(judging):
 
 def test_within_folds_each_claim_of_auroc_has_its_mean(judging):
     table = by_folds(judging)
-    assert set(table["magnification"]) == {"mean"} and "C4b" not in set(table["run"])
+    assert "C4b" not in table.index and set(table["verdict"]) <= {SUPPORTED, CONTRADICTED, NO_EFFECT, UNDECIDED}
     arms = ("plain-lung", "plain"), ("se-lung", "se")
     pairs = [tuple(judging.study.runs("primary", arm) for arm in pair) for pair in arms]
-    expected = gap_within_folds(pairs, "C3a").query("magnification == 'mean'").set_index("metric")["value"]
-    found = table[table["run"] == "C3a"].set_index("metric")["value"]
-    assert found.to_dict() == pytest.approx(expected.to_dict())
+    expected = gap_within_folds(pairs, "C3a").query("magnification == 'mean'").set_index("metric")
+    for unit, metric in (("image", "auroc_within_folds"), ("patient", "patient_auroc_within_folds")):
+        low, high = expected.loc[metric, ["low", "high"]]
+        assert f"[{low:.3f}, {high:.3f}]" in table.loc["C3a", f"by {unit}"]
+        assert table.loc["C3a", f"by {unit}, then"] == judge(low, high, 0.0, 0.02)
 
 
 def test_each_level_has_its_row_and_each_arm_and_part_its_column(judging, monkeypatch):

@@ -20,11 +20,12 @@ VERDICTS = {  # the first word or two of a verdict, and its colour
     "not run": (0.55, 0.55, 0.55),
 }
 UNITS = {
-    "points": "points beyond the claim (accuracy, AUROC)",
+    "accuracy": "points of accuracy above 84 %",
+    "points": "points beyond the claim (AUROC, accuracy)",
     "epochs": "epochs saved",
     "nats": "log-loss of overfitting saved (nats)",
 }
-REACH = {"points": 25, "epochs": 15, "nats": 1.5}  # an interval that goes further ends in an arrow
+REACH = {"accuracy": 35, "points": 8, "epochs": 15, "nats": 1.5}  # an interval that goes further ends in an arrow
 LETTERS = 46  # of a title in one line
 LINE = 0.17  # inches, of text
 BAR = 0.3  # inches, of an interval and the gap to the next row
@@ -35,7 +36,8 @@ def claims(table: pd.DataFrame) -> Figure:
 
     Args:
         table: `title`, `verdict`, `power` (how good the test was, in words; may be empty); `value`, `low`, `high`
-            beyond the claim, NaN for what has none; `unit`: one of `UNITS`, or empty for a row without an interval.
+            beyond the claim, NaN for what has none; `unit`: one of `UNITS`, or empty for a row without an interval;
+            `margin`: below it a gain is too small to be worth having, NaN for a claim of an amount.
     """
     groups = [(unit, rows) for unit in (*UNITS, "") if len(rows := table[table["unit"] == unit])]
     heights = [sum(map(_height, rows.itertuples())) for _, rows in groups]
@@ -76,7 +78,6 @@ def _panel(axis: Axes, unit: str, rows: pd.DataFrame, height: float) -> None:
     axis.set(xlim=(-reach, reach), ylim=(height, 0), yticks=[])
     axis.spines["left"].set_visible(False)
     if unit:
-        axis.axvline(0, color="0.6", lw=1)
         axis.set_xlabel(UNITS[unit])
     else:
         axis.set(xticks=[])
@@ -85,18 +86,20 @@ def _panel(axis: Axes, unit: str, rows: pd.DataFrame, height: float) -> None:
     for row in rows.itertuples():
         lines = _lines(row)
         for number, (text, style) in enumerate(lines):
-            axis.text(
-                0, top + LINE * (number + 0.5), text, transform=axis.get_yaxis_transform(), va="center", **style,
-                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},  # hides the line of no difference
-            )  # fmt: skip
+            place = (0, top + LINE * (number + 0.5))
+            axis.text(*place, text, transform=axis.get_yaxis_transform(), va="center", **style)
         if not pd.isna(row.value):
-            _interval(axis, top + LINE * len(lines) + 0.1, row.value, row.low, row.high, reach, _colour(row))
+            _interval(axis, top + LINE * len(lines) + 0.1, row, reach)
         top += _height(row)
 
 
-def _interval(axis: Axes, y: float, value: float, low: float, high: float, reach: float, colour: tuple) -> None:
-    axis.hlines(y, max(low, -reach), min(high, reach), color=colour, lw=2.5)
-    axis.plot(np.clip(value, -reach, reach), y, "o", color=colour, ms=6)
-    for end, marker in ((low, "<"), (high, ">")):
+def _interval(axis: Axes, y: float, row: Any, reach: float) -> None:
+    """The interval of a row at `y`, on a line that marks what is claimed and a band as wide as the margin."""
+    colour = _colour(row)
+    axis.barh(y, 0 if pd.isna(row.margin) else row.margin, height=0.2, color="0.88")
+    axis.vlines(0, y - 0.1, y + 0.1, color="0.4", lw=1)
+    axis.hlines(y, max(row.low, -reach), min(row.high, reach), color=colour, lw=2.5)
+    axis.plot(np.clip(row.value, -reach, reach), y, "o", color=colour, ms=6)
+    for end, marker in ((row.low, "<"), (row.high, ">")):
         if abs(end) > reach:
             axis.plot(np.sign(end) * reach, y, marker, color=colour, ms=6, clip_on=False)

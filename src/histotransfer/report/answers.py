@@ -19,8 +19,9 @@ JUDGED = {"C5": ("imagenet", "whole"), "C6": ("Macenko", "Vahadane", "flips and 
 COLUMNS = (
     "claim", "compared", "metric", "dose", "result", "average", "patient", "n", "smallest", "verdict", "first", "plan",
 )  # fmt: skip
-DRAWN = ("title", "power", "value", "low", "high", "unit")  # for `figures.claims`
+DRAWN = ("title", "power", "value", "low", "high", "unit", "margin")  # for `figures.claims`
 UNITS = {"accuracy": "points", "auroc": "points", "epochs": "epochs", "log_loss": "nats"}
+POINTS = ("accuracy", "points")  # units in hundredths
 UNREACHABLE = "none detectable"
 
 
@@ -30,7 +31,7 @@ def answers(study: Study) -> pd.DataFrame:
     `result` is that of one network, `average` that of the average of the seeds' logits, `patient` that of patients by
     their mean logit. `smallest` is the smallest true difference (for C1: distance from its threshold) that the design
     would have shown in four of five studies. `first` is the verdict of the first rule. `value`, `low` and `high` are
-    how far the result lies beyond the claim, in `unit`; `power` is `smallest` in words.
+    how far the result lies beyond the claim, in `unit`, as is `margin`; `power` is `smallest` in words.
     """
     judging = Judge(study)
     rows = [*_accuracy(judging), *_differences(judging), *_convergence(judging), *_overfitting(judging), _size()]
@@ -133,9 +134,12 @@ def _row(judging: Judge, row: pd.Series, of: str = "") -> dict:
         "dose": row["dose"],
         "n": f"{row['images']:.0f} images, {row['patients']} patients",
     }
-    threshold, unit = judging.study.claims[row["id"]].get("threshold", 0.0), UNITS[row["metric"]]
-    scale = 100 if unit == "points" else 1
+    threshold = judging.study.claims[row["id"]].get("threshold", 0.0)
+    unit = "accuracy" if row["id"] == "C1" else UNITS[row["metric"]]
+    scale = 100 if unit in POINTS else 1
     shown |= {name: scale * (row[name] - threshold) for name in ("value", "low", "high")} | {"unit": unit}
+    if threshold == 0:
+        shown["margin"] = scale * judging.rule["rule"]["margin_epochs" if unit == "epochs" else "margin"]
     if smallest is not None and pd.notna(smallest):
         shown |= _power(smallest, threshold if row["id"] == "C1" else None, unit)
     for name in ("average", "patient"):
@@ -148,6 +152,6 @@ def _power(smallest: float, level: float | None, unit: str) -> dict[str, str]:
     """How good a test was: the smallest true difference, or distance from a level of accuracy, that it would show."""
     if level is not None and smallest > max(level, 1 - level):
         return {"smallest": UNREACHABLE, "power": "too few patients to tell"}
-    amount = f"{100 * smallest:.0f} points" if unit == "points" else f"{smallest:.2g} {unit}"
-    text = f"{amount} would show" if level is None else f"{amount} from {level:.0%} would show"
+    amount = f"{100 * smallest:.0f} points" if unit in POINTS else f"{smallest:.2g} {unit}"
+    text = f"a true {'difference' if level is None else 'distance'} of {amount} would show"
     return {"smallest": f"{smallest:.2f}", "power": text.replace("1 points", "1 point", amount == "1 points")}

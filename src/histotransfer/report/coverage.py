@@ -39,7 +39,7 @@ def methods(kind: str, metrics: Sequence[str], folder: str | Path = "results/cov
     parts = {"held, %": (100 * by_method["coverage"].min()).round(1), "width": by_method["width"].mean().round(2)}
     wide = {name: part.unstack().rename(columns=metric_name) for name, part in parts.items()}
     both = pd.concat(wide, axis=1)
-    about = f"{kind}, {tried['sets'].min():,} data sets a scenario"
+    about = f"{kind}, {tried['sets'].min():,} data sets per scenario"
     return both.rename({USED[kind]: f"{USED[kind]} (used)"}).rename_axis(about).rename_axis(columns=[None, None])
 
 

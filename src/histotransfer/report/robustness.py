@@ -1,4 +1,4 @@
-"""What the verdicts hang on: the bar, the seed, the folds, the level of C5. None of these changes a verdict."""
+"""What the verdicts depend on: the bar, the seed, the folds, the level of C5. The judged verdicts are not these."""
 
 import contextlib
 from collections.abc import Sequence
@@ -6,6 +6,7 @@ from functools import partial
 
 import pandas as pd
 
+from histotransfer.evaluation.comparisons import judge
 from histotransfer.evaluation.formatting import number
 from histotransfer.evaluation.intervals import all_metrics, differences, mean_gaps, mean_intervals
 from histotransfer.evaluation.metrics import MEAN, MEAN_OVER, PATIENT, metric_name
@@ -67,20 +68,28 @@ def by_seed(judging: Judge) -> pd.DataFrame:
 
 
 def by_folds(judging: Judge) -> pd.DataFrame:
-    """The claims of AUROC of the primary experiment within folds: of pairs of images that one network scored.
+    """The claims of AUROC of the primary experiment within folds: of pairs of images that one network scored, as text.
 
     Returns:
-        As `tables.gap_within_folds`, mean over `MEAN_OVER` only; `run` is the line of the claim.
+        One row per line of the claims: its `verdict`; the difference within folds, mean over `MEAN_OVER`, by image and
+        by patient, with three decimals (verdicts can hang on the third); after each what the rule would make of it.
 
     Raises:
         NotRunYet: runs of the primary experiment are missing.
     """
-    runs, tables = partial(judging.study.runs, EXPERIMENT), []
+    judged = pd.concat([judging.differences(PRIMARY), judging.differences(EXPLORATORY)])
+    verdicts = dict(zip(judged["id"] + judged["note"].map(_noted), judged["verdict"], strict=True))
+    runs, rows = partial(judging.study.runs, EXPERIMENT), {}
     for comparison in _of_the_primary("auroc"):
-        pairs = [(runs(one), runs(other)) for one, other in comparison.pairs]
-        table = gap_within_folds(pairs, _line(comparison))
-        tables.append(table[table["magnification"] == MEAN])
-    return pd.concat(tables, ignore_index=True)
+        pairs, line = [(runs(one), runs(other)) for one, other in comparison.pairs], _line(comparison)
+        table = gap_within_folds(pairs, line)
+        mean = table[table["magnification"] == MEAN].set_index("metric")[ENDS]
+        rows[line] = {"verdict": verdicts[line]}
+        for unit, prefix in (("image", ""), ("patient", PATIENT)):
+            value, low, high = mean.loc[f"{prefix}auroc_within_folds"]
+            rows[line][f"by {unit}"] = f"{value:.3f} [{low:.3f}, {high:.3f}]"
+            rows[line][f"by {unit}, then"] = judge(low, high, 0.0, judging.rule["rule"]["margin"])
+    return pd.DataFrame(rows).T
 
 
 def by_level(judging: Judge) -> pd.DataFrame:
@@ -102,4 +111,8 @@ def _of_the_primary(metric: str = "") -> Sequence[Comparison]:
 
 
 def _line(comparison: Comparison) -> str:
-    return comparison.claim + (f", {comparison.note}" if comparison.note else "")
+    return comparison.claim + _noted(comparison.note)
+
+
+def _noted(note: str) -> str:
+    return f", {note}" if note else ""
