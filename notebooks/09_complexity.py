@@ -265,8 +265,7 @@ from_scratch
 # after blocks and in transitions, and with gates everywhere. All saw pictures of 224 pixels after Macenko's
 # normalisation, learned lung tissue first, and have seed 0. The frozen trunk on the same splits is beside them.
 #
-# Compare these networks with one another. Do not compare them with the probes above, whose colours are as scanned. Their
-# paired differences are in chapter {doc}`07_ablations`.
+# Compare these networks with one another. Do not compare them with the probes above, whose colours are as scanned.
 
 # %% mystnb={"figure": {"name": "tab-complexity-trained", "caption": "Real tissue: networks that the study trained, and the frozen trunk: AUROC, mean over 40x, 100x and 200x, out of fold."}}
 from histotransfer.report.complexity import studied_nets

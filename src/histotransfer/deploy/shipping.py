@@ -143,7 +143,8 @@ def _of_the_recipe(chosen: Selection) -> list[str]:
         f" three fifths of the patients; mean of {len(chosen.networks)} networks, each alone; 95 % intervals, clustered"
         f" by patient. From network to network: {_spread(chosen)}. Beside it the bar, a regression on ImageNet's"
         f" features ({PROBE}); always answering with the larger class would be right for"
-        f" {_larger_class(chosen):.2f} of images (mean). Records: `results/{EXPERIMENT}`.\n\n{markdown(formatted(beside, there(raw, METRICS)))}\n",
+        f" {_larger_class(chosen):.2f} of images (mean). Records: `results/{EXPERIMENT}`.\n\n"
+        f"{markdown(formatted(beside, there(raw, METRICS)))}\n",
         "## The same by patient\n\nThe mean logit of a patient's images.\n\n"
         f"{markdown(formatted(raw, there(raw, PATIENT_METRICS)))}\n",
         "## Its probabilities\n\nThe temperature of each fold was chosen on other patients.\n\n"
