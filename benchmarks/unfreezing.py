@@ -3,12 +3,12 @@
     python benchmarks/unfreezing.py --data DIR --out results/bench/unfreezing.json
 
 `DIR` holds the BreakHis images. Both sides train DenseNet-121 from the same ImageNet weights on the same folds, tiles
-of 224 pixels, batches of 32: four epochs of the head, eight of the head and block 4, in each of five folds; then one
-epoch of everything. Stock fastai is what its documentation shows: torchvision's network, files decoded, squeezed,
-flipped and rotated on the fly, `Learner`, `freeze_to`; as it comes (BatchNorm learns below the frozen line) or with
-`train_bn=False`, whichever is the faster in a first heat of one fold. Each side runs in a process of its own, cold,
-with an empty cache; with `--keep DIR` what it found is kept there, and a race that was broken off goes on. `ratios`
-are stock seconds over our seconds.
+of 224 pixels, batches of 32: four epochs of the head, eight of the head and block 4, in each of five folds; in the
+first fold four of block 3 as well; then one epoch of everything. Stock fastai is what its documentation shows:
+torchvision's network, files decoded, squeezed, flipped and rotated on the fly, `Learner`, `freeze_to`; as it comes
+(BatchNorm learns below the frozen line) or with `train_bn=False`, whichever is the faster in a first heat of one fold.
+Each side runs in a process of its own, cold, with an empty cache; with `--keep DIR` what it found is kept there, and a
+race that was broken off goes on. `ratios` are stock seconds over our seconds.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from histotransfer.records import environment
 from histotransfer.splits import grouped_split
 
 FOLDS, SIZE, BATCH = 5, 224, 32
-HEAD, BLOCK4 = 4, 8
+HEAD, BLOCK4, BLOCK3 = 4, 8, 4
 RATE, DECAY = 1e-3, 0.1
 STOCK = ("stock", "stock-frozen-batchnorm")
 
@@ -70,19 +70,23 @@ def ours(table: pd.DataFrame, root: Path, size: int) -> dict:
         },
     )
     trunk = imagenet_trunk()
-    started, folds, validation = time.perf_counter(), [], []
+    folds, validation, told = [], [], {}
     for split in splits(table):
+        started = time.perf_counter()
         task = Task(split, breakhis.LABELS, breakhis.VIEWS, root, config)
         model = initial_model(2, trunk, config)
         stages = train_stages(model, task, [("head", HEAD), ("block4", BLOCK4)], config, report=lambda line: None)
-        folds.append(time.perf_counter() - started - sum(folds))
+        folds.append(time.perf_counter() - started)
         count = len(task.rows("validation"))
         validation.append(predictions(split, stages[-1].logits[:count], len(folds)))
-    told = {"cross_validation": sum(folds), "folds": folds}
+        if not told:
+            train_stages(model, task, [("block3", BLOCK3)], config, report=lambda line: None)
+            told["with_block3"] = time.perf_counter() - started
+    told |= {"cross_validation": sum(folds), "folds": folds}
 
     task = Task(splits(table)[0], breakhis.LABELS, breakhis.VIEWS, root, config)
     train, held = task.rows("train"), task.rows("validation")
-    for stage, cut in (("head", 5), ("block4", 4), ("all", 0)):
+    for stage, cut in (("head", 5), ("block4", 4), ("block3", 3), ("all", 0)):
         model = initial_model(2, trunk, config).eval()
         source = cached_source(task.source, model, (4,), cut, "cpu")
         if cut:
@@ -138,7 +142,8 @@ def stock(table: pd.DataFrame, size: int, *, train_bn: bool, folds: int) -> dict
             net,
             loss_func=fastai.CrossEntropyLossFlat(),
             splitter=lambda own: [
-                fastai.params(part) for part in (own.features[:-2], own.features[-2:], own.classifier)
+                fastai.params(part)
+                for part in (own.features[:-4], own.features[-4:-2], own.features[-2:], own.classifier)
             ],
             metrics=[fastai.accuracy, fastai.RocAucBinary()],
             train_bn=train_bn,
@@ -146,17 +151,25 @@ def stock(table: pd.DataFrame, size: int, *, train_bn: bool, folds: int) -> dict
         )
         return made, frame
 
-    started, seconds, validation, stages = time.perf_counter(), [], [], {"head": [], "block4": []}
+    seconds, validation, stages, told = [], [], {"head": [], "block4": [], "block3": []}, {}
+
+    def train(made, stage, down_to, epochs):
+        made.freeze_to(down_to)
+        ends[:] = [time.perf_counter()]
+        made.fit_one_cycle(epochs, lr_max=[RATE * DECAY**3, RATE * DECAY**2, RATE * DECAY, RATE])
+        stages[stage] += np.diff(ends).tolist()
+
     for split in splits(table)[:folds]:
+        started = time.perf_counter()
         made, frame = learner(split)
         with made.no_bar(), made.no_logging():
-            for stage, down_to, epochs in (("head", -1, HEAD), ("block4", -2, BLOCK4)):
-                made.freeze_to(down_to)
-                ends[:] = [time.perf_counter()]
-                made.fit_one_cycle(epochs, lr_max=[RATE * DECAY**2, RATE * DECAY, RATE])
-                stages[stage] += np.diff(ends).tolist()
-            seconds.append(time.perf_counter() - started - sum(seconds))
+            train(made, "head", -1, HEAD)
+            train(made, "block4", -2, BLOCK4)
+            seconds.append(time.perf_counter() - started)
             probability, _ = made.get_preds(ds_idx=1)
+            if not told:
+                train(made, "block3", -3, BLOCK3)
+                told["with_block3"] = seconds[0] + sum(stages["block3"])
         held = frame[frame["is_valid"]]
         logits = probability.clamp_min(1e-12).log().numpy()
         validation.append(predictions(held.assign(split="validation"), logits, len(seconds)))
@@ -165,11 +178,12 @@ def stock(table: pd.DataFrame, size: int, *, train_bn: bool, folds: int) -> dict
         made.unfreeze()
         ends[:] = [time.perf_counter()]
         made.fit_one_cycle(1, lr_max=RATE * DECAY)
-    return {
+    return told | {
         "cross_validation": sum(seconds),
         "folds": seconds,
         "head_epochs": stages["head"],
         "block4_epochs": stages["block4"],
+        "block3_epochs": stages["block3"],
         "all_epochs": np.diff(ends).tolist(),
         "validation": pd.concat(validation).to_dict("list"),
         "train_images": int((~frame["is_valid"]).sum()),
@@ -215,20 +229,23 @@ def race(data: Path, images: int, size: int, keep: Path) -> dict:
         "head_epoch": lambda result: statistics.median(result["head_epochs"]),
         "block4_epoch": lambda result: statistics.median(result["block4_epochs"]),
         "cross_validation": lambda result: result["cross_validation"],
+        "block3_epoch": lambda result: statistics.median(result["block3_epochs"]),
         "single_run": lambda result: result["folds"][0],
+        "single_run_with_block3": lambda result: result["with_block3"],
         "full_epoch": lambda result: statistics.median(result["all_epochs"]),
     }
     seconds = {side: {name: what(result) for name, what in measures.items()} for side, result in sides.items()}
     tables = {side: pd.DataFrame(result["validation"]) for side, result in sides.items()}
     trained = sides["ours"]["train_images"]
-    kept = ("folds", "head_epochs", "block4_epochs", "all_epochs", "fill_head", "fill_block4", "peak_megabytes")
+    epochs = [name for name in sides["ours"] if name.endswith("_epochs")]
+    kept = ("folds", *epochs, "fill_head", "fill_block4", "fill_block3", "peak_megabytes")
     return {
         "images": images,
         "train_images_of_fold_0": trained,
         "batch_size": BATCH,
         "size": size,
         "folds": FOLDS,
-        "epochs": {"head": HEAD, "block4": BLOCK4},
+        "epochs": {"head": HEAD, "block4": BLOCK4, "block3": BLOCK3},
         "stock_is": faster,
         "first_heat_seconds": {side: result["cross_validation"] for side, result in heats.items()},
         "ratios": {name: seconds["stock"][name] / seconds["ours"][name] for name in measures},

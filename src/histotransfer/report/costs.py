@@ -86,10 +86,12 @@ def _stain(record: Mapping[str, Any]) -> list[Wait]:
 def _unfreezing(record: Mapping[str, Any]) -> list[Wait]:
     ours, stock = record["seconds"]["ours"], record["seconds"]["stock"]
     about = f"{record['images']} images of {record['size']} pixels; filling the cache is part of it."
-    return [
-        Wait("head and block 4, one fold", {"ours": ours["single_run"], "stock fastai": stock["single_run"]}, about, 5),
-        Wait("an epoch of everything", {"ours": ours["full_epoch"], "stock fastai": stock["full_epoch"]}, about, 2),
-    ]
+    raced = (
+        ("head and block 4, one fold", "single_run", 5),
+        ("head, blocks 4 and 3, one fold", "single_run_with_block3", 2),
+        ("an epoch of everything", "full_epoch", 2),
+    )
+    return [Wait(name, {"ours": ours[of], "stock fastai": stock[of]}, about, goal) for name, of, goal in raced]
 
 
 def _duplicates(record: Mapping[str, Any]) -> list[Wait]:
