@@ -225,8 +225,8 @@ figure = learning_curves(run.history)
 
 # %% [markdown]
 # How to read {numref}`fig-curves`: both curves falling is learning. Training falling while validation stays or rises is learning these images by
-# heart (overfitting, failure F1 of the next chapter). A jump at a grey line is the price of unfreezing: the weights that wake are moved before they fit
-# again. Validation images are those of a few patients, so small steps of their curve mean little ({numref}`tab-transfer-epochs`).
+# heart (overfitting, failure F1 of the next chapter). A jump at a grey line is the price of unfreezing: newly unfrozen weights first get worse
+# and then better. Validation images are those of a few patients, so small steps of their curve mean little ({numref}`tab-transfer-epochs`).
 
 # %% mystnb={"figure": {"name": "tab-transfer-epochs", "caption": "This page's training, epoch by epoch: log-loss on training and on validation images."}}
 from histotransfer.evaluation.metrics import metric_name
@@ -278,7 +278,7 @@ shown = ("experiment", "run", "profile", "data", "split", "seed")
 #
 # A race on real images, side by side in one sitting (`benchmarks/unfreezing.py`): stock fastai, which decodes, squeezes, flips and
 # rotates on the fly and computes the frozen blocks in every epoch, against this book's ladder. Same images, folds, epochs and
-# batches; ours fills its cache within the time it is given. `head_epoch` and `block4_epoch` are an epoch of that stage once the cache
+# batches; ours fills its cache within the time it is given. The first rows are an epoch of that stage once the cache
 # is full, `full_epoch` one of the whole network, where nothing is frozen and nothing can be kept; `single_run` is the first of five
 # folds with an empty cache, `cross_validation` all five. Seconds, and how many times as fast ({numref}`tab-transfer-race`):
 

@@ -290,7 +290,7 @@ brief(table, ["less", "tested", "AUROC", "verdict"])
 
 # %% [markdown]
 # A treatment that costs AUROC may still be right. Where colour tells slides apart and each class has few slides, colour is a
-# shortcut, and who takes it away loses what it gave. Tissue from elsewhere (chapter {doc}`11_external`) is the test of that, and five
+# shortcut, and removing it lowers the score. Tissue from elsewhere (chapter {doc}`11_external`) is the test of that, and five
 # slides cannot decide it.
 
 
