@@ -278,15 +278,16 @@ shown = ("experiment", "run", "profile", "data", "split", "seed")
 #
 # A race on real images, side by side in one sitting (`benchmarks/unfreezing.py`): stock fastai, which decodes, squeezes, flips and
 # rotates on the fly and computes the frozen blocks in every epoch, against this book's ladder. Same images, folds, epochs and
-# batches; ours fills its cache within the time it is given. The first rows are an epoch of that stage once the cache
-# is full, `full_epoch` one of the whole network, where nothing is frozen and nothing can be kept; `single_run` is the first of five
-# folds with an empty cache, `cross_validation` all five. Seconds, and how many times as fast ({numref}`tab-transfer-race`):
+# batches; ours fills its cache within the time it is given. Epochs are those of a stage once the cache is full, the full epoch one of the
+# whole network, where nothing is frozen and nothing can be kept. The single run is the first of five folds with an empty cache, the
+# cross-validation all five. Seconds, and how many times as fast ({numref}`tab-transfer-race`):
 
 # %% mystnb={"figure": {"name": "tab-transfer-race", "caption": "Seconds of stock fastai and of this book's ladder, side by side on real images, and how many times as fast."}}
 import json
 
 race = json.loads(Path("results/bench/unfreezing.json").read_text())
-pd.DataFrame(race["seconds"]).assign(times=race["ratios"]).round(2)
+seconds = pd.DataFrame(race["seconds"]).assign(times=race["ratios"])
+seconds.rename(lambda name: name.replace("_", " ")).round(2)
 
 # %% [markdown]
 # Fast is worth nothing if something else is learnt. {term}`AUROC` on validation patients, both sides and their difference (their

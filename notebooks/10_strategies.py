@@ -204,7 +204,8 @@ assert len(rehearsed) == 18
 assert winner["test_high"] < winner["validation_auroc"]
 tested = number(*winner[["test_auroc", "test_low", "test_high"]])
 rehearsed["tested"] = [tested, *["–"] * (len(rehearsed) - 1)]
-shown = ["validation_auroc", "tested", "images", "patients"]
+rehearsed = rehearsed.rename(columns={"validation_auroc": "AUROC, validation"})
+shown = ["AUROC, validation", "tested", "images", "patients"]
 rehearsed[shown].head().round(3)
 
 # %% [markdown]
