@@ -241,8 +241,8 @@ brief(formatted(real_table, metrics))
 
 # %% mystnb={"figure": {"name": "tab-leakage-above", "caption": "Real tissue: magnifications at which the whole interval of the probe's accuracy is above the paper's 84 %."}}
 accuracy = real_table[real_table["metric"] == "accuracy"]
-accuracy = accuracy.pivot(index="run", columns="magnification", values="low")
-above = (accuracy > 0.84)[["40", "100", "200", "400"]]
+low = accuracy.pivot(index="run", columns="magnification", values="low")
+above = (low > 0.84)[["40", "100", "200", "400"]]
 assert above.loc["by image", ["40", "100", "200"]].all()
 assert not above.loc["by patient"].any()
 above.map({True: "above", False: "–"}.get).add_suffix("x", axis="columns")

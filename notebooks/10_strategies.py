@@ -204,9 +204,9 @@ assert len(rehearsed) == 18
 assert winner["test_high"] < winner["validation_auroc"]
 tested = number(*winner[["test_auroc", "test_low", "test_high"]])
 rehearsed["tested"] = [tested, *["–"] * (len(rehearsed) - 1)]
-rehearsed = rehearsed.rename(columns={"validation_auroc": "AUROC, validation"})
-shown = ["AUROC, validation", "tested", "images", "patients"]
-rehearsed[shown].head().round(3)
+spoken = {"validation_auroc": "AUROC, validation"}
+shown = rehearsed[[*spoken, "tested", "images", "patients"]]
+shown.rename(columns=spoken).head().round(3)
 
 # %% [markdown]
 # What the winner had on validation patients lies above the whole interval of what it is worth. Two things flattered it: few patients, and
