@@ -211,15 +211,15 @@ formatted(with_intervals(lung), ["accuracy"], unit="originals")
 # ## On real tissue
 #
 # The same measurement on the real subset, profile `lite`, 224 pixels, drawn from the records in `results/leakage`. They
-# were made by version 0.1, whose probe chose its C inside the training patients; the same command now takes the fixed C and gives
-# other numbers:
+# were made by version 0.1, whose probe chose its C inside the training patients: 0.0001 to 0.1 by patient, 0.1 by image, so a part of the
+# gap may be C. The same command now takes the fixed C and gives other numbers:
 #
 # ```sh
 # histotransfer experiment leakage --profile lite --data DIR \
 #   --out results/leakage --set normaliser=none
 # ```
 #
-# Before you read on, bet ({numref}`fig-bet`): the same probe, the same images, only the split changes.
+# Before you read on, bet ({numref}`fig-bet`): the same kind of probe, the same images, another split.
 
 # %% mystnb={"figure": {"name": "fig-bet", "caption": "Real tissue: AUROC of one probe by magnification, split by patient and by image, with 95 % intervals clustered by patient."}}
 from histotransfer.book.instruments import bet_on_leakage
