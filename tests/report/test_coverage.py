@@ -56,7 +56,7 @@ def test_methods_stand_with_their_worst_coverage_and_mean_width():
     table = methods(TWO, ["accuracy", "auroc"], RESULTS / "coverage")
     assert list(table.columns) == [(a, b) for a in ("held, %", "width") for b in ("accuracy", "AUROC")]
     assert set(table.index) == set(own["method"]) - {coverage.USED[TWO]} | {f"{coverage.USED[TWO]} (used)"}
-    assert table.index.name == f"{TWO}, {own['sets'].unique().item():,} data sets a scenario"
+    assert table.index.name == f"{TWO}, {own['sets'].unique().item():,} data sets per scenario"
     worst = own[own["method"] == coverage.USED[TWO]]
     row = table.loc[f"{coverage.USED[TWO]} (used)"]
     assert row["held, %", "AUROC"] == pytest.approx(100 * worst["coverage"].min(), abs=0.05)

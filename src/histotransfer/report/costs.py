@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from histotransfer.errors import HistotransferError
+import matplotlib.pyplot as plt
+
 from histotransfer.figures import growth, race, use_style
 from histotransfer.files import read_json, write_text
 
@@ -156,7 +157,7 @@ def waits(folder: str | Path) -> tuple[list[Wait], list[str]]:
         path = Path(folder) / f"{name}.json"
         try:
             found += read(read_json(path))
-        except (HistotransferError, KeyError, TypeError):  # none, or of an older benchmark that measured something else
+        except (FileNotFoundError, KeyError, TypeError):  # none, or of an older benchmark that measured something else
             missing.append(name)
     return found, missing
 
@@ -169,9 +170,8 @@ def write_costs(folder: str | Path, target: Path) -> None:
     lines = ["| wait | ours | fastest peer | times | aim |", "|---|---|---|---|---|", *(wait.row() for wait in found)]
     text = ":::{table} What people wait for.\n:name: tab-costs\n\n" + "\n".join(lines) + "\n:::\n"
     if missing:
-        text += (
-            f"\nNot raced yet with today's benchmarks: {', '.join(f'`benchmarks/{name}.py`' for name in missing)}.\n"
-        )
+        files = ", ".join(f"`benchmarks/{name}.py`" for name in missing)
+        text += f"\nNot raced yet with today's benchmarks: {files}.\n"
     pictures = [(wait.name, wait.about, race(wait.name, wait.seconds, is_peer)) for wait in found]
     if (path := Path(folder) / "growth.json").is_file():
         record = read_json(path)
@@ -181,6 +181,7 @@ def write_costs(folder: str | Path, target: Path) -> None:
     for number, (name, about, figure) in enumerate(pictures):
         file = f"costs-{number}.svg"
         figure.savefig(target / file, metadata={"Date": None})
+        plt.close(figure)
         alt = figure.alt  # type: ignore[attr-defined]  # set by figures.style.described
         title = name[0].upper() + name[1:]
         text += f"\n## {title}\n\n{about} {{numref}}`fig-costs-{number}`.\n\n"
