@@ -216,8 +216,8 @@ def _render(staged: Path, site: Path, log: Path, beside: Future[Path]) -> None:
             raise HistotransferError(
                 f"the book does not build; {len(trouble)} complaints, the first: {first} (all of them: {log})"
             )
-        for unused in (*pages.rglob("*.map"), pages / "_static/scripts/fontawesome.js"):
-            unused.unlink(missing_ok=True)  # of the theme: for its own developers; icons are a font here
+        for unused in (*pages.rglob("*.map"), *pages.rglob("*.ttf"), pages / "_static/scripts/fontawesome.js"):
+            unused.unlink(missing_ok=True)  # of the theme: for its developers, for old browsers; icons are a font here
         shutil.rmtree(pages / "_static/locales", ignore_errors=True)  # of the theme: no page loads its translations
         shutil.copytree(beside.result(), pages, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.key"))
         site.parent.mkdir(parents=True, exist_ok=True)
