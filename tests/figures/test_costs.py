@@ -8,7 +8,7 @@ def test_sides_are_bars_of_their_seconds_and_peers_are_grey():
     ours, peer = (bar.get_facecolor()[:3] for bar in axis.patches)
     assert ours != peer and len(set(peer)) == 1
     assert [text.get_text() for text in axis.get_yticklabels()] == ["ours", "plain script"]
-    assert "ours 1.5, plain script 6" in figure.alt
+    assert "ours 1.5 s, plain script 6 s" in figure.alt
 
 
 def test_growth_has_a_line_per_step_in_time_and_in_memory():

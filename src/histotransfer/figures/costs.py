@@ -23,11 +23,16 @@ def race(name: str, seconds: Mapping[str, float], is_peer: Callable[[str], bool]
     figure, axis = plt.subplots(figsize=(WIDTH, 0.7 + 0.32 * len(seconds)), layout="constrained")
     axis.barh(places, values, color=[PEER if is_peer(side) else PALETTE["blue"] for side in seconds])
     for place, value in enumerate(values):
-        axis.text(value, place, f" {value:.3g} s", va="center", fontsize=SMALL)
+        axis.text(value, place, f" {in_seconds(value)}", va="center", fontsize=SMALL)
     axis.set_yticks(places, list(seconds))
     axis.set(xlabel="seconds", xlim=(0, 1.15 * max(values)), ylim=(len(seconds) - 0.5, -0.5))
-    told = ", ".join(f"{side} {value:.3g}" for side, value in seconds.items())
-    return described(figure, f"Seconds, {name}: {told}.")
+    told = ", ".join(f"{side} {in_seconds(value)}" for side, value in seconds.items())
+    return described(figure, f"{name}: {told}.")
+
+
+def in_seconds(value: float) -> str:
+    """Seconds with three digits, or whole."""
+    return f"{value:,.0f} s" if value >= 100 else f"{value:.3g} s"
 
 
 def growth(steps: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
