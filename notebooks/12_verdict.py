@@ -183,7 +183,7 @@ if_run(lambda: by_seed(judging).round(3))
 from histotransfer.report.robustness import by_folds
 
 within = by_folds(judging)
-within
+brief(within, within.columns[1:])
 
 # %%
 changed = within[["by image, then", "by patient, then"]]

@@ -217,7 +217,7 @@ def test_the_network_that_ships_gives_the_answers_of_predict(address, page, acce
     ]
     assert len(sizes) == 2 and abs(sum(sizes) / 1e6 - stated) <= 1
     late = []
-    page.route(f"**/{pictures[0].name}", late.append)  # answers keep the order of the clicks
+    page.route(f"**/{pictures[0].name}", lambda route: late.append(route))  # answers keep the order of the clicks
     for button in page.locator(".try-it-phantom").all():
         button.focus()
         page.keyboard.press("Enter")
