@@ -15,7 +15,9 @@ from histotransfer.book.build.sources import chapter_sources
 from histotransfer.files import file_hash
 from histotransfer.records import PREDICTIONS
 from histotransfer.report.answers import answers
+from histotransfer.report.robustness import by_folds
 from histotransfer.report.study import Study
+from histotransfer.report.verdicts import Judge
 
 ROOT = Path(__file__).parent.parent.parent
 EXECUTED = ROOT / "_build" / "executed"
@@ -97,6 +99,13 @@ def test_a_changed_record_changes_the_pages_numbers(tmp_path):
     assert all(text in page for text in changed[touched])
     assert not any(text in page for text in own[touched].loc["C1"])
     assert own["C7"] == changed["C7"] and own["C7"] in page
+
+
+def test_three_verdicts_change_within_folds():
+    """The first page and chapter 12 say so in words."""
+    table = by_folds(Judge(Study(ROOT / "study", ROOT / "results")))
+    assert len(table) == 3
+    assert table[["by image, then", "by patient, then"]].ne(table["verdict"], axis=0).all(axis=None)
 
 
 def test_papermill_alone_runs_a_paired_notebook(tmp_path):
