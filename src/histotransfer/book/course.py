@@ -278,7 +278,7 @@ def slide_claims(path: Path) -> dict[str, dict[str, str]]:
 def slides(
     notebook: NotebookNode, title: str, template: Path, references: Mapping[str, str], claims: Mapping[str, str]
 ) -> str:
-    """A chapter as a reveal.js page: its title, then a slide for each claim with its figure or table.
+    """A chapter as a reveal.js page: its title and goals, then a slide for each claim with its figure or table.
 
     No code is shown. The speaker's notes of a slide are the chapter's prose since the last figure, and the caption.
 
@@ -294,8 +294,9 @@ def slides(
     """
     with needs_extra("course"):
         from nbconvert import SlidesExporter
-    cells, prose, shown = [_slide("slide", f"# {title}")], list[str](), set()
-    for cell in student(notebook, references).cells:
+    first, *rest = student(notebook, references).cells
+    cells, prose, shown = [_slide("slide", first.source.partition("**Takes**")[0])], list[str](), set()
+    for cell in rest:
         if cell.cell_type == "markdown":
             prose.append(cell.source)
         figure = _figure(cell)
