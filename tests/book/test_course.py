@@ -365,7 +365,7 @@ def test_every_claim_has_its_figure_and_every_chapter_its_claims():
 
 @pytest.mark.slow
 def test_slides_fit_their_screen(tmp_path, started, served):
-    """Every slide of every deck at 1280x720: one claim, one figure that fills it, nothing cut, notes for the speaker."""
+    """Every slide of every deck at 1280x720: one claim, one figure that fills it, nothing cut, and notes."""
     if not (ROOT / "_build/executed").is_dir():
         pytest.skip("the book has not been built: `make book`")
     out = export_course(ROOT, tmp_path / "course", report=str)
@@ -401,12 +401,15 @@ ON_SLIDE = """async () => {
         const box = one.getBoundingClientRect();
         return box.left < -1 || box.top < -1 || box.right > innerWidth + 1 || box.bottom > innerHeight + 1;
     });
+    const boxes = images.map(image => image.getBoundingClientRect());
+    const wide = Math.max(...boxes.map(box => box.right)) - Math.min(...boxes.map(box => box.left));
+    const high = Math.max(...boxes.map(box => box.bottom)) - Math.min(...boxes.map(box => box.top));
     return {
         heads: slide.querySelectorAll(':is(h1, h2):not(aside *)').length,
         figures: slide.querySelectorAll('.jp-OutputArea:has(.jp-OutputArea-output)').length,
         notes: (slide.querySelector('aside.notes')?.textContent ?? '').length,
         code: slide.querySelectorAll(':is(.jp-CodeMirrorEditor, .highlight):not(aside *)').length,
-        small: images.filter(image => image.width < innerWidth / 2 && image.height < innerHeight / 2).length,
+        small: images.length && wide < innerWidth / 2 && high < innerHeight / 2,
         beyond: beyond.map(one => `${one.tagName} ${one.getBoundingClientRect().bottom} ${one.textContent}`),
     };
 }"""
