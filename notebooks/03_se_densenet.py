@@ -298,15 +298,17 @@ for _ in range(6):
 f"of {len(own)} gate tensors with a gradient, step by step: {moving}"
 
 # %% [markdown]
-# {numref}`tab-network-gates-moved` shows how far the gates are from 1 after these steps. `moved` is the mean of $|s - 1|$ over
-# channels and images. `by_image` says how much a gate varies between images: its standard deviation, averaged over
+# {numref}`tab-network-gates-moved` shows how far the gates are from 1 after these steps. The distance from 1 is the mean of
+# $|s - 1|$ over channels and images. The spread says how much a gate varies between images: its standard deviation, averaged over
 # channels. If it is 0, the gate is the same for every image.
 
 # %% mystnb={"figure": {"name": "tab-network-gates-moved", "caption": "Gates after six steps on phantom tiles: lowest and highest, mean distance from 1, and variation between images."}}
 from histotransfer.experiments.gates import gate_statistics
 
-spread = ["lowest", "highest", "moved", "by_image"]
-brief(gate_statistics(model.eval(), source).round(4), spread)
+called = {"moved": "distance from 1", "by_image": "spread over images"}
+gates = gate_statistics(model.eval(), source).rename(columns=called)
+spread = ["lowest", "highest", *called.values()]
+brief(gates.round(4), spread)
 
 # %% [markdown]
 # ## How far gates move in the ladder
@@ -317,7 +319,8 @@ brief(gate_statistics(model.eval(), source).round(4), spread)
 # leave blocks 1 and 2 frozen.
 
 # %% mystnb={"figure": {"name": "tab-network-gates-real", "caption": "Gates of a ladder on real tissue, on its validation images. Columns as in the table before."}}
-brief(pd.read_csv("results/gates/gates.csv", index_col="gate"), spread)
+real = pd.read_csv("results/gates/gates.csv", index_col="gate")
+brief(real.rename(columns=called), spread)
 
 # %% [markdown]
 # **They hardly move.** In blocks that stay frozen, gates stay exactly 1. In unfrozen blocks, each step of Adam moves a weight

@@ -66,7 +66,7 @@ by_slide
 #
 # {numref}`fig-external-slides` shows every field, by slide and class, as the network of fold 0 and seed 0 of `plain` scores it.
 
-# %% mystnb={"figure": {"name": "fig-external-slides", "caption": "UCSB as one network sees it: dots are images, bars the mean of a slide's benign or malignant images; dashed: the threshold."}}
+# %% mystnb={"figure": {"name": "fig-external-slides", "caption": "UCSB as one network sees it: dots are images, a bar is the score of a slide's benign or malignant images (mean logit, as a probability); dashed: the threshold."}}
 from histotransfer import figures
 
 each = fields["group"] + "\n" + fields["truth"].str[:3] + "."

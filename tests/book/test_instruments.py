@@ -8,9 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
+from scipy.stats import beta
 
 from histotransfer.book.instruments import bet_on_leakage, stain_sliders, stained, threshold_slider
 from histotransfer.datasets.phantom import breast_image
+from histotransfer.evaluation.formatting import number
 from histotransfer.evaluation.metrics import MALIGNANT, patient_table, scores
 from histotransfer.records import read_run
 from histotransfer.report.tables import gap, with_intervals
@@ -52,10 +54,17 @@ def of_patients(predictions, at):
     return int((called & ill).sum()), int(ill.sum()), int((~called & ~ill).sum()), int((~ill).sum())
 
 
+def share(count, of):
+    """With the interval of Clopper and Pearson, by the quantiles of its two beta distributions."""
+    low = beta.ppf(0.025, count, of - count + 1) if count else 0
+    high = beta.ppf(0.975, count + 1, of - count) if count < of else 1
+    return f"{number(count / of, low, high)} ({count} of {of} patients)"
+
+
 def test_the_static_views_hold_the_modules_numbers(predictions, leakage):
     made = BeautifulSoup(threshold_slider(predictions).data, "html.parser")
     hit, ill, passed, well = of_patients(predictions, 0.5)
-    assert f"{hit / ill:.2f} ({hit} of {ill} patients)" in made.text and f"({passed} of {well} patients)" in made.text
+    assert share(hit, ill) in made.text and share(passed, well) in made.text
     table, difference = leakage
     known = numbers(bet_on_leakage(table, difference))
     by_image = table.query("run == 'by image' and metric == 'auroc' and magnification == 'mean'").iloc[0]
@@ -140,8 +149,8 @@ def test_the_threshold_counts_patients_as_the_module_does(shown, predictions):
         words = page.locator("td").all_inner_texts()
         assert page.locator("output").inner_text() == f"{at:.2f}"
         assert words == [
-            f"{hit / ill:.2f} ({hit} of {ill} patients)",
-            f"{passed / well:.2f} ({passed} of {well} patients)",
+            share(hit, ill),
+            share(passed, well),
             str(ill - hit),
             str(well - passed),
         ]

@@ -54,7 +54,11 @@ def test_patients_are_dots_means_and_shares(make_predictions):
     dots = [line for line in axis.lines if line.get_marker() == "."]
     drawn = np.concatenate([line.get_ydata() for line in dots])
     assert sorted(drawn) == pytest.approx(sorted(scores(predictions)))
-    assert figure.alt.count("right, mean probability") == 4 and labelled(axis)
+    bars = sorted(bar.get_segments()[0][0, 1] for bar in axis.collections)
+    logit = np.log(scores(predictions) / (1 - scores(predictions)))
+    means = pd.Series(logit).groupby(predictions["group"].to_numpy()).mean()
+    assert bars == pytest.approx(sorted(1 / (1 + np.exp(-means))), abs=1e-6)  # of mean logits, not of probabilities
+    assert figure.alt.count("right, scored") == 4 and labelled(axis)
     assert figures.patients(predictions, "slide").axes[0].get_xlabel() == "slide, and share of its images that is right"
 
 
@@ -62,7 +66,7 @@ def test_many_patients_are_counted_and_not_named(make_predictions):
     figure = figures.patients(make_predictions(40))
     (axis,) = figure.axes
     assert not axis.get_xticklabels() and axis.get_xlabel() == "40 patients"
-    assert figure.alt.count("right, mean probability") == 40
+    assert figure.alt.count("right, scored") == 40
 
 
 def test_reliability_draws_each_bin_with_its_interval_and_images():

@@ -1,7 +1,7 @@
 // A threshold over the scores of patients: each is a dot, malignant ones above; what is found changes with the line.
 
 document.querySelectorAll("[data-instrument=threshold]").forEach(root => {
-  const {scores, malignant, threshold} = JSON.parse(root.querySelector("script").textContent);
+  const {scores, malignant, threshold, sensitivity, specificity} = JSON.parse(root.querySelector("script").textContent);
   const made = (tag, properties = {}) => Object.assign(document.createElement(tag), properties);
   const drawn = (tag, attributes, text = "") => {
     const one = document.createElementNS("http://www.w3.org/2000/svg", tag);
@@ -51,10 +51,9 @@ document.querySelectorAll("[data-instrument=threshold]").forEach(root => {
     line.setAttribute("x1", x(at));
     line.setAttribute("x2", x(at));
     shown.textContent = at.toFixed(2);
-    const share = (count, of) => `${(count / of).toFixed(2)} (${count} of ${of} patients)`;
     const lines = [
-      ["sensitivity", share(counts.hit, all)],
-      ["specificity", share(counts.passed, scores.length - all)],
+      ["sensitivity", sensitivity[counts.hit]],
+      ["specificity", specificity[counts.passed]],
       ["malignant, missed", counts.missed],
       ["benign, called malignant", counts.alarm],
     ];

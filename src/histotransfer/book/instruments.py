@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from IPython.display import HTML
 from PIL import Image
+from scipy.stats import binomtest
 
 from histotransfer.datasets.phantom import Phantom
 from histotransfer.evaluation.formatting import number
@@ -63,17 +64,18 @@ def threshold_slider(predictions: pd.DataFrame) -> HTML:
     """
     patients = patient_table(predictions)
     malignant = (patients["truth"] == MALIGNANT).to_numpy()
-    score = scores(patients)
+    ill, well = (_shares(int(group.sum())) for group in (malignant, ~malignant))
     numbers = {
-        "scores": [round(float(one), 4) for one in score],
+        "scores": [round(float(one), 4) for one in scores(patients)],
         "malignant": malignant.tolist(),
         "threshold": THRESHOLD,
+        "sensitivity": ill,
+        "specificity": well,
     }
     rows = []
     for at in SHOWN:
         found = np.array(numbers["scores"]) >= at
-        hit, passed = int((found & malignant).sum()), int((~found & ~malignant).sum())
-        rows.append([f"{at:.2f}", _share(hit, int(malignant.sum())), _share(passed, int((~malignant).sum()))])
+        rows.append([f"{at:.2f}", ill[(found & malignant).sum()], well[(~found & ~malignant).sum()]])
     return _instrument("threshold", numbers, _table(["threshold", "sensitivity", "specificity"], rows))
 
 
@@ -118,8 +120,10 @@ def _picture(pixels: np.ndarray, alt: str) -> str:
     return f'<img src="data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}" alt="{html.escape(alt)}">'
 
 
-def _share(count: int, of: int) -> str:
-    return f"{count / of:.2f} ({count} of {of} patients)"
+def _shares(of: int) -> list[str]:
+    """What 0 to `of` patients of `of` are, each with the exact 95 % interval of a share (Clopper and Pearson 1934)."""
+    ends = [binomtest(count, of).proportion_ci() for count in range(of + 1)]
+    return [f"{number(count / of, *ends[count])} ({count} of {of} patients)" for count in range(of + 1)]
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:

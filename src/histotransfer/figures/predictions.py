@@ -12,7 +12,7 @@ from sklearn.metrics import average_precision_score, confusion_matrix, roc_auc_s
 
 from histotransfer.evaluation.curves import precision_recall_band, roc_band
 from histotransfer.evaluation.formatting import number
-from histotransfer.evaluation.metrics import THRESHOLD, class_names, positive_class, predicted, scores
+from histotransfer.evaluation.metrics import THRESHOLD, class_names, patient_table, positive_class, predicted, scores
 from histotransfer.figures.style import CLASS_COLOURS, PALETTE, SMALL, WIDTH, described, legend_above, run_colours
 
 NAMED = 24  # patients whose names fit side by side on a page
@@ -111,6 +111,8 @@ def confusion(predictions: pd.DataFrame) -> Figure:
 def patients(predictions: pd.DataFrame, unit: str = "patient") -> Figure:
     """Each patient's images as dots: their probability of the positive class; and the share of them that is right.
 
+    The bar of a patient is its score: the mean logit of its images as a probability (`metrics.patient_table`).
+
     There is no room for the names of more than `NAMED` patients: these are in the alt text only.
 
     Args:
@@ -120,14 +122,16 @@ def patients(predictions: pd.DataFrame, unit: str = "patient") -> Figure:
     positive = positive_class(predictions)
     right = predicted(predictions) == predictions["truth"]
     rows = predictions.assign(score=scores(predictions), right=right)
-    about = rows.groupby("group").agg(truth=("truth", "first"), mean=("score", "mean"), right=("right", "mean"))
-    about = about.sort_values(["truth", "mean"])
+    whole = patient_table(predictions)
+    whole = whole.assign(score=scores(whole)).groupby("group")["score"].first()
+    about = rows.groupby("group").agg(truth=("truth", "first"), right=("right", "mean")).join(whole)
+    about = about.sort_values(["truth", "score"])
     figure, axis = plt.subplots(figsize=(WIDTH, 3.4), layout="constrained")
     for place, (group, patient) in enumerate(about.iterrows()):
         images = rows.loc[rows["group"] == group, "score"]
         colour = CLASS_COLOURS.get(patient["truth"], PALETTE["green"])
         axis.plot(np.linspace(place - 0.25, place + 0.25, len(images)), images, ".", color=colour, alpha=0.5, ms=5)
-        axis.hlines(patient["mean"], place - 0.4, place + 0.4, color="0.1", lw=2)
+        axis.hlines(patient["score"], place - 0.4, place + 0.4, color="0.1", lw=2)
     axis.axhline(THRESHOLD, color="0.4", lw=1, ls="--")
     if named := len(about) <= NAMED:
         shown = [f"{group}\n{patient['right']:.0%}" for group, patient in about.iterrows()]
@@ -139,7 +143,7 @@ def patients(predictions: pd.DataFrame, unit: str = "patient") -> Figure:
     classes = dict.fromkeys(about["truth"])
     legend_above(figure, [Patch(color=CLASS_COLOURS.get(name, PALETTE["green"]), label=name) for name in classes])
     sentences = "; ".join(
-        f"{group} ({patient['truth']}) {patient['right']:.0%} right, mean probability {patient['mean']:.2f}"
+        f"{group} ({patient['truth']}) {patient['right']:.0%} right, scored {patient['score']:.2f}"
         for group, patient in about.iterrows()
     )
     return described(figure, f"{len(predictions)} images by {unit}, {len(about)} in all. {sentences}.")
