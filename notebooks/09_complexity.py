@@ -261,17 +261,15 @@ from_scratch
 #
 # ## Trained networks
 #
-# {numref}`tab-complexity-trained` has networks that the study trained: without gates, with gates after blocks, with gates
-# after blocks and in transitions, and with gates everywhere. All saw pictures of 224 pixels after Macenko's
-# normalisation, learned lung tissue first, and have seed 0. The frozen trunk on the same splits is beside them.
-#
-# Compare these networks with one another. Do not compare them with the probes above, whose colours are as scanned.
+# {numref}`tab-complexity-trained` has networks that the study trained on BreakHis, from ImageNet's weights, with pictures of 112 pixels
+# as scanned: without gates, and with gates (from block 3 on) after blocks, after blocks and in transitions, and everywhere. All have
+# seed 0. The frozen trunk on the same splits is beside them. What is not run yet is not in the table.
 
 # %% mystnb={"figure": {"name": "tab-complexity-trained", "caption": "Real tissue: networks that the study trained, and the frozen trunk: AUROC, mean over 40x, 100x and 200x, out of fold."}}
 from histotransfer.report.complexity import studied_nets
 from histotransfer.report.study import Study
 
-study = Study("study/first-edition", "results/first-edition")
+study = Study("study", "results")
 trained = complexity_table(studied_nets(study))
 limits = trained[["auroc", "low", "high"]].to_numpy()
 trained["AUROC"] = [number(*row) for row in limits]

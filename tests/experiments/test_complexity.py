@@ -120,7 +120,7 @@ def test_gaps_say_which_way_where_the_interval_leaves_out_none(tmp_path, make_pr
 def test_arms_of_the_study_are_taken_in_once_they_are_there(tmp_path, make_predictions, write_made_run):
     study = Study(Path(__file__).parents[2] / "study", tmp_path)
     for run in planned_runs(read_plan(study.study / "primary.toml")):
-        if run.arm == "se-lung" or run.name == "plain-lung-s0-f0":
+        if run.arm == "se" or run.name == "plain-s0-f0":
             table = make_predictions(patients=10).assign(seed=run.config.seed)
             own = table[table["group"].str.removeprefix("14-").astype(int) % 5 == run.config.fold]
             record = {

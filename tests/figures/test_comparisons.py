@@ -31,12 +31,12 @@ def test_forest_draws_every_interval():
     assert [line.get_xdata().tolist() for line in axis.lines] == [[0.6, 0.7], [0.8, 0.5]]
     spans = [segment[:, 0].tolist() for lines in axis.collections for segment in lines.get_segments()]
     assert spans == [pytest.approx([v - 0.1, v + 0.1]) for v in (0.6, 0.7, 0.8, 0.5)]
-    n, by = "20 images, 2 + 3 patients", "20 images, 2 + 3 slides"
+    n, by = "20 images\n2 + 3 patients", "20 images\n2 + 3 slides"
     assert [label.get_text() for label in axis.get_yticklabels()] == [f"40x\n{n}", f"all\n{n}"]
-    assert axis.get_xlabel() == "AUROC with 95 % interval, clustered by patient"
+    assert axis.get_xlabel() == "AUROC with 95 % interval,\nclustered by patient"
     (axis,) = figures.forest(table, "auroc", unit="slides").axes
     assert [label.get_text() for label in axis.get_yticklabels()] == [f"40x\n{by}", f"all\n{by}"]
-    assert axis.get_xlabel() == "AUROC with 95 % interval, clustered by slide"
+    assert axis.get_xlabel() == "AUROC with 95 % interval,\nclustered by slide"
     assert "all, probe 0.70 [0.60,\N{NO-BREAK SPACE}0.80], ladder 0.50" in figure.alt
 
 
@@ -68,16 +68,17 @@ def test_means_stand_under_their_names_with_their_intervals():
     spans = [segment[:, 0].tolist() for segment in axis.collections[0].get_segments()]
     assert spans == [[0.4, 0.6], [-0.4, 0.0]]
     assert "9 images, 3 patients" in axis.get_xlabel()
-    assert [text.get_text() for text in axis.texts] == ["0.50 [0.40,\xa00.60]", "-0.20 [-0.40,\xa00.00]"]
+    names = [label.get_text() for label in axis.get_yticklabels()]
+    assert names == ["a\n0.50 [0.40,\xa00.60]", "b\n-0.20 [-0.40,\xa00.00]"]
     said = "a 0.50 [0.40,\xa00.60] (9 images, 3 patients); b -0.20 [-0.40,\xa00.00] (9 images, 3 patients)"
     assert figure.alt == f"share with 95 % intervals. {said}."
     assert axis.get_ylim() == (1.5, -0.5) and axis.get_xlim()[1] < 1
     shares = figures.means_with_intervals(table.abs().assign(low=0.1), "share")
     assert shares.axes[0].get_xlim()[1] == 1.02
     (axis,) = figures.means_with_intervals(table.assign(images=[9, 8]), "share").axes
-    assert [label.get_text() for label in axis.get_yticklabels()][1] == "b\n8 images, 3 patients"
+    assert [label.get_text() for label in axis.get_yticklabels()][1] == f"{names[1]}\n8 images, 3 patients"
     (axis,) = figures.means_with_intervals(table, "share", unit="slides").axes
-    assert axis.get_xlabel() == "share\n9 images, 3 slides; 95 % intervals by slide"
+    assert axis.get_xlabel() == "share\n9 images, 3 slides\n95 % intervals by slide"
 
 
 def test_names_of_several_lines_do_not_overlap():

@@ -38,11 +38,12 @@ Precision = Literal["float32", "float16", "int8"]
 BYTES: dict[Precision, int] = {"float32": 4, "float16": 2, "int8": 1}
 SIZES = (224, 160, 112)
 SMALL, SMALL_SIZE, EPOCHS = "small-k12", 112, 20
+GATED = {"first_gated_block": 3}  # as in the study's recipe
 NETS: dict[str, dict[str, Any]] = {
     **{name: {"positions": ()} for name in EXITS},
-    "block4-se": {"positions": ("block", "transition")},
-    "block4-se-block": {"positions": ("block",)},
-    "block4-se-everywhere": {"positions": ("layer", "block", "transition")},
+    "block4-se": {"positions": ("block", "transition"), **GATED},
+    "block4-se-block": {"positions": ("block",), **GATED},
+    "block4-se-everywhere": {"positions": ("layer", "block", "transition"), **GATED},
     # Three blocks of twelve plain layers, k = 12, after the stem for large pictures: about as many parameters as the
     # paper states.
     SMALL: {"positions": (), **CONFIGURATIONS["densenet40-k12"], "stem": "imagenet"},

@@ -14,7 +14,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from histotransfer.evaluation.formatting import number
 from histotransfer.evaluation.metrics import metric_name
 from histotransfer.evaluation.pareto import pareto_front
-from histotransfer.figures.style import PALETTE, SMALL, WIDTH, described, legend_above, run_colours
+from histotransfer.figures.style import PALETTE, PHONE_WIDTH, SMALL, WIDTH, described, legend_above, run_colours
 
 BEFORE = "before"  # of the network that has not learnt yet, in `report.adapting.learning_curve`
 
@@ -38,7 +38,7 @@ def forest(
     rows = table[table["metric"] == metric]
     magnifications, runs = list(dict.fromkeys(rows["magnification"])), list(dict.fromkeys(rows["run"]))
     figure, axis = plt.subplots(
-        figsize=(WIDTH, 1.2 + max(0.42 * len(magnifications), 0.2 * len(rows))), layout="constrained"
+        figsize=(PHONE_WIDTH, 1.2 + max(0.55 * len(magnifications), 0.2 * len(rows))), layout="constrained"
     )
     half = min(0.3, 0.15 * (len(runs) - 1))
     spread = np.linspace(-half, half, len(runs))
@@ -50,7 +50,7 @@ def forest(
     about = rows.drop_duplicates("magnification")
     names = [f"{m}x" if m.isdigit() else m for m in magnifications]
     labels = [
-        f"{name}\n{images} images, {patients} {unit}"
+        f"{name}\n{images} images\n{patients} {unit}"
         for name, images, patients in zip(names, about["images"], about["patients"], strict=True)
     ]
     axis.set_yticks(range(len(magnifications)), labels, fontsize=SMALL)
@@ -60,8 +60,7 @@ def forest(
         name = f"difference in {name}"
     elif rows[["value", "low"]].min(axis=None) >= 0 and rows[["value", "high"]].max(axis=None) <= 1:
         axis.set_xlim(-0.02, 1.02)
-    axis.set_xlabel(f"{name} with 95 % interval, clustered by {unit.removesuffix('s')}")
-    axis.set_ylabel("magnification")
+    axis.set_xlabel(f"{name} with 95 % interval,\nclustered by {unit.removesuffix('s')}")
     axis.set_ylim(len(magnifications) - 0.5, -0.5)
     values = (
         f"{m}, " + ", ".join(f"{r.run} {number(r.value, r.low, r.high)}" for r in runs_at.itertuples())
@@ -76,7 +75,7 @@ def forest(
         shares = ", ".join(f"{names[at]} {share:.2f}" for at, share in zip(y, larger_class, strict=True))
         lines += f" Always answering with the larger class: {shares}."
     described(figure, f"{name} with 95 % intervals. {'; '.join(values)}.{lines}")
-    legend_above(figure, columns=3)
+    legend_above(figure, columns=2)
     return figure
 
 
@@ -90,25 +89,22 @@ def means_with_intervals(table: pd.DataFrame, label: str, nothing: float = 0, un
         unit: what the intervals leave out or draw as a whole, as readers call it, in the plural.
     """
     counts = [f"{row.images} images, {row.patients} {unit}" for row in table.itertuples()]
+    values = [number(row.value, row.low, row.high) for row in table.itertuples()]
     alike = len(set(counts)) == 1
-    names = table.index if alike else [f"{name}\n{n}" for name, n in zip(table.index, counts, strict=True)]
-    lines = 1 + max(name.count("\n") for name in names)
-    height = 0.9 + max(0.3, 0.17 * lines) * len(table)
-    figure, axis = plt.subplots(figsize=(WIDTH, height), layout="constrained")
+    lines = [table.index, values] if alike else [table.index, values, counts]
+    names = ["\n".join(text) for text in zip(*lines, strict=True)]
+    height = 0.9 + 0.2 * (1 + max(name.count("\n") for name in names)) * len(table)
+    figure, axis = plt.subplots(figsize=(PHONE_WIDTH, height), layout="constrained")
     y = np.arange(len(table))
     axis.hlines(y, table["low"], table["high"], color=PALETTE["blue"], lw=2)
     axis.plot(table["value"], y, "o", color=PALETTE["blue"])
     axis.axvline(nothing, color="0.6", lw=1)
-    axis.set_yticks(y, names)
-    axis.tick_params(axis="y", labelsize=10 if alike else SMALL)
+    axis.set_yticks(y, names, fontsize=SMALL)
     if table[["value", "low"]].min(axis=None) >= 0 and table[["value", "high"]].max(axis=None) <= 1:
         axis.set_xlim(right=1.02)
-    values = [number(row.value, row.low, row.high) for row in table.itertuples()]
-    for place, text in enumerate(values):
-        axis.text(1.02, place, text, transform=axis.get_yaxis_transform(), va="center", fontsize=SMALL)
     clustered = f"95 % intervals by {unit.removesuffix('s')}"
-    about = f"{counts[0]}; {clustered}" if alike else clustered
-    axis.set_xlabel(f"{label}\n{about}")
+    about = f"{counts[0]}\n{clustered}" if alike else clustered
+    axis.set_xlabel(f"{label}\n{about}", fontsize=SMALL)
     axis.set_ylim(len(table) - 0.5, -0.5)
     sentences = "; ".join(f"{name} {value} ({n})" for name, value, n in zip(table.index, values, counts, strict=True))
     return described(figure, f"{label} with 95 % intervals. {sentences}.")
@@ -156,14 +152,14 @@ def choices(criteria: pd.DataFrame, chosen: Mapping[int, str]) -> Figure:
         criteria: one row per test fold, one column per candidate, as `report.selection.Selection.criteria`.
         chosen: test fold to its candidate.
     """
-    figure, axis = plt.subplots(figsize=(WIDTH, 0.9 + 0.45 * len(criteria)), layout="constrained")
+    figure, axis = plt.subplots(figsize=(PHONE_WIDTH, 1.1 + 0.45 * len(criteria)), layout="constrained")
     for (candidate, values), marker in zip(criteria.items(), "osD^vP*X<>", strict=False):
         axis.plot(values, range(len(values)), marker, ms=7, alpha=0.8, label=candidate)
     rings = [criteria.loc[fold, chosen[fold]] for fold in criteria.index]
     axis.plot(rings, range(len(rings)), "o", ms=14, mfc="none", mec="black", label="chosen")
-    axis.set_yticks(range(len(criteria)), [f"for test fold {fold + 1}" for fold in criteria.index])
+    axis.set_yticks(range(len(criteria)), [f"for test\nfold {fold + 1}" for fold in criteria.index])
     axis.set(xlabel="AUROC on the four other folds", ylim=(len(criteria) - 0.5, -0.5))
-    legend_above(figure)
+    legend_above(figure, columns=3)
     told = (
         f"for fold {fold + 1} {chosen[fold]}, of " + ", ".join(f"{name} {value:.3f}" for name, value in row.items())
         for fold, row in criteria.iterrows()

@@ -4,16 +4,16 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from histotransfer.figures.style import PALETTE, SMALL, WIDTH, described
+from histotransfer.figures.style import PALETTE, PHONE_WIDTH, SMALL, described
 
 MEASURES = {  # of doses, by treatment and name in the rule
-    ("gates", "distance"): "distance of gates from 1",
-    ("gates", "spread"): "spread of a gate over images",
-    ("fine-tuning", "block4"): "relative change of block 4",
-    ("fine-tuning", "block3"): "relative change of block 3",
-    ("fine-tuning", "training_log_loss"): "log-loss in training (nats)",
-    ("lung", "accuracy"): "accuracy on LC25000",
-    ("lung", "cka"): "CKA, before and after lung",
+    ("gates", "distance"): "distance of gates\nfrom 1",
+    ("gates", "spread"): "spread of a gate\nover images",
+    ("fine-tuning", "block4"): "relative change\nof block 4",
+    ("fine-tuning", "block3"): "relative change\nof block 3",
+    ("fine-tuning", "training_log_loss"): "log-loss in\ntraining (nats)",
+    ("lung", "accuracy"): "accuracy\non LC25000",
+    ("lung", "cka"): "CKA, before\nand after lung",
 }
 
 
@@ -26,7 +26,7 @@ def doses(table: pd.DataFrame) -> Figure:
     panels = list(table.groupby(["treatment", "measure"], sort=False))
     arms = max((list(runs["arm"].unique()) for _, runs in panels), key=len)[::-1]  # some arms lack a treatment
     rows, columns = -(-len(panels) // 2), 2
-    size = WIDTH, 0.3 + rows * (0.6 + 0.17 * len(arms))
+    size = PHONE_WIDTH, 0.3 + rows * (0.75 + 0.17 * len(arms))
     figure, axes = plt.subplots(rows, columns, figsize=size, sharey=True, squeeze=False, layout="constrained")
     sentences = []
     for axis, (measure, of_measure) in zip(axes.flat, panels, strict=False):
@@ -34,7 +34,9 @@ def doses(table: pd.DataFrame) -> Figure:
         for arm, runs in of_measure.groupby("arm", sort=False):
             axis.plot(runs["value"], [arms.index(arm)] * len(runs), "o", ms=5, alpha=0.4, mew=0, color=PALETTE["blue"])
             low, middle, high = runs["value"].quantile([0, 0.5, 1])
-            sentences.append(f"{MEASURES[measure]}, {arm}: {middle:.2g} ({low:.2g} to {high:.2g})")
+            sentences.append(
+                f"{MEASURES[measure].replace(chr(10), ' ')}, {arm}: {middle:.2g} ({low:.2g} to {high:.2g})"
+            )
         at_most = of_measure["at_most"].iloc[0]
         edge = 1.08 * max(most, least)
         axis.axvspan(*((least, edge) if at_most else (0, least)), color="0.88", zorder=0)

@@ -18,11 +18,11 @@ from histotransfer.report.tables import gap, gap_within_folds, patients_of
 
 Training = Literal["frozen", "scratch", "trained"]
 STUDIED: dict[tuple[str, Training], tuple[str, str]] = {
-    # Nets of the study at 224 pixels, the trained ones with LC25000 as source task: experiment and arm.
+    # Nets of the study, from ImageNet straight to BreakHis: experiment and arm.
     ("block4", "frozen"): ("primary", "frozen-probe"),
-    ("block4", "trained"): ("primary", "plain-lung"),
+    ("block4", "trained"): ("primary", "plain"),
     ("block4-se-block", "trained"): ("se-placement", "block"),
-    ("block4-se", "trained"): ("primary", "se-lung"),
+    ("block4-se", "trained"): ("primary", "se"),
     ("block4-se-everywhere", "trained"): ("se-placement", "everywhere"),
 }
 STUDIED_SEED = 0  # the only one that all of them have
