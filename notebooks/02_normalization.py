@@ -66,9 +66,11 @@ def gaps_to_none(runs):
 
 real_gaps = gaps_to_none(real)
 worth = real_gaps[real_gaps["magnification"] == "mean"]
+formatted(worth, metrics)
+
+# %%
 lower = worth.groupby("run")["high"].max() < 0
 assert list(lower.index[~lower]) == ["vahadane"]
-formatted(worth, metrics)
 
 # %% [markdown]
 # ## Optical density

@@ -7,7 +7,7 @@
 # - say for which of them a data set has enough patients, and leave the others unjudged;
 # - tell a label's share of images from its share of patients.
 #
-# **Takes** about 5 minutes to read, 1 to run (phantom tissue, two cores). Exercises, by guess: an easy
+# **Takes** about 7 minutes to read, 1 to run (phantom tissue, two cores). Exercises, by guess: an easy
 # one 5 minutes, a medium one 15, a hard one 30.
 # **Needs** chapters {doc}`Data <01_data>` and {doc}`Evaluation <05_evaluation>`.
 #
