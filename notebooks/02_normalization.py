@@ -65,10 +65,10 @@ def gaps_to_none(runs):
 
 
 real_gaps = gaps_to_none(real)
-worth = real_gaps[real_gaps["magnification"] == "mean"]
-formatted(worth, metrics)
+formatted(real_gaps[real_gaps["magnification"] == "mean"], metrics)
 
 # %%
+worth = real_gaps[real_gaps["magnification"] == "mean"]
 lower = worth.groupby("run")["high"].max() < 0
 assert list(lower.index[~lower]) == ["vahadane"]
 
