@@ -1,5 +1,5 @@
-import copy
 import errno
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -140,19 +140,25 @@ def test_within_a_stage_a_checkpoint_waits_its_turn(tmp_path):
 
 
 def test_clearing_takes_what_a_death_while_writing_left(tmp_path):
-    checkpoint = Checkpoint(tmp_path / "unfinished", {"run": 1})
+    checkpoint = Checkpoint(tmp_path, {"run": 1})
     checkpoint.save({"epoch": 1})
     checkpoint.path.with_name(f".{checkpoint.path.name}.4711.part").write_bytes(b"PK")
     checkpoint.clear()
-    assert not checkpoint.path.parent.exists()
+    assert not list(tmp_path.iterdir())
 
 
-def test_clearing_takes_the_folder_with_the_last_file(tmp_path):
-    one, other = (Checkpoint(tmp_path / "unfinished", {"n": n}) for n in (1, 2))
-    for keep in (one, other):
-        keep.save(copy.copy({}))
-    one.clear()
-    assert other.path.exists()
+def test_a_run_that_ends_takes_nothing_from_one_that_is_writing(tmp_path, monkeypatch):
+    """The other has made sure of its folder and opens its file when the first one clears its own."""
+    one, other = (Checkpoint(tmp_path / "runs", {"n": n}) for n in (1, 2))
+    one.save({})
+    write = Path.write_bytes
+
+    def clears_first(path, content):
+        one.clear()
+        write(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", clears_first)
+    other.save({"x": 1})
+    assert other.load() == {"x": 1} and list(other.path.parent.iterdir()) == [other.path]
     other.clear()
-    assert not (tmp_path / "unfinished").exists()
     other.clear()

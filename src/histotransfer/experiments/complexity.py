@@ -29,7 +29,7 @@ from histotransfer.models.size import multiply_adds
 from histotransfer.records import environment
 from histotransfer.stain import normaliser
 from histotransfer.study.recorder import Recorder
-from histotransfer.study.runner import UNFINISHED, checkpoint_of, data_of, predictions_of
+from histotransfer.study.runner import checkpoint_of, data_of, predictions_of
 from histotransfer.study.tasks import target_task
 from histotransfer.tiles import TileSource, load_tiles
 from histotransfer.transfer.stages import Report, history, train_stages
@@ -185,7 +185,7 @@ def run_scratch(config: LadderConfig, data_root: str | Path, out: str | Path, *,
         torch.manual_seed(of_fold.seed)
         model = SEDenseNet(2, **NETS[SMALL]).to(of_fold.device).to(memory_format=torch.channels_last)
         settings = of_fold.model_dump(mode="json", exclude={"weights"}) | {"net": SMALL, "epochs": EPOCHS}
-        checkpoints.append(checkpoint_of(Path(out) / UNFINISHED, settings, "random", task))
+        checkpoints.append(checkpoint_of(Path(out), settings, "random", task))
         stages = train_stages(model, task, (("all", EPOCHS),), of_fold, checkpoints[-1], report=report)
         table = predictions_of(task, task.evaluated, stages[-1].logits, of_fold)
         predictions.append(table[table["part"] == "test"])

@@ -42,7 +42,6 @@ from histotransfer.transfer.training import check_device
 BESIDE: tuple[Baseline, ...] = ("majority", "frozen-probe")  # run with every network, on the same split
 RUNS = (*BESIDE, "lc25000", "ladder")
 SPLIT_KINDS = {"patient": "patient", "image": "image", "official": "slide id", "none": "none"}  # names in a record
-UNFINISHED = ".unfinished"  # checkpoints in an experiment's folder
 OF_THE_TARGET = {  # settings that the source task does not depend on
     "profile", "breakhis_schedule", "train_magnifications", "split", "allow_leakage", "fold", "weights",
     "target", "external", "record_stages", "record_training", "record_losses", "record_views",
@@ -288,7 +287,7 @@ class _Training:
     def checkpoint(self, task: Task) -> Checkpoint:
         """The checkpoint that the target task's training writes."""
         settings = self.config.model_dump(mode="json", exclude={"weights"})
-        return checkpoint_of(self.out / UNFINISHED, settings, self.trunk.content_hash, task)
+        return checkpoint_of(self.out, settings, self.trunk.content_hash, task)
 
     def record(
         self,

@@ -5,7 +5,6 @@ interrupted: what is not in the file follows from the seed and the epoch (`histo
 is no state of a random generator to keep.
 """
 
-import contextlib
 import hashlib
 import io
 import json
@@ -27,13 +26,13 @@ class Checkpoint:
     Args:
         folder: folder of the file; created when the file is first written.
         identity: everything that the result depends on; the file's name is its hash, so another training has another
-            file.
+            file. It starts with a dot, so it is hidden beside the runs.
         seconds: least time between two checkpoints within a stage; the end of a stage is always saved.
     """
 
     def __init__(self, folder: Path, identity: Mapping[str, Any], seconds: float = SECONDS):
         self.key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-        self.path, self.seconds = folder / f"{self.key[:32]}.pt", seconds
+        self.path, self.seconds = folder / f".{self.key[:32]}.pt", seconds
         self._last = time.monotonic()
 
     def load(self) -> dict[str, Any] | None:
@@ -63,9 +62,10 @@ class Checkpoint:
         self._last = time.monotonic()
 
     def clear(self) -> None:
-        """Remove the file, any temporary file that a killed run left, and the folder if it is then empty."""
+        """Remove the file, and any temporary file that a killed run left.
+
+        The folder stays: another run may be about to write into it.
+        """
         self.path.unlink(missing_ok=True)
         for leftover in self.path.parent.glob(f".{self.path.name}.*.part"):
             leftover.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # other runs still keep theirs here
-            self.path.parent.rmdir()
