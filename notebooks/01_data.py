@@ -84,7 +84,7 @@ at_100 = table[table["magnification"] == 100]
 fields = at_100.groupby("subtype", sort=False).first().sort_values("label")
 figure = gallery(
     [decode(path) for path in fields["path"]],
-    [name.replace("_", " ") for name in fields.index],
+    [name.replace("_", "\n") for name in fields.index],
 )
 
 # %% [markdown]

@@ -153,7 +153,7 @@ tissue = density[:, absorbing_mask(density)]
 channels, pixels = tissue.shape
 f"{pixels} pixels with tissue, a density for each of {channels} channels"
 
-# %% mystnb={"figure": {"name": "fig-plane", "caption": "Optical densities of the tissue pixels of one field in their own colours, in the plane of their two largest axes (left) and seen from its edge (right), with the stain vectors that Macenko's method finds."}, "image": {"alt": "Two scatter plots: face on, the pixels fan out between the lines of haematoxylin and eosin; edge on, they are a thin band."}}
+# %% mystnb={"figure": {"name": "fig-plane", "caption": "Optical densities of the tissue pixels of one field in their own colours, in the plane of their two largest axes (above) and seen from its edge (below), with the stain vectors that Macenko's method finds."}, "image": {"alt": "Two scatter plots: face on, the pixels fan out between the lines of haematoxylin and eosin; edge on, they are a thin band."}}
 from histotransfer.figures import stain_plane
 from histotransfer.stain import Macenko, Reinhard, Vahadane
 

@@ -44,7 +44,7 @@ root = begin(profile=profile, data_root=data_root, **chosen)
 # the **gate**, and multiplies the channel by it. A gate of 1 leaves its channel unchanged, and a gate near 0 mutes it. In
 # {numref}`fig-dense-block`, $x_0$ enters a block, and $H_1$ to $H_3$ are its layers:
 
-# %% mystnb={"figure": {"name": "fig-dense-block", "caption": "A dense block of three layers, and the SE gate on its output. Each stack is the input of the next layer. The numbers below count channels."}, "image": {"alt": "Four stacks of feature maps that grow from 64 to 160 channels by the boxes H1, H2, H3; from the last stack an arrow to a squeeze of 160 means, two small layers, and 160 gates that multiply the stack."}}
+# %% mystnb={"figure": {"name": "fig-dense-block", "caption": "A dense block of three layers, and the SE gate on its output. Each row is the input of the next layer. The numbers on the left count channels."}, "image": {"alt": "Four rows of feature maps that grow from 64 to 160 channels by the boxes H1, H2, H3; from the last row an arrow to a squeeze of 160 means, two small layers, and 160 gates that multiply the row."}}
 from histotransfer.figures import dense_block_with_gate
 
 figure = dense_block_with_gate()

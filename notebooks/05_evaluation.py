@@ -358,7 +358,7 @@ shown = explanations.predict_images(
 )
 maps = grad_cam(shown.model, shown.source, shown.predicted)
 masks = shown.masks() if profile == "phantom" else None
-few = unseen[unseen["magnification"] == 100].index[2::5][:5]
+few = unseen[unseen["magnification"] == 100].index[2::5][:4]
 titles = [f"{shown.labels[i]}\nsaid {shown.guess[i]}" for i in few]
 regions = None if masks is None else masks[few]
 figure = figures.overlays(shown.tiles[few], maps[few], titles, regions)

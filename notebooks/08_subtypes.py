@@ -75,7 +75,7 @@ assert list(above) == ["ductal carcinoma"]
 #
 # In {numref}`fig-subtype-confusion` rows are the truth, columns what the network finds most probable, over 40x, 100x and 200x together.
 
-# %% mystnb={"figure": {"name": "fig-subtype-confusion", "caption": "Confusion matrix of the eight subtypes on the real subset, out of fold: images, and share of each true subtype."}}
+# %% mystnb={"figure": {"name": "fig-subtype-confusion", "caption": "Confusion matrix of the eight subtypes on the real subset, out of fold: images; the darker a cell, the larger its share of the true subtype."}}
 used = predictions[predictions["magnification"] < 400]
 figure = figures.confusion(used)
 

@@ -51,6 +51,9 @@ FACTS = """() => ({
         .filter(icon => getComputedStyle(icon, '::before').content == 'none').map(icon => icon.className),
     headings: [...document.querySelectorAll('main :is(h1, h2, h3, h4, h5, h6)')]
         .filter(heading => heading.checkVisibility()).map(heading => Number(heading.tagName[1])),
+    plots: document.querySelectorAll('article figure img[src$=".svg"]').length,
+    shrunk: [...document.querySelectorAll('article figure img[src$=".svg"]')]
+        .filter(plot => plot.width < 0.8 * plot.naturalWidth).map(plot => plot.alt),
     overflow: document.documentElement.scrollWidth - innerWidth,
     theme: document.documentElement.dataset.theme,
 })"""
@@ -150,6 +153,12 @@ def test_headings_nest(visits):
 
 def test_no_page_is_wider_than_the_screen(visits):
     assert [f"{one}: {one.facts['overflow']} pixels" for one in visits if one.facts["overflow"] > 0] == []
+
+
+def test_plots_are_shown_as_large_as_they_were_drawn(visits):
+    """On a phone too, so that the smallest text of a plot can be read."""
+    assert sum(one.facts["plots"] for one in visits) > 60
+    assert [f"{one}: {alt}" for one in visits for alt in one.facts["shrunk"]] == []
 
 
 def test_no_serious_or_critical_violation_of_accessibility(visits):

@@ -67,7 +67,7 @@ def test_means_stand_under_their_names_with_their_intervals():
     (axis,) = figure.axes
     spans = [segment[:, 0].tolist() for segment in axis.collections[0].get_segments()]
     assert spans == [[0.4, 0.6], [-0.4, 0.0]]
-    assert "9 images, 3 patients" in axis.get_xlabel()
+    assert "9 images, 3 patients" in figure.get_supxlabel()
     names = [label.get_text() for label in axis.get_yticklabels()]
     assert names == ["a\n0.50 [0.40,\xa00.60]", "b\n-0.20 [-0.40,\xa00.00]"]
     said = "a 0.50 [0.40,\xa00.60] (9 images, 3 patients); b -0.20 [-0.40,\xa00.00] (9 images, 3 patients)"
@@ -77,8 +77,8 @@ def test_means_stand_under_their_names_with_their_intervals():
     assert shares.axes[0].get_xlim()[1] == 1.02
     (axis,) = figures.means_with_intervals(table.assign(images=[9, 8]), "share").axes
     assert [label.get_text() for label in axis.get_yticklabels()][1] == f"{names[1]}\n8 images, 3 patients"
-    (axis,) = figures.means_with_intervals(table, "share", unit="slides").axes
-    assert axis.get_xlabel() == "share\n9 images, 3 slides\n95 % intervals by slide"
+    figure = figures.means_with_intervals(table, "share", unit="slides")
+    assert figure.get_supxlabel() == "share\n9 images, 3 slides\n95 % intervals by slide"
 
 
 def test_names_of_several_lines_do_not_overlap():

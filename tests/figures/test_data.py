@@ -64,4 +64,4 @@ def test_picture_table_names_rows_and_columns_and_writes_words():
     assert [first.get_title(), word.get_title(), third.get_title()] == ["before", "after", ""]
     assert [first.get_ylabel(), third.get_ylabel()] == ["a", "b"]
     assert np.array_equal(first.images[0].get_array(), picture)
-    assert not word.images and [text.get_text() for text in word.texts] == ["LinAlgError"]
+    assert not word.images and [text.get_text() for text in word.texts] == ["Lin\nAlg\nError"]

@@ -25,12 +25,12 @@ def test_overlays_cross_the_hottest_cell_and_say_whether_it_is_inside():
 def test_the_drawn_block_grows_by_what_each_layer_adds():
     figure = figures.dense_block_with_gate(channels=8, growth_rate=4, layers=2, reduction=2)
     (axis,) = figure.axes
-    stacks = {}
+    rows = {}
     for part in axis.patches:
         if isinstance(part, Rectangle):
-            stacks[part.get_x()] = stacks.get(part.get_x(), 0) + part.get_height()
-    heights = [stacks[x] * 16 for x in sorted(stacks)]
-    assert heights == pytest.approx([8, 12, 16, 16])  # before, after each layer, after the gate
+            rows[part.get_y()] = rows.get(part.get_y(), 0) + part.get_width()
+    widths = [rows[y] * 16 for y in sorted(rows)]
+    assert widths == pytest.approx([8, 12, 16, 16])  # before, after each layer, after the gate
     texts = [text.get_text() for text in axis.texts]
     assert all(channels in texts for channels in ("8", "12", "16"))
     assert any("16 → 8 → 16" in text for text in texts)

@@ -19,7 +19,7 @@ from histotransfer.figures.doses import doses
 from histotransfer.figures.networks import dense_block_with_gate, overlays, whole_network
 from histotransfer.figures.predictions import confusion, patients, precision_recall, reliability_diagram, roc
 from histotransfer.figures.stain import macenko_steps, stain_plane
-from histotransfer.figures.style import CLASS_COLOURS, PALETTE, RUN_COLOURS, WIDTH, described, use_style
+from histotransfer.figures.style import CLASS_COLOURS, PALETTE, RUN_COLOURS, described, use_style
 from histotransfer.figures.training import (
     by_seed,
     compared_curves,
@@ -32,7 +32,6 @@ __all__ = [
     "CLASS_COLOURS",
     "PALETTE",
     "RUN_COLOURS",
-    "WIDTH",
     "by_labelled_patients",
     "by_seed",
     "choices",

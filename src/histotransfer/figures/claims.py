@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from histotransfer.figures.style import PALETTE, PHONE_WIDTH, SMALL, described
+from histotransfer.figures.style import PALETTE, SMALL, WIDTH, described
 
 VERDICTS = {  # the first word or two of a verdict, and its colour
     "supported": PALETTE["green"],
@@ -41,7 +41,7 @@ def claims(table: pd.DataFrame) -> Figure:
     """
     groups = [(unit, rows) for unit in (*UNITS, "") if len(rows := table[table["unit"] == unit])]
     heights = [sum(map(_height, rows.itertuples())) for _, rows in groups]
-    size = (PHONE_WIDTH, sum(heights) + 0.45 * len(groups))
+    size = (WIDTH, sum(heights) + 0.45 * len(groups))
     figure, axes = plt.subplots(len(groups), figsize=size, height_ratios=heights, layout="constrained", squeeze=False)
     for axis, (unit, rows), height in zip(axes[:, 0], groups, heights, strict=True):
         _panel(axis, unit, rows, height)

@@ -1,5 +1,6 @@
 """Numbers with intervals, side by side."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -14,9 +15,10 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from histotransfer.evaluation.formatting import number
 from histotransfer.evaluation.metrics import metric_name
 from histotransfer.evaluation.pareto import pareto_front
-from histotransfer.figures.style import PALETTE, PHONE_WIDTH, SMALL, WIDTH, described, legend_above, run_colours
+from histotransfer.figures.style import PALETTE, SMALL, WIDTH, described, legend_above, run_colours, stacked
 
 BEFORE = "before"  # of the network that has not learnt yet, in `report.adapting.learning_curve`
+LINE = 52  # small characters that fit below a figure
 
 
 def forest(
@@ -38,7 +40,7 @@ def forest(
     rows = table[table["metric"] == metric]
     magnifications, runs = list(dict.fromkeys(rows["magnification"])), list(dict.fromkeys(rows["run"]))
     figure, axis = plt.subplots(
-        figsize=(PHONE_WIDTH, 1.2 + max(0.55 * len(magnifications), 0.2 * len(rows))), layout="constrained"
+        figsize=(WIDTH, 1.2 + max(0.55 * len(magnifications), 0.2 * len(rows))), layout="constrained"
     )
     half = min(0.3, 0.15 * (len(runs) - 1))
     spread = np.linspace(-half, half, len(runs))
@@ -94,7 +96,7 @@ def means_with_intervals(table: pd.DataFrame, label: str, nothing: float = 0, un
     lines = [table.index, values] if alike else [table.index, values, counts]
     names = ["\n".join(text) for text in zip(*lines, strict=True)]
     height = 0.9 + 0.2 * (1 + max(name.count("\n") for name in names)) * len(table)
-    figure, axis = plt.subplots(figsize=(PHONE_WIDTH, height), layout="constrained")
+    figure, axis = plt.subplots(figsize=(WIDTH, height), layout="constrained")
     y = np.arange(len(table))
     axis.hlines(y, table["low"], table["high"], color=PALETTE["blue"], lw=2)
     axis.plot(table["value"], y, "o", color=PALETTE["blue"])
@@ -104,7 +106,7 @@ def means_with_intervals(table: pd.DataFrame, label: str, nothing: float = 0, un
         axis.set_xlim(right=1.02)
     clustered = f"95 % intervals by {unit.removesuffix('s')}"
     about = f"{counts[0]}\n{clustered}" if alike else clustered
-    axis.set_xlabel(f"{label}\n{about}", fontsize=SMALL)
+    figure.supxlabel(f"{textwrap.fill(label, LINE)}\n{about}", fontsize=SMALL)  # names leave the axis little width
     axis.set_ylim(len(table) - 0.5, -0.5)
     sentences = "; ".join(f"{name} {value} ({n})" for name, value, n in zip(table.index, values, counts, strict=True))
     return described(figure, f"{label} with 95 % intervals. {sentences}.")
@@ -120,10 +122,10 @@ def by_labelled_patients(
         metrics: of the panels.
         unit: what is labelled and kept apart, as readers call it, in the plural.
     """
-    figure, axes = plt.subplots(1, len(metrics), figsize=(WIDTH, 3.4), squeeze=False, layout="constrained")
+    figure, axes = stacked(len(metrics), 2.7)
     numbers, sentences = sorted(set(table["labelled"])), []
     arms = [run for run in dict.fromkeys(table["run"]) if run != BEFORE]
-    for axis, metric in zip(axes.flat, metrics, strict=True):
+    for axis, metric in zip(axes, metrics, strict=True):
         rows = table[table["metric"] == metric]
         colours, spread = run_colours(arms), np.linspace(-0.2, 0.2, len(arms))
         for (run, colour), offset in zip([(BEFORE, "0.3"), *colours.items()], [0.0, *spread], strict=True):
@@ -152,7 +154,7 @@ def choices(criteria: pd.DataFrame, chosen: Mapping[int, str]) -> Figure:
         criteria: one row per test fold, one column per candidate, as `report.selection.Selection.criteria`.
         chosen: test fold to its candidate.
     """
-    figure, axis = plt.subplots(figsize=(PHONE_WIDTH, 1.1 + 0.45 * len(criteria)), layout="constrained")
+    figure, axis = plt.subplots(figsize=(WIDTH, 1.1 + 0.45 * len(criteria)), layout="constrained")
     for (candidate, values), marker in zip(criteria.items(), "osD^vP*X<>", strict=False):
         axis.plot(values, range(len(values)), marker, ms=7, alpha=0.8, label=candidate)
     rings = [criteria.loc[fold, chosen[fold]] for fold in criteria.index]
@@ -175,7 +177,7 @@ def pareto(table: pd.DataFrame, cost: str) -> Figure:
         cost: its column: GMAC, MB, ms or parameters; drawn on a logarithmic axis.
     """
     rows = table.dropna(subset=[cost, "auroc"]).sort_values(cost, ignore_index=True)
-    figure, axis = plt.subplots(figsize=(WIDTH, 5), layout="constrained")
+    figure, axis = plt.subplots(figsize=(WIDTH, 4.6), layout="constrained")
     front = rows[pareto_front(rows[cost].to_numpy(), rows["auroc"].to_numpy())]
     axis.plot(front[cost], front["auroc"], color="0.6", lw=1.5, zorder=0)
     markers = dict(zip(sorted(rows["net"].unique()), "osD^vP*X<>", strict=False))
@@ -189,7 +191,7 @@ def pareto(table: pd.DataFrame, cost: str) -> Figure:
         Line2D([], [], marker=marker, color="0.3", ls="", label=net) for net, marker in markers.items()
     ]
     handles += [Patch(color=colour, label=f"{size} pixels") for size, colour in colours.items()]
-    legend_above(figure, handles)
+    legend_above(figure, handles, columns=2)
     units = {"GMAC": "GMAC per image", "MB": "megabytes of weights", "ms": "milliseconds per image"}
     axis.set(xscale="log", xlabel=units.get(cost, cost), ylabel="AUROC, mean over 40x, 100x, 200x")
     axis.xaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), major_formatter="{x:g}", minor_formatter=NullFormatter())

@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from histotransfer.figures.style import PALETTE, SMALL, WIDTH, described, legend_above
+from histotransfer.figures.style import PALETTE, SMALL, WIDTH, described, legend_above, stacked
 
 PEER = (0.6, 0.6, 0.6)
 
@@ -20,12 +20,13 @@ def race(name: str, seconds: Mapping[str, float], is_peer: Callable[[str], bool]
         is_peer: whether a side is somebody else's.
     """
     places, values = np.arange(len(seconds)), list(seconds.values())
-    figure, axis = plt.subplots(figsize=(WIDTH, 0.7 + 0.32 * len(seconds)), layout="constrained")
-    axis.barh(places, values, color=[PEER if is_peer(side) else PALETTE["blue"] for side in seconds])
-    for place, value in enumerate(values):
+    figure, axis = plt.subplots(figsize=(WIDTH, 0.7 + 0.45 * len(seconds)), layout="constrained")
+    axis.barh(places, values, 0.4, color=[PEER if is_peer(side) else PALETTE["blue"] for side in seconds])
+    for place, (side, value) in enumerate(seconds.items()):
+        axis.text(0, place - 0.24, side, va="bottom", fontsize=SMALL)
         axis.text(value, place, f" {in_seconds(value)}", va="center", fontsize=SMALL)
-    axis.set_yticks(places, list(seconds))
-    axis.set(xlabel="seconds", xlim=(0, 1.15 * max(values)), ylim=(len(seconds) - 0.5, -0.5))
+    axis.set(yticks=[], xlabel="seconds", xlim=(0, 1.25 * max(values)), ylim=(len(seconds) - 0.7, -0.75))
+    axis.spines["left"].set_visible(False)
     told = ", ".join(f"{side} {in_seconds(value)}" for side, value in seconds.items())
     return described(figure, f"{name}: {told}.")
 
@@ -41,12 +42,13 @@ def growth(steps: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
     Args:
         steps: step to its measurements: `images`, `seconds`, `peak_megabytes`.
     """
-    figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 3.2), layout="constrained")
+    figure, axes = stacked(2, 2.8, sharex=True)
     for axis, quantity, label in zip(axes, ("seconds", "peak_megabytes"), ("seconds", "peak memory (MB)"), strict=True):
         for step, rows in steps.items():
             axis.plot([row["images"] for row in rows], [row[quantity] for row in rows], "o-", ms=4, label=step)
-        axis.set(xscale="log", yscale="log", xlabel="images", ylabel=label)
-    legend_above(figure, columns=5)
+        axis.set(xscale="log", yscale="log", ylabel=label)
+    axes[-1].set_xlabel("images")
+    legend_above(figure, columns=3)
     told = (
         f"{step}: "
         + ", ".join(f"{r['images']} images {r['seconds']:.3g} s, {r['peak_megabytes']:.0f} MB" for r in rows)

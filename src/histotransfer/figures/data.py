@@ -1,5 +1,6 @@
 """Data and their colours."""
 
+import re
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -15,11 +16,12 @@ from histotransfer.figures.style import (
     CLASS_COLOURS,
     PALETTE,
     PART_COLOURS,
-    PHONE_WIDTH,
-    SMALL,
+    TISSUE_TEXT,
+    TISSUE_WIDTH,
     WIDTH,
     described,
     legend_above,
+    stacked,
 )
 from histotransfer.pictures import decode
 from histotransfer.stain import to_lab
@@ -34,13 +36,15 @@ def gallery(images: Sequence[np.ndarray], titles: Sequence[str], columns: int = 
         columns: pictures per row.
     """
     rows = -(-len(images) // columns)
-    side = WIDTH / columns
-    figure, axes = plt.subplots(rows, columns, figsize=(WIDTH, rows * (side + 0.25)), squeeze=False, layout="tight")
+    side = TISSUE_WIDTH / columns
+    lines = 1 + max(title.count("\n") for title in titles)
+    size = (TISSUE_WIDTH, rows * (side + 0.1 + 0.2 * lines))
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="tight")
     for axis in axes.flat:
         axis.axis("off")
     for axis, image, title in zip(axes.flat, images, titles, strict=False):
         axis.imshow(image, cmap="viridis" if image.ndim == 2 else None, interpolation="nearest")
-        axis.set_title(title, fontsize=9)
+        axis.set_title(title, fontsize=TISSUE_TEXT)
     return figure
 
 
@@ -50,7 +54,7 @@ def images_per_patient(patients: pd.DataFrame) -> Figure:
     Args:
         patients: as `experiments.patients.per_patient` returns it.
     """
-    figure, axes = plt.subplots(2, 1, figsize=(PHONE_WIDTH, 4), layout="constrained", sharex=True, sharey=True)
+    figure, axes = stacked(2, 2, sharex=True, sharey=True)
     sentences = []
     for axis, (label, colour) in zip(axes, CLASS_COLOURS.items(), strict=True):
         counts = patients.loc[patients["label"] == label, "images"].sort_values(ascending=False).to_numpy()
@@ -75,11 +79,9 @@ def patient_strips(splits: Mapping[str, pd.DataFrame]) -> Figure:
     parts = list(PART_COLOURS)
     first = next(iter(tables.values())).groupby("group")["split"].first().map(parts.index)
     order = first.sort_values(kind="stable").index
-    figure, axes = plt.subplots(
-        len(splits), 1, figsize=(PHONE_WIDTH, 2.3 * len(splits) + 0.4), squeeze=False, layout="constrained", sharex=True
-    )
+    figure, axes = stacked(len(splits), 2.5, sharex=True)
     sentences = []
-    for axis, (name, table) in zip(axes.flat, tables.items(), strict=True):
+    for axis, (name, table) in zip(axes, tables.items(), strict=True):
         counts = pd.crosstab(table["group"], table["split"]).reindex(order).reindex(columns=parts, fill_value=0)
         bottom = np.zeros(len(order), int)
         for part, colour in PART_COLOURS.items():
@@ -89,7 +91,7 @@ def patient_strips(splits: Mapping[str, pd.DataFrame]) -> Figure:
         sentences.append(f"{name}: {(tested & trained).sum()} of {tested.sum()} test patients are also in training")
         axis.set_title(sentences[-1].replace(": ", ":\n"), loc="left", fontsize=10)
         axis.set(ylabel="images", xticks=[])
-    axes[-1, 0].set_xlabel("one strip per patient")
+    axes[-1].set_xlabel("one strip per patient")
     legend_above(figure)
     return described(figure, f"Each patient's images, coloured by part. {'; '.join(sentences)}.")
 
@@ -100,7 +102,7 @@ def colour_per_patient(patients: pd.DataFrame) -> Figure:
     Args:
         patients: as `experiments.patients.per_patient` returns it.
     """
-    figure, axis = plt.subplots(figsize=(WIDTH, 4), layout="constrained")
+    figure, axis = plt.subplots(figsize=(WIDTH, 3.4), layout="constrained")
     for label, colour in CLASS_COLOURS.items():
         rows = patients[patients["label"] == label]
         axis.errorbar(
@@ -120,7 +122,8 @@ def colour_clusters(table: pd.DataFrame, patients: int) -> Figure:
     figure, axis = plt.subplots(figsize=(WIDTH, 4), layout="constrained")
     sns.scatterplot(x=colours[:, 0], y=colours[:, 1], hue=rows["group"].to_numpy(), palette="colorblind", ax=axis)
     axis.set(xlabel="mean a* (green to red)", ylabel="mean b* (blue to yellow)")
-    axis.legend(title="patient", loc="upper left", bbox_to_anchor=(1, 1))
+    axis.get_legend().remove()
+    legend_above(figure)
     return figure
 
 
@@ -131,21 +134,22 @@ def picture_table(rows: Mapping[str, Sequence[np.ndarray | str]], columns: Seque
         rows: name to pictures ``(H, W, 3)`` uint8, all of one shape, or a word that is written instead of one.
         columns: names.
     """
-    height = WIDTH / (len(columns) + 0.6)
+    height = TISSUE_WIDTH / (len(columns) + 0.6)
     layout = ConstrainedLayoutEngine(w_pad=0.01, h_pad=0.01, wspace=0.02, hspace=0.02)
-    size = (WIDTH, 0.4 + height * len(rows))
+    size = (TISSUE_WIDTH, 0.4 + height * len(rows))
     figure, axes = plt.subplots(len(rows), len(columns), figsize=size, squeeze=False, layout=layout)
     for line, (name, pictures) in zip(axes, rows.items(), strict=True):
         for axis, picture in zip(line, pictures, strict=True):
             axis.set(xticks=[], yticks=[], aspect="equal")
             sns.despine(ax=axis, left=True, bottom=True)
             if isinstance(picture, str):
-                axis.text(0.5, 0.5, picture, ha="center", va="center", fontsize=SMALL, color=PALETTE["red"])
+                broken = re.sub("(?<=[a-z])(?=[A-Z])", "\n", picture)  # LinAlgError
+                axis.text(0.5, 0.5, broken, ha="center", va="center", fontsize=TISSUE_TEXT, color=PALETTE["red"])
                 axis.set(xlim=(0, 1), ylim=(0, 1))
             else:
                 axis.imshow(picture, interpolation="nearest")
                 axis.add_patch(Rectangle((0, 0), 1, 1, transform=axis.transAxes, fill=False, ec="0.7", clip_on=False))
-        line[0].set_ylabel(name, fontsize=SMALL, rotation=0, ha="right", va="center")
+        line[0].set_ylabel(name, fontsize=TISSUE_TEXT, rotation=0, ha="right", va="center")
     for axis, column in zip(axes[0], columns, strict=True):
-        axis.set_title(column, fontsize=SMALL)
+        axis.set_title(column, fontsize=TISSUE_TEXT)
     return figure

@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from histotransfer.figures.style import PALETTE, PHONE_WIDTH, SMALL, described
+from histotransfer.figures.style import PALETTE, SMALL, WIDTH, described
 
 MEASURES = {  # of doses, by treatment and name in the rule
     ("gates", "distance"): "distance of gates\nfrom 1",
@@ -26,7 +26,7 @@ def doses(table: pd.DataFrame) -> Figure:
     panels = list(table.groupby(["treatment", "measure"], sort=False))
     arms = max((list(runs["arm"].unique()) for _, runs in panels), key=len)[::-1]  # some arms lack a treatment
     rows, columns = -(-len(panels) // 2), 2
-    size = PHONE_WIDTH, 0.3 + rows * (0.75 + 0.17 * len(arms))
+    size = WIDTH, 0.3 + rows * (0.75 + 0.17 * len(arms))
     figure, axes = plt.subplots(rows, columns, figsize=size, sharey=True, squeeze=False, layout="constrained")
     sentences = []
     for axis, (measure, of_measure) in zip(axes.flat, panels, strict=False):

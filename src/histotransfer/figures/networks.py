@@ -11,14 +11,14 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Polygon, Rectangle
 
 from histotransfer.evaluation.pointing import hottest
-from histotransfer.figures.style import PALETTE, PHONE_WIDTH, SMALL, WIDTH, described
+from histotransfer.figures.style import PALETTE, SMALL, TISSUE_TEXT, TISSUE_WIDTH, WIDTH, described
 
 if TYPE_CHECKING:  # a figure of numbers alone does not wait for PyTorch
     from histotransfer.models.se_densenet import SEDenseNet
 
 
 def dense_block_with_gate(channels: int = 64, growth_rate: int = 32, layers: int = 3, reduction: int = 16) -> Figure:
-    """A dense block as stacks of feature maps that grow with each layer, and the SE gate on its output.
+    """A dense block as bars of feature maps that grow with each layer, and the SE gate on its output, top to bottom.
 
     Args:
         channels: number of channels that enter the block.
@@ -26,48 +26,45 @@ def dense_block_with_gate(channels: int = 64, growth_rate: int = 32, layers: int
         layers: number of layers.
         reduction: r of the gate.
     """
-    figure, axis = plt.subplots(figsize=(WIDTH, 3.4), layout="constrained")
+    figure, axis = plt.subplots(figsize=(WIDTH, 5), layout="constrained")
     total = channels + layers * growth_rate
-    unit, width, gap = 1 / total, 0.34, 1.15  # a stack of all channels is 1 high
+    unit, height, gap = 1 / total, 0.34, 1.15  # a bar of all channels is 1 wide
     colours = [(0.85, 0.85, 0.85), *(0.45 + 0.55 * np.array(sns.color_palette("colorblind")))]
-    ink: dict[str, Any] = {"color": "0.15", "fontsize": 9, "ha": "center"}
+    ink: dict[str, Any] = {"color": "0.15", "fontsize": SMALL, "ha": "center", "va": "center"}
 
-    def stack(x: float, parts: int, factor: str = "") -> None:
+    def bar(y: float, parts: int, factor: str = "") -> None:
         for part in range(parts + 1):
             start = channels + (part - 1) * growth_rate if part else 0
             size = (growth_rate if part else channels) * unit
-            axis.add_patch(Rectangle((x, start * unit), width, size, fc=colours[part], ec="0.15", lw=0.8))
-            axis.text(x + width / 2, start * unit + size / 2, f"${factor}x_{part}$", va="center", **ink)
+            axis.add_patch(Rectangle((start * unit, y), size, height, fc=colours[part], ec="0.15", lw=0.8))
+            axis.text(start * unit + size / 2, y + height / 2, f"${factor}x_{part}$", **ink)
+        axis.text(-0.03, y + height / 2, f"{channels + parts * growth_rate}", **{**ink, "ha": "right"})
 
     def arrow(start: tuple[float, float], end: tuple[float, float]) -> None:
         axis.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": "0.15", "lw": 1.2})
 
-    def box(x: float, y: float, text: str) -> None:
-        axis.text(x, y, text, va="center", bbox={"boxstyle": "round", "fc": "white", "ec": "0.15"}, **ink)
+    def box(x: float, y: float, text: str, style: str = "round") -> None:
+        axis.text(x, y, text, bbox={"boxstyle": style, "fc": "white", "ec": "0.15"}, **ink)
 
+    middle, last = channels * unit / 2, layers * gap
     for part in range(layers + 1):
-        stack(part * gap, part)
-        axis.text(part * gap + width / 2, -0.09, f"{channels + part * growth_rate}", va="center", **ink)
+        bar(part * gap, part)
         if part < layers:
-            middle = channels * unit / 2
-            arrow((part * gap + width, middle), ((part + 1) * gap, middle))
-            box(part * gap + (gap + width) / 2, middle, f"$H_{part + 1}$")
-    last, times, out = layers * gap, layers * gap + 1.15, layers * gap + 1.75
-    arrow((last + width, 0.5), (times - 0.1, 0.5))
-    axis.text(times, 0.5, "×", va="center", bbox={"boxstyle": "circle", "fc": "white", "ec": "0.15"}, **ink)
-    arrow((times + 0.1, 0.5), (out, 0.5))
-    stack(out, layers, "s\\,")
-    axis.text(out + width / 2, -0.09, f"{total}", va="center", **ink)
-    hidden = max(4, total // reduction)
-    squeeze, excite = (last + width / 2 - 0.9, 1.35), (times, 1.35)
-    arrow((last + width / 2, 1), (squeeze[0] + 0.3, squeeze[1] - 0.1))
-    box(*squeeze, f"squeeze $z$\n{total} means")
-    arrow((squeeze[0] + 0.55, 1.35), (excite[0] - 0.95, 1.35))
-    box(*excite, f"$2\\,\\sigma(W_2\\,\\delta(W_1 z))$\n{total} → {hidden} → {total}")
-    arrow((times, 1.22), (times, 0.6))
-    axis.text(times - 0.06, 0.85, f"{total}\ngates $s$", va="center", **{**ink, "ha": "right"})
-    axis.text(-0.1, -0.09, "channels", va="center", **{**ink, "ha": "right"})
-    axis.set(xlim=(-0.85, out + width + 0.35), ylim=(-0.16, 1.52))
+            arrow((middle, part * gap + height), (middle, (part + 1) * gap))
+            box(middle, part * gap + (gap + height) / 2, f"$H_{part + 1}$")
+    hidden, beside, gate, out = max(4, total // reduction), 0.74, last + 2.2, last + 3
+    arrow((middle, last + height), (middle, gate - 0.2))
+    box(middle, gate, "×", "circle")
+    arrow((middle, gate + 0.2), (middle, out))
+    bar(out, layers, "s\\,")
+    arrow((beside, last + height), (beside, last + 0.8))
+    box(beside, last + 1.1, f"squeeze $z$\n{total} means")
+    arrow((beside, last + 1.4), (beside, gate - 0.3))
+    box(beside, gate, f"$2\\,\\sigma(W_2\\,\\delta(W_1 z))$\n{total} → {hidden} → {total}")
+    arrow((beside - 0.23, gate), (middle + 0.06, gate))
+    axis.text((beside - 0.23 + middle) / 2, gate - 0.12, f"{total}\ngates $s$", **{**ink, "va": "bottom"})
+    axis.text(-0.03, -0.15, "channels", **{**ink, "ha": "right"})
+    axis.set(xlim=(-0.27, 1.01), ylim=(out + height + 0.1, -0.3))
     axis.axis("off")
     return figure
 
@@ -79,7 +76,7 @@ def whole_network(model: "SEDenseNet", size: int = 224) -> Figure:
         model: in eval mode; it is run once on an empty picture, so that all shapes are its own.
         size: pixels per side of that picture.
     """
-    figure = plt.figure(figsize=(PHONE_WIDTH, 7))
+    figure = plt.figure(figsize=(WIDTH, 7))
     axis = figure.add_axes((0, 0, 1, 1))
     middle, right, scale = 1.25, 1.98, 1.2 / model.classifier.in_features  # in inches, per channel
     grey, gated = "0.82", PALETTE["orange"]
@@ -144,7 +141,7 @@ def whole_network(model: "SEDenseNet", size: int = 224) -> Figure:
         axis.vlines(0.5, start + 0.03, end - 0.03, color="0.5", lw=1)
         axis.text(0.45, (start + end) / 2, f"{side}", ha="right", va="center", fontsize=SMALL)
     axis.text(0.06, 0.1, "side", va="center", fontsize=SMALL)
-    axis.set(xlim=(0, PHONE_WIDTH), ylim=(y + 0.12, 0))
+    axis.set(xlim=(0, WIDTH), ylim=(y + 0.12, 0))
     figure.set_figheight(y + 0.12)
     axis.axis("off")
     about = f"SE-DenseNet for a picture of {size} pixels, from top to bottom: {'; '.join(sentences)}"
@@ -161,7 +158,8 @@ def overlays(tiles: np.ndarray, maps: np.ndarray, titles: Sequence[str], masks: 
         masks: ``(N, S, S)`` bool, where known: the diagnostic region is outlined, and grey outside in the upper row.
     """
     count, size = len(tiles), tiles.shape[1]
-    figure, axes = plt.subplots(2, count, figsize=(WIDTH, 2 * WIDTH / count + 0.4), squeeze=False, layout="constrained")
+    size_of_all = (TISSUE_WIDTH, 2 * TISSUE_WIDTH / count + 0.5)
+    figure, axes = plt.subplots(2, count, figsize=size_of_all, squeeze=False, layout="constrained")
     points, sentences = hottest(maps, size), []
     for i, title in enumerate(titles):
         heat = cv2.resize(np.maximum(maps[i], 0), (size, size), interpolation=cv2.INTER_LINEAR)
@@ -180,7 +178,7 @@ def overlays(tiles: np.ndarray, maps: np.ndarray, titles: Sequence[str], masks: 
                 axis.contour(inside, levels=[0.5], colors="white", linewidths=0.9)
         for width, colour in ((4, "black"), (2, "white")):
             axes[1, i].plot(points[i, 1], points[i, 0], "x", color=colour, ms=9, mew=width)
-        axes[0, i].set_title(title, fontsize=SMALL)
+        axes[0, i].set_title(title, fontsize=TISSUE_TEXT)
         sentences.append(f"{title.replace(chr(10), ', ')}: hottest cell {_place(points[i], size)}{where}")
     return described(figure, f"{count} images above their Grad-CAM. {'; '.join(sentences)}.")
 

@@ -13,7 +13,16 @@ from sklearn.metrics import average_precision_score, confusion_matrix, roc_auc_s
 from histotransfer.evaluation.curves import precision_recall_band, roc_band
 from histotransfer.evaluation.formatting import number
 from histotransfer.evaluation.metrics import THRESHOLD, class_names, patient_table, positive_class, predicted, scores
-from histotransfer.figures.style import CLASS_COLOURS, PALETTE, SMALL, WIDTH, described, legend_above, run_colours
+from histotransfer.figures.style import (
+    CLASS_COLOURS,
+    PALETTE,
+    SMALL,
+    WIDTH,
+    described,
+    legend_above,
+    run_colours,
+    stacked,
+)
 
 NAMED = 24  # patients whose names fit side by side on a page
 
@@ -50,17 +59,10 @@ def _banded(
     guess: Callable[[float], tuple[list[float], list[float]]],
 ) -> Figure:
     """One panel per run: its curve and band, and the line of guessing."""
-    figure, axes = plt.subplots(
-        1,
-        len(runs),
-        figsize=(WIDTH, 0.75 + WIDTH / max(len(runs), 2.2)),
-        sharey=True,
-        squeeze=False,
-        layout="constrained",
-    )
+    figure, axes = stacked(len(runs), WIDTH, sharex=True)
     sentences = []
     colours = run_colours(runs)
-    for axis, (run, predictions) in zip(axes.flat, runs.items(), strict=True):
+    for axis, (run, predictions) in zip(axes, runs.items(), strict=True):
         target, score, rows = (
             predictions["truth"] == positive_class(predictions),
             scores(predictions),
@@ -74,9 +76,9 @@ def _banded(
             f"{run} {area(target, score):.2f}, with {labels[1]}"
             f" {number(middle['value'], middle['low'], middle['high'])} at {labels[0]} {middle['x']:.1f}"
         )
-        axis.set(xlabel=labels[0], aspect="equal", xlim=(-0.01, 1.01), ylim=(-0.01, 1.02))
+        axis.set(ylabel=labels[1], aspect="equal", xlim=(-0.01, 1.01), ylim=(-0.01, 1.02))
         axis.set_title(f"{run}\n{_n(predictions)}", fontsize=10)
-    axes.flat[0].set_ylabel(labels[1])
+    axes[-1].set_xlabel(labels[0])
     return described(figure, f"Curves with 95 % bands, {_n(predictions)}. {name}: {'; '.join(sentences)}.")
 
 
@@ -85,15 +87,15 @@ def _n(predictions: pd.DataFrame) -> str:
 
 
 def confusion(predictions: pd.DataFrame) -> Figure:
-    """Confusion matrix with counts and the rate within each true class."""
+    """Confusion matrix: counts, coloured by the rate within each true class; of two classes the rate is written too."""
     names = class_names(predictions)
     counts = confusion_matrix(predictions["truth"], predicted(predictions), labels=names)
     rates = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    text = np.array(
-        [[f"{n}\n{rate:.0%}" for n, rate in zip(*row, strict=True)] for row in zip(counts, rates, strict=True)]
-    )
-    side, shown = min(2 + 0.8 * len(names), WIDTH), [name.replace("_", " ") for name in names]
-    figure, axis = plt.subplots(figsize=(side, side + (0.5 if len(names) > 2 else 0)), layout="constrained")
+    text = counts.astype(str)
+    if len(names) == 2:  # more cells have no room for it
+        text = np.array([[f"{n}\n{rate:.0%}" for n, rate in zip(*row)] for row in zip(counts, rates)])  # noqa: B905
+    shown = [name.replace("_", " ") for name in names]
+    figure, axis = plt.subplots(figsize=(WIDTH, WIDTH + (0.5 if len(names) > 2 else 0)), layout="constrained")
     sns.heatmap(
         rates, annot=text, fmt="", cmap="Blues", vmin=0, vmax=1, cbar=False, square=True, ax=axis,
         xticklabels=shown, yticklabels=shown, annot_kws={"fontsize": SMALL},
@@ -130,7 +132,7 @@ def patients(predictions: pd.DataFrame, unit: str = "patient") -> Figure:
     for place, (group, patient) in enumerate(about.iterrows()):
         images = rows.loc[rows["group"] == group, "score"]
         colour = CLASS_COLOURS.get(patient["truth"], PALETTE["green"])
-        axis.plot(np.linspace(place - 0.25, place + 0.25, len(images)), images, ".", color=colour, alpha=0.5, ms=5)
+        axis.plot(np.linspace(place - 0.25, place + 0.25, len(images)), images, ".", color=colour, alpha=0.5, ms=3)
         axis.hlines(patient["score"], place - 0.4, place + 0.4, color="0.1", lw=2)
     axis.axhline(THRESHOLD, color="0.4", lw=1, ls="--")
     if named := len(about) <= NAMED:
@@ -155,24 +157,17 @@ def reliability_diagram(curves: Mapping[str, pd.DataFrame]) -> Figure:
     Args:
         curves: name of a run to its table from `evaluation.calibration.reliability`.
     """
-    figure, axes = plt.subplots(
-        1,
-        len(curves),
-        figsize=(WIDTH, 1.4 + WIDTH / max(len(curves), 2.2)),
-        sharey=True,
-        squeeze=False,
-        layout="constrained",
-    )
+    figure, axes = stacked(len(curves), 3, sharex=True)
     sentences = []
     colours = run_colours(curves)
-    for axis, (name, bins) in zip(axes.flat, curves.items(), strict=True):
+    for axis, (name, bins) in zip(axes, curves.items(), strict=True):
         axis.plot([0, 1], [0, 1], color="0.6", lw=1)
         axis.vlines(bins["predicted"], bins["low"], bins["high"], color=colours[name], lw=1.5, alpha=0.7)
         axis.plot(bins["predicted"], bins["observed"], "o", color=colours[name], ms=5)
         for row in bins.itertuples():
             place = {"ha": "center", "va": "top", "rotation": 90}
             axis.text(row.predicted, -0.03, row.images, fontsize=SMALL, color="0.35", **place)
-        axis.set(xlabel="predicted probability", aspect="equal", xlim=(-0.05, 1.05), ylim=(-0.2, 1.05))
+        axis.set(ylabel="observed share", xlim=(-0.05, 1.05), ylim=(-0.2, 1.05))
         axis.set(xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
         axis.set_title(f"{name}\n{bins['images'].sum()} images", fontsize=10)
         shown = (
@@ -181,5 +176,5 @@ def reliability_diagram(curves: Mapping[str, pd.DataFrame]) -> Figure:
             for row in bins.itertuples()
         )
         sentences.append(f"{name}: {', '.join(shown)}")
-    axes.flat[0].set_ylabel("observed share")
+    axes[-1].set_xlabel("predicted probability")
     return described(figure, f"Reliability: observed share at mean predicted probability. {'; '.join(sentences)}.")

@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from mpl_toolkits.mplot3d import Axes3D
 
-from histotransfer.figures.style import PALETTE, PHONE_WIDTH, SMALL, WIDTH, described, legend_above
+from histotransfer.figures.style import PALETTE, SMALL, WIDTH, described, legend_above, stacked
 from histotransfer.stain import Macenko, optical_density, tissue_mask
 from histotransfer.stain.density import LIGHT
 
@@ -25,14 +25,15 @@ def stain_plane(density: np.ndarray, stains: np.ndarray, shown: int = 4000) -> F
     axes, share = _principal_axes(density)
     places, arrows = axes @ density, stains @ axes.T
     arrows *= 0.8 * places[0].max() / np.abs(arrows[:, :1])
-    figure, panels = plt.subplots(1, 2, figsize=(WIDTH, 3), sharex=True, sharey=True, layout="constrained")
+    figure, panels = stacked(2, 2.6, sharex=True, sharey=True)
     for panel, row in zip(panels, (1, 2), strict=True):
         panel.scatter(places[0], places[row], c=np.exp(-density.T), s=4, lw=0, rasterized=True)
         for arrow, (name, colour) in zip(arrows, STAIN_COLOURS.items(), strict=True):
             panel.plot([0, arrow[0]], [0, arrow[row]], color=colour, lw=2, label=name)
-        panel.set(xlabel="first axis (optical density)", aspect="equal")
+        panel.set(aspect="equal")
     panels[0].set(title="face on", ylabel="second axis")
     panels[1].set(title=f"edge on ({share:.1%} of the spread)", ylabel="third axis")
+    panels[1].set_xlabel("first axis (optical density)")
     legend_above(figure)
     return described(
         figure,
@@ -55,7 +56,7 @@ def macenko_steps(image: np.ndarray, method: Macenko) -> Figure:
     density = optical_density(image).reshape(-1, 3).T
     tissue = _spread(density[:, tissue_mask(density)], 4000)
     axes, share = _principal_axes(tissue)
-    figure = plt.figure(figsize=(PHONE_WIDTH, 5.9), layout="constrained")
+    figure = plt.figure(figsize=(WIDTH, 5.9), layout="constrained")
     picture, cloud, angles, *alone, restained = (
         figure.add_subplot(3, 2, place, projection="3d" if place == 2 else None) for place in range(1, 7)
     )

@@ -1,9 +1,12 @@
 """The one style of every figure: colour-blind safe, readable on light and dark pages; and its alt text."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
+import matplotlib.pyplot as plt
 import seaborn as sns
 from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 PALETTE = dict(
@@ -12,9 +15,10 @@ PALETTE = dict(
 CLASS_COLOURS = {"benign": PALETTE["blue"], "malignant": PALETTE["orange"]}
 RUN_COLOURS = {"majority": PALETTE["purple"], "frozen-probe": PALETTE["blue"], "ladder": PALETTE["orange"]}
 PART_COLOURS = {"train": PALETTE["blue"], "validation": PALETTE["orange"], "test": PALETTE["purple"]}
-WIDTH = 6.0  # inches: a phone shows it at half the size, and its text can still be read
-PHONE_WIDTH = 3.6  # inches, 360 pixels: a phone shows it whole, without making it smaller
+WIDTH = 3.6  # inches, 360 pixels: a phone shows it whole, without making it smaller
 SMALL = 9  # points, the smallest text
+TISSUE_WIDTH = 6.0  # inches: pictures of tissue; a phone shows them at half the size
+TISSUE_TEXT = 12  # points: can still be read at half the size
 
 
 def use_style() -> None:
@@ -43,6 +47,19 @@ def described(figure: Figure, text: str) -> Figure:
     """Give a figure its alt text, `figure.alt`, which chapters publish with the picture (`book.chapters.begin`)."""
     figure.alt = text  # type: ignore[attr-defined]  # matplotlib does not define it
     return figure
+
+
+def stacked(panels: int, height: float, **options: Any) -> tuple[Figure, list[Axes]]:
+    """A figure with panels one above the other, so that a phone shows them without making them smaller.
+
+    Args:
+        panels: how many.
+        height: of each, in inches.
+        options: for ``plt.subplots``.
+    """
+    size = (WIDTH, panels * height)
+    figure, axes = plt.subplots(panels, 1, figsize=size, squeeze=False, layout="constrained", **options)
+    return figure, list(axes.flat)
 
 
 def legend_above(figure: Figure, handles: Sequence[Artist] = (), columns: int = 4) -> None:

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import get_args
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -12,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from histotransfer.config import LadderConfig, Stage
 from histotransfer.evaluation.metrics import metric_name
-from histotransfer.figures.style import PALETTE, PHONE_WIDTH, SMALL, WIDTH, described, legend_above
+from histotransfer.figures.style import PALETTE, SMALL, described, legend_above, stacked
 
 GROUPS = (*get_args(Stage)[:-1], "stem")
 """The groups that train, from the head down; the last stage, `all`, trains the stem too."""
@@ -49,8 +48,8 @@ def learning_curves(history: pd.DataFrame, quantity: str = "log_loss") -> Figure
         quantity: log_loss, accuracy or loss.
     """
     datasets, sentences = list(dict.fromkeys(history["dataset"])), []
-    figure, axes = plt.subplots(1, len(datasets), figsize=(WIDTH, 3), sharey=True, squeeze=False, layout="constrained")
-    for axis, dataset in zip(axes.flat, datasets, strict=True):
+    figure, axes = stacked(len(datasets), 2.6, sharey=True)
+    for axis, dataset in zip(axes, datasets, strict=True):
         rows = history[history["dataset"] == dataset]
         for part, colour in (("train", PALETTE["blue"]), ("validation", PALETTE["orange"])):
             seeds = by_seed(rows, f"{part}_{quantity}")
@@ -64,7 +63,7 @@ def learning_curves(history: pd.DataFrame, quantity: str = "log_loss") -> Figure
         axis.set(xlabel="epoch", xlim=(0.5, len(seeds) + 0.5))
         axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axis.set_title(dataset, pad=18)
-    axes.flat[0].set_ylabel(metric_name(quantity) + (" (nats)" if "loss" in quantity else ""))
+        axis.set_ylabel(metric_name(quantity) + (" (nats)" if "loss" in quantity else ""))
     legend_above(figure)
     return described(figure, f"Learning curves, {metric_name(quantity)}. {'; '.join(sentences)}.")
 
@@ -75,16 +74,15 @@ def compared_curves(panels: Mapping[str, Mapping[str, pd.DataFrame]]) -> Figure:
     Args:
         panels: title to the panel's curves: label to epochs by seeds, as `by_seed` returns it.
     """
-    figure, axes = plt.subplots(1, len(panels), figsize=(WIDTH, 3.2), squeeze=False, layout="constrained")
+    figure, axes = stacked(len(panels), 2.8)
     sentences = []
-    for axis, (title, curves) in zip(axes.flat, panels.items(), strict=True):
+    for axis, (title, curves) in zip(axes, panels.items(), strict=True):
         for (label, seeds), colour in zip(curves.items(), PALETTE.values(), strict=False):
             sentences.append(_curve(axis, seeds, label, colour, f"{title}, {label}:"))
-        axis.set_xlabel("epoch")
+        axis.set(xlabel="epoch", ylabel="log-loss (nats)")
         axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         place = {"loc": "lower left", "bbox_to_anchor": (-0.1, 1), "alignment": "left", "handlelength": 1.2}
         axis.legend(title=title, fontsize=SMALL, title_fontsize=10, **place)
-    axes.flat[0].set_ylabel("log-loss (nats)")
     return described(figure, f"Log-loss over epochs. {'; '.join(sentences)}.")
 
 
@@ -122,13 +120,11 @@ def unfreezing_timeline(config: LadderConfig) -> Figure:
     if config.source == "none":
         del schedules["LC25000"]
     rates = [config.learning_rate * config.rate_decay**down for down in range(len(GROUPS))]
-    figure, axes = plt.subplots(
-        len(schedules), 1, figsize=(PHONE_WIDTH, 2.6 * len(schedules)), squeeze=False, layout="constrained"
-    )
+    figure, axes = stacked(len(schedules), 2.6)
     rise = np.linspace(0, 1, 50)
     hump = np.where(rise < 0.25, np.sin(2 * np.pi * rise), np.sin(np.pi * (0.5 + (rise - 0.25) / 1.5))) ** 2
     sentences = []
-    for axis, (dataset, schedule) in zip(axes.flat, schedules.items(), strict=True):
+    for axis, (dataset, schedule) in zip(axes, schedules.items(), strict=True):
         start, trained = 0, dict[str, list[int]]()
         for stage, epochs in schedule:
             lowest = len(GROUPS) - 1 if stage == "all" else GROUPS.index(stage)
@@ -164,7 +160,7 @@ def unfreezing_timeline(config: LadderConfig) -> Figure:
     gates = ""
     if config.se_positions:
         gates = f"Gates train with their block, at {_rate(config.learning_rate * config.gate_rate)}."
-        axes[-1, 0].set_xlabel(f"epochs\n{gates}", fontsize=SMALL)
+        axes[-1].set_xlabel(f"epochs\n{gates}", fontsize=SMALL)
     return described(figure, f"Groups that train, with their peak rates. {'; '.join(sentences)}. {gates}".strip())
 
 
