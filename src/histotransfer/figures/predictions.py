@@ -94,13 +94,14 @@ def confusion(predictions: pd.DataFrame) -> Figure:
     text = counts.astype(str)
     if len(names) == 2:  # more cells have no room for it
         text = np.array([[f"{n}\n{rate:.0%}" for n, rate in zip(*row)] for row in zip(counts, rates)])  # noqa: B905
-    shown = [name.replace("_", " ") for name in names]
-    figure, axis = plt.subplots(figsize=(WIDTH, WIDTH + (0.5 if len(names) > 2 else 0)), layout="constrained")
+    shown = [name.replace("_", "\n") for name in names]
+    figure, axis = plt.subplots(figsize=(WIDTH, WIDTH + 0.3), layout="constrained")
     sns.heatmap(
         rates, annot=text, fmt="", cmap="Blues", vmin=0, vmax=1, cbar=False, square=True, ax=axis,
         xticklabels=shown, yticklabels=shown, annot_kws={"fontsize": SMALL},
     )  # fmt: skip
     axis.set(xlabel="predicted", ylabel="truth")
+    axis.tick_params(labelsize=SMALL, length=0)
     axis.set_title(_n(predictions), fontsize=10)
     sentences = "; ".join(
         f"of {row.sum()} {name} images "
