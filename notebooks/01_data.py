@@ -7,7 +7,7 @@
 # - say why evidence is counted in *patients*, not in images;
 # - make a split that keeps patients apart, and check that it does.
 #
-# **Takes** about 14 minutes to read, 1 to run (phantom tissue, two cores). Exercises, by guess: an easy
+# **Takes** about 14 minutes to read, 1 to run (phantom tissue, two cores). Exercises, estimated: an easy
 # one 5 minutes, a medium one 15, a hard one 30.
 # **Needs** a little pandas; no chapter before this one.
 #

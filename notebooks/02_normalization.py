@@ -8,7 +8,7 @@
 # - say what a normaliser must do with a tile that has no tissue;
 # - measure, with an interval, whether normalisation helps a classifier.
 #
-# **Takes** about 25 minutes to read, 3 to run (phantom tissue, two cores). Exercises, by guess: an easy
+# **Takes** about 25 minutes to read, 3 to run (phantom tissue, two cores). Exercises, estimated: an easy
 # one 5 minutes, a medium one 15, a hard one 30.
 # **Needs** logarithms, matrices, NumPy; chapter {doc}`Data <01_data>`.
 #
@@ -38,10 +38,12 @@ root = begin(profile=profile, data_root=data_root, **chosen)
 # %% [markdown]
 # ## What came out
 #
-# Does a classifier separate benign from malignant better when colours are normalised? **No gain is shown. All ways
+# Does a classifier separate benign from malignant better when colours are normalised? The classifier is a {term}`frozen probe`: a logistic
+# regression on the features of a network that never saw tissue. {term}`AUROC` is the chance that a malignant image gets a higher score than a
+# benign one. Brackets hold a 95 % interval, computed from whole patients (chapter {doc}`05_evaluation` explains all three). **No gain is shown. All ways
 # of normalising but one lower both AUROC and accuracy**; Vahadane's method on single tiles shows no difference.
 #
-# One {term}`frozen probe` got the same real images, split by patient, as scanned and normalised in five ways. Each row of
+# The probe got the same real images, split by patient, as scanned and normalised in five ways. Each row of
 # {numref}`tab-colour-worth` is one way minus as scanned, so a value below 0 is worse. If the 95 % interval
 # ({term}`clustered by patient`) contains 0, no difference is shown. The values are means over 40x, 100x and 200x of
 # {term}`AUROC` and of accuracy. The end of the chapter shows each magnification. The methods are explained below;
@@ -423,8 +425,8 @@ figure = forest(real_gaps, "auroc")
 
 # %% [markdown]
 # Two explanations are possible. A method that sees one tile gives the darkest nuclei of each tile the same darkness, but how
-# dark nuclei are is part of the diagnosis. And in these slides the colour predicts the label. Then a probe without the
-# colour loses a shortcut, and no knowledge of tissue. How well colour alone predicts is measured below.
+# dark nuclei are is part of the diagnosis. And in these slides the colour predicts the label. Without
+# the colour the probe loses a shortcut; it does not lose knowledge of tissue. How well colour alone predicts is measured below.
 #
 # Estimating by slide comes closest to the truth on phantoms. On real tissue it lowers AUROC and accuracy too. On phantoms,
 # whose stains do not depend on the label, its AUROC is higher ({numref}`fig-phantom-probe`). Normalisation is meant for

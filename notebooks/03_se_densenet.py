@@ -7,7 +7,7 @@
 # - add gates to a network with published weights without changing what it computes;
 # - count its parameters, and say what the paper's 1,068,993 and 84.7 MB can and cannot mean.
 #
-# **Takes** about 21 minutes to read, 1 to run (phantom tissue, two cores). Exercises, by guess: an easy
+# **Takes** about 21 minutes to read, 1 to run (phantom tissue, two cores). Exercises, estimated: an easy
 # one 5 minutes, a medium one 15, a hard one 30.
 # **Needs** convolutions, PyTorch at the level of its tutorials; no chapter before this one.
 
@@ -204,7 +204,8 @@ ours.scale, ours.gates(activations).unique().tolist()
 #
 # The paper does not state depth, growth rate or reduction. According to a summary of it, gates are inside the dense blocks
 # and in the transitions. The exact places are not given. We use DenseNet-121, because it has published weights, with gates
-# after each block and in each transition. {numref}`tab-network-shapes` has the shapes for one image of 224 pixels:
+# after each block and in each transition. (The study's networks have them from block 3 on only: chapter {doc}`04_transfer` leaves the
+# blocks before it as ImageNet left them.) {numref}`tab-network-shapes` has the shapes for one image of 224 pixels:
 
 # %% mystnb={"figure": {"name": "tab-network-shapes", "caption": "SE-DenseNet-121, module by module: the shape of the output for one picture of 224 pixels, and the number of parameters."}}
 import pandas as pd

@@ -7,7 +7,7 @@
 # - read learning curves stage by stage;
 # - train the paper's two transfer steps yourself, with one call.
 #
-# **Takes** about 16 minutes to read, 1 to run (phantom tissue, two cores). Exercises, by guess: an easy
+# **Takes** about 16 minutes to read, 1 to run (phantom tissue, two cores). Exercises, estimated: an easy
 # one 5 minutes, a medium one 15, a hard one 30.
 # **Needs** chapter {doc}`SE-DenseNet <03_se_densenet>`, and what a learning rate is.
 
@@ -68,7 +68,7 @@ pd.DataFrame(schedules).rename_axis("epochs, unfrozen down to")
 # group gets no gradient *and* stays in eval mode, so its output for an image is a constant. Lower groups that do train learn
 # more slowly (discriminative rates; {numref}`tab-transfer-rates`):
 
-# %% mystnb={"figure": {"name": "tab-transfer-rates", "caption": "Parameters and peak learning rate of each group of the network."}}
+# %% mystnb={"figure": {"name": "tab-transfer-rates", "caption": "Parameters and peak learning rate of each group in the short training on this page; the study's rates are in the timeline above."}}
 from histotransfer.models.se_densenet import SEDenseNet
 from histotransfer.transfer import unfreezing
 
@@ -85,8 +85,9 @@ pd.DataFrame({"parameters": counts, "peak rate": shown}, index=names)
 # %% [markdown]
 # ## The loop
 #
-# One stage with fastai's own `Learner`. What keeps a frozen group still is a callback: before each epoch it puts the group back into
-# eval mode, so that its BatchNorm uses the means that ImageNet left and updates none.
+# One stage with fastai's own `Learner`. What keeps a frozen group still is a callback. At the start of each epoch fastai puts all modules
+# into train mode, then it calls `before_train`, which puts the frozen ones back into eval mode: their BatchNorm uses the means that ImageNet
+# left and updates none.
 
 # %%
 from fastai.callback.core import Callback
@@ -105,7 +106,7 @@ class HoldStill(Callback):
 
 # %% [markdown]
 # `freeze_to` leaves everything below a group out of training, `fit_one_cycle` raises the rate and lets it fall again, and `lr_max` gives
-# each group its own peak.
+# each group its own peak (`rates`, from above).
 
 # %%
 from fastai.callback.schedule import Learner
@@ -130,8 +131,9 @@ def one_stage(net, stage, epochs, *batches):
 
 
 # %% [markdown]
-# Three stages on a few small tiles, with a plain DenseNet-121. `Batches` draws the order and the views of an epoch from the seed alone, so
-# the same training can be done again: by this loop, and by the module. They give the same losses.
+# Three stages on a few small tiles, with a plain DenseNet-121. `Batches(tiles, labels, batch size, seed, device)` draws the order and the
+# views of an epoch from the seed alone (None: the order of the tiles, upright). So the same training can be done twice: by this loop, and by
+# the module. They give the same losses.
 
 # %%
 import torch
@@ -199,7 +201,7 @@ pd.DataFrame.from_dict(kept, orient="index", columns=columns)
 # %% [markdown]
 # The stored activations are named by the weights that made them, the image's pixels and the view, so nothing stale is
 # ever read; gates that are still exactly 1 are left out of the name, since they change nothing. Training from the cache
-# and training from tiles give the same losses (the tests hold them to 0.0001 per step).
+# and training from tiles give the same losses, to 0.0001 per step.
 #
 # ## The training
 #
@@ -224,8 +226,8 @@ run = read_run(folder)
 figure = learning_curves(run.history)
 
 # %% [markdown]
-# How to read {numref}`fig-curves`: both curves falling is learning. Training falling while validation stays or rises is learning these images by
-# heart (overfitting, failure F1 of the next chapter). A jump at a grey line is the price of unfreezing: newly unfrozen weights first get worse
+# How to read {numref}`fig-curves`: both curves falling is learning. Training falling while validation stays or rises is memorising these
+# images (overfitting, failure F1 of the next chapter). A jump at a grey line is the price of unfreezing: newly unfrozen weights first get worse
 # and then better. Validation images are those of a few patients, so small steps of their curve mean little ({numref}`tab-transfer-epochs`).
 
 # %% mystnb={"figure": {"name": "tab-transfer-epochs", "caption": "This page's training, epoch by epoch: log-loss on training and on validation images."}}
@@ -276,11 +278,11 @@ shown = ("experiment", "run", "profile", "data", "split", "seed")
 # %% [markdown]
 # ## What the cache saves
 #
-# A race on real images, side by side in one sitting (`benchmarks/unfreezing.py`): stock fastai, which decodes, squeezes, flips and
-# rotates on the fly and computes the frozen blocks in every epoch, against this book's ladder. Same images, folds, epochs and
-# batches; ours fills its cache within the time it is given. Epochs are those of a stage once the cache is full, the full epoch one of the
-# whole network, where nothing is frozen and nothing can be kept. The single run is the first of five folds with an empty cache, the
-# cross-validation all five. Seconds, and how many times as fast ({numref}`tab-transfer-race`):
+# We timed two programs on the same real images, in turns (`benchmarks/unfreezing.py`). `stock` is plain fastai: it reads and augments every
+# picture anew and computes the frozen blocks in every epoch. `ours` is this book's ladder; filling its cache is part of its time. Images,
+# folds, epochs and batches are the same. The epochs are those of a stage with a full cache; in the full epoch nothing is frozen, so
+# nothing can be kept. The single run is the first of five folds, with an empty cache, the cross-validation all five. Seconds, and how many
+# times as fast ({numref}`tab-transfer-race`):
 
 # %% mystnb={"figure": {"name": "tab-transfer-race", "caption": "Seconds of stock fastai and of this book's ladder, side by side on real images, and how many times as fast."}}
 import json
@@ -290,7 +292,7 @@ seconds = pd.DataFrame(race["seconds"]).assign(times=race["ratios"])
 seconds.rename(lambda name: name.replace("_", " ")).round(2)
 
 # %% [markdown]
-# Fast is worth nothing if something else is learnt. {term}`AUROC` on validation patients, both sides and their difference (their
+# Speed is useful only if the result is the same. {term}`AUROC` on validation patients, both programs and their difference (their
 # augmentation and random numbers differ, so it is near 0, not 0; {numref}`tab-transfer-race-auroc`):
 
 # %% mystnb={"figure": {"name": "tab-transfer-race-auroc", "caption": "Real tissue: AUROC on validation patients in that race (160 images in all), with 95 % intervals."}}
@@ -300,9 +302,9 @@ aurocs = race["validation_auroc"] | {
 pd.DataFrame(aurocs).T.round(2)
 
 # %% [markdown]
-# And the cache against tiles within the ladder itself (`study/cache-check.toml`, real images): two runs that differ in that setting
-# alone. `histotransfer runs diff` says how far apart they end. The epochs of the head are the same; once blocks train, rounding grows, and
-# logits end less than 0.02 apart:
+# Does the cache change what is learned? Two runs on real images differ in that setting alone (`study/cache-check.toml`). Over a whole training
+# rounding grows: logits end less than 0.02 apart. Each line is what `histotransfer runs diff` says of a column: in how many rows the two
+# runs differ, and by how much at most.
 
 # %%
 from histotransfer.records import difference

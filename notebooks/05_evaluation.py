@@ -8,7 +8,7 @@
 # - ask where a network looks, and first whether its heat maps can be believed;
 # - recognise overfitting, negative transfer and slow convergence in a history, and say how often the detector is wrong.
 #
-# **Takes** about 25 minutes to read, 3 to run (phantom tissue, two cores). Exercises, by guess: an easy
+# **Takes** about 25 minutes to read, 3 to run (phantom tissue, two cores). Exercises, estimated: an easy
 # one 5 minutes, a medium one 15, a hard one 30.
 # **Needs** chapters {doc}`Data <01_data>` and {doc}`Transfer <04_transfer>`; means, quantiles, what a confidence interval is.
 
@@ -37,7 +37,7 @@ judging = Judge(study)
 # %% [markdown]
 # ## What came out
 #
-# On real tissue the paper's network is not shown to rank images better than a logistic regression on the features of an ImageNet network
+# On real tissue our version of the paper's network is not shown to rank images better than a logistic regression on the features of an ImageNet network
 # that never saw tissue. Its probabilities are worse: far too sure. The rest of this chapter says what such a result can carry.
 #
 # The network is `se-lung` of `study/primary.toml`: SE-DenseNet-121 by way of ImageNet, LC25000 and BreakHis, at 112 pixels, in colours as
@@ -75,7 +75,7 @@ assert ((gaps["low"] < 0) & (gaps["high"] > 0))[wanted].all()
 assert gaps.loc["log_loss", "low"] > 0  # worse
 
 # %% [markdown]
-# No difference in ranking or accuracy leaves out 0, by image or by patient. **Patients** are a second question, declared apart: a patient's
+# No difference in ranking or accuracy leaves out 0, by image or by patient. **Patients** are a second question, reported separately: a patient's
 # score at a magnification is the mean logit of the images, and no label is used for it. Averaging the three networks, which a user does not
 # have, adds about two points of AUROC ({numref}`tab-evaluation-real`). `majority` always gives the more frequent training class.
 
@@ -110,7 +110,7 @@ brief(formatted(inside, columns))
 
 # %% [markdown]
 # {numref}`fig-real-patients` shows every patient as the first of the three networks scores the images, {numref}`fig-threshold-slider`
-# counts them. A lower threshold misses fewer patients and alarms more. Moving it until the numbers please is what the rule forbids: these
+# counts them. A lower threshold misses fewer patients and gives more false alarms. Moving it until the numbers please is what the rule forbids: these
 # are test patients. It is 0.5, fixed beforehand.
 
 # %% mystnb={"figure": {"name": "fig-real-patients", "caption": "Real tissue by patient, out of fold, one network: dots are images, a bar is the patient's score (mean logit, as a probability); dashed: the threshold."}}
@@ -128,9 +128,9 @@ threshold_slider(tables["se-lung"][0])
 # {term}`calibration` error is the mean gap between the dots of {numref}`fig-real-reliability` and the diagonal. It grows with few images
 # even where a model is calibrated: compare it on the same images only.
 #
-# The picture is of the recipe of our own, which chapter {doc}`10_strategies` chooses anew for each fold. Networks that fit their training
-# images so well are far too sure of the others. One number repairs much of it: all logits are divided by a **temperature**, which keeps
-# their order and every answer {cite}`guo2017`. For each fold it is the one that is best on the other folds, by networks that saw neither.
+# The picture shows another network than above: the recipe of our own, which chapter {doc}`10_strategies` chooses anew for each fold. It fits
+# its training images almost perfectly and is far too sure of new ones. One number repairs much of it: all logits of a network are divided
+# by a **temperature**, which keeps their order and every answer {cite}`guo2017`. For each fold it is the one that is best on the other folds, by networks that saw neither.
 
 # %% mystnb={"figure": {"name": "fig-real-reliability", "caption": "Calibration on real tissue, out of fold, one network, with 95 % intervals clustered by patient; numbers are images, and a bin without an interval holds one patient."}}
 from histotransfer.evaluation.calibration import reliability
@@ -276,13 +276,11 @@ for name, (low, high) in named.items():
     print(f"{name}: {low:.2f} to {high:.2f}")
 
 # %% [markdown]
-# Whether such intervals hold the truth as often as they say was **measured**, on simulated data sets with the real numbers of patients
-# and images. {numref}`tab-evaluation-methods-one` and {numref}`tab-evaluation-methods-two` show, for each method tried, in how many
-# percent of the data sets its 95 % interval held the truth in the worst scenario and at the worst of 40x, 100x and 200x (give or
-# take a point, as data sets are few too), and how wide it was on average: first for one arm, then for the difference of two. A method
-# that holds 100 % by being as wide as everything says nothing, one that holds 80 % says too much. The book uses the method with the
-# best worst case among those of about its width (`used`); where another holds as much or more for one metric, it is wider, or holds
-# less for the other.
+# Does a 95 % interval contain the truth 95 times in 100? We **measured** it for several methods, on simulated data sets with the real
+# numbers of patients and images. {numref}`tab-evaluation-methods-one` (one arm) and {numref}`tab-evaluation-methods-two` (the difference of
+# two) show how often each method held the truth in the worst scenario, at the worst of 40x, 100x and 200x, and how wide it was on average.
+# A good method comes close to 95 and is narrow. The book uses the best of those of about its width (`used`); a method that holds the truth
+# more often for one metric is wider, or holds it less often for the other.
 
 # %% mystnb={"figure": {"name": "tab-evaluation-methods-one", "caption": "How often 95 % intervals of one arm held the truth (percent), and how wide they were, by method; worst scenario, worst of 40x, 100x and 200x."}}
 from histotransfer.report.coverage import ONE, TWO, methods
@@ -293,10 +291,9 @@ methods(ONE, ["accuracy", "auroc"])
 methods(TWO, ["accuracy", "auroc"])
 
 # %% [markdown]
-# How often intervals such as those of **What came out** held the truth in the worst scenario is said here once, for the whole book. 400x
-# is left out: with six patients per class, intervals of differences hold the truth much less often, and those of AUROC hold it because they
-# are nearly as wide as the axis. No network was trained anew in these simulations, and no
-# fold had a level of its own.
+# So our "95 %" is a little less. This is how often intervals such as those of **What came out** held the truth in the worst scenario; it
+# goes for the whole book. 400x is left out: with six patients per class, intervals of differences hold the truth much less often, and those
+# of AUROC hold it because they are nearly as wide as the axis. These simulations trained no network.
 
 # %%
 from histotransfer.report.coverage import with_coverage
@@ -422,8 +419,9 @@ figure = figures.means_with_intervals(real_sanity, label)
 # %% [markdown]
 # ## What the gates do
 #
-# Gates start at exactly 1 and move only where training unfroze them. {numref}`tab-evaluation-gates` holds, for this
-# chapter's network and for one on real tissue: lowest and highest mean gate of any channel; the largest difference between the classes with its interval, in
+# Gates start at exactly 1 and move only where training unfroze them. In both networks of {numref}`tab-evaluation-gates` they hardly moved:
+# they are not the study's, whose gates moved much further (chapter {doc}`07_ablations`). The table holds, for this
+# chapter's network and for an early one on real tissue: lowest and highest mean gate of any channel; the largest difference between the classes with its interval, in
 # millionths (`largest`, `low`, `high`); and how many channels' intervals leave out 0 (`apart`, not corrected for how many there are).
 
 # %% mystnb={"figure": {"name": "tab-evaluation-gates", "caption": "How far gates moved, in this page's network and in one on real tissue, and where classes differ."}}
@@ -466,9 +464,9 @@ figure = figures.failure_signatures(histories)
 
 # %% [markdown]
 # The thresholds were chosen on synthetic histories, as the smallest of a grid with few false alarms; then judged on histories
-# they were not designed on. On phantom runs there are two versions of the truth: what we provoked, and what **test patients** show,
-# whom no detector saw. Harm that test patients show and validation patients do not is missed: a detector sees no further than
-# its patients. Intervals are Wilson's; runs of one seed share patients, which these do not know ({numref}`tab-evaluation-detectors`).
+# they were not designed on: falls like an exponential and like a power. On phantom runs there are two versions of the truth: what we
+# provoked, and what **test patients** show. The detectors look at validation patients only, so they miss failures that show only on test
+# patients. Intervals are Wilson's; they do not know that runs of one seed share patients ({numref}`tab-evaluation-detectors`).
 #
 # {numref}`tab-evaluation-starts` illustrates claim C5 on phantom tissue; its verdict is made on real tissue (chapter
 # {doc}`12_verdict`). It counts the epochs, of each seed, until DenseNet-121 passes a `level` of log-loss that is set from the runs

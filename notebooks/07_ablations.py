@@ -8,7 +8,7 @@
 # - say what SE, the LC25000 step, the place and width of gates, colour normalisation and augmentation each add here;
 # - recognise a null result from a treatment that was never given.
 #
-# **Takes** about 16 minutes to read, 2 to run (phantom tissue, two cores). Exercises, by guess: an easy
+# **Takes** about 16 minutes to read, 2 to run (phantom tissue, two cores). Exercises, estimated: an easy
 # one 5 minutes, a medium one 15, a hard one 30.
 # **Needs** chapters {doc}`SE-DenseNet <03_se_densenet>` and {doc}`Evaluation <05_evaluation>`.
 #
@@ -105,7 +105,7 @@ figure = figures.claims(lines(judging, judged))
 # - **Both together do not add 2 points of accuracy** (C4b).
 #
 # Nothing confirms the cost of the lung step: counted by patient instead of by image, no difference leaves out 0; after Holm's correction no
-# p-value of the family is small; and within folds the verdicts are others ({numref}`tab-verdict-within`). One
+# p-value of the family is small; and within folds the verdicts differ ({numref}`tab-verdict-within`). One
 # point of AUROC is near the smallest effect that these patients can show. {numref}`tab-ablation-primary-differences` has the numbers.
 # `first rule` is what the first edition's rule says of the same runs, by the average of the three networks; it knows no "too small to
 # matter". `smallest` is the smallest true difference that these patients would have shown with a power of 0.8.
@@ -134,7 +134,7 @@ table["p, Holm"] = list(judged["p_holm"].round(2))
 brief(table, ["compared", "result", "patient", "verdict"])
 
 # %% [markdown]
-# Where the arms are, beside the bar, a logistic regression on frozen ImageNet features ({numref}`tab-ablation-primary`): no arm is far
+# Where the arms are, beside the {term}`frozen probe` ({numref}`tab-ablation-primary`): no arm is far
 # from it in ranking, and all of them have the worse log-loss.
 
 # %% mystnb={"figure": {"name": "tab-ablation-primary", "caption": "One network of each arm, out of fold, mean over 40x, 100x and 200x; of log-loss, lower is better."}}
@@ -245,9 +245,10 @@ assert 0 < added["block 3"].loc["auroc", "high"] < 0.03
 assert added["block 3"].loc["log_loss", "low"] > 0  # worse
 
 # %% [markdown]
-# **Block 4 does the work.** Unfreezing it adds about 11 points of AUROC and of accuracy to the head alone. Unfreezing block 3 as well adds
-# nothing that these patients can show, and makes log-loss worse: the network fits its training images better and is too sure of the
-# others (chapter {doc}`05_evaluation`).
+# **Unfreezing block 4 brings the network up to the frozen probe.** After its few epochs the head alone ranks worse than the probe
+# ({numref}`tab-ablation-primary`). Block 4 adds about 11 points of AUROC and of accuracy to it, which closes that gap and does not go
+# beyond it. Unfreezing block 3 as well adds nothing that these patients can show, and makes log-loss worse: the network fits its training
+# images better and is too sure of new ones (chapter {doc}`05_evaluation`).
 #
 # ## Where the gates sit, and how wide (N1)
 #
@@ -308,7 +309,7 @@ assert found.loc["Reinhard", "not_given"] == "colours"
 assert found.loc["Reinhard", "gain_high"] < 0
 
 # %% [markdown]
-# A treatment that costs AUROC may still be right. Where colour tells slides apart and each class has few slides, colour is a
+# A treatment that costs AUROC may still be right. Where slides differ in colour and each class has few slides, colour is a
 # shortcut, and removing it lowers the score. Tissue from elsewhere (chapter {doc}`11_external`) is the test of that, and five
 # slides cannot decide it.
 

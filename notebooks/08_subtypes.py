@@ -7,7 +7,7 @@
 # - say for which of them a data set has enough patients, and leave the others unjudged;
 # - tell a label's share of images from its share of patients.
 #
-# **Takes** about 7 minutes to read, 1 to run (phantom tissue, two cores). Exercises, by guess: an easy
+# **Takes** about 7 minutes to read, 1 to run (phantom tissue, two cores). Exercises, estimated: an easy
 # one 5 minutes, a medium one 15, a hard one 30.
 # **Needs** chapters {doc}`Data <01_data>` and {doc}`Evaluation <05_evaluation>`.
 #
@@ -53,7 +53,7 @@ for name, metric in {"AUROC": "auroc", "recall": "recall"}.items():
     shown[name] = [number(*row) for row in table[ends].to_numpy()]
 shown.rename(lambda name: name.replace("_", " "))
 
-# %% mystnb={"figure": {"name": "fig-subtype-auroc", "caption": "AUROC of each subtype against the rest, mean over 40x, 100x and 200x, with 95 % intervals clustered by patient; subtypes with fewer than five patients, or none at one of these, are left out."}}
+# %% mystnb={"figure": {"name": "fig-subtype-auroc", "caption": "AUROC of each subtype against the rest, mean over 40x, 100x and 200x, with 95 % intervals clustered by patient; subtypes with fewer than five patients, or none at one of these magnifications, are left out."}}
 from histotransfer import figures
 
 ends = {"auroc": "value", "auroc_low": "low", "auroc_high": "high"}
@@ -135,7 +135,8 @@ assert (ends["low"] < 0).all() and (ends["high"] > 0).all()
 # ```{exercise} Who can be judged?
 # :label: ex-subtype-judged
 #
-# *Easy.* A table has one row per image with `subtype` and `group` (the patient). Return the subtypes with at least five patients.
+# *Easy.* A table has one row per image with `subtype` and `group` (the patient). Return the subtypes with at least five patients
+# (the chapter also asks for one at each magnification).
 # ```
 
 # %% tags=["exercise"]
@@ -230,7 +231,7 @@ check_malignant(malignant)
 # ## Take home
 #
 # - The number of patients of a class, not of images, says whether it can be judged.
-# - Ductal carcinoma is most of the malignant images; a network that always says so looks good on average.
+# - Ductal carcinoma is about half of the malignant images; a network that always says so looks good on average.
 # - Eight classes from a few dozen patients describe these patients.
 #
 # **Further reading:** {cite}`spanhol2016` for the eight subtypes and how few patients some of them have.

@@ -8,7 +8,7 @@
 # - cut a network off early and measure what its later layers add;
 # - read a Pareto plot with intervals, and say why a network should not be chosen from it.
 #
-# **Takes** about 15 minutes to read, 6 to run (phantom tissue, two cores). Exercises, by guess: an easy
+# **Takes** about 15 minutes to read, 6 to run (phantom tissue, two cores). Exercises, estimated: an easy
 # one 5 minutes, a medium one 15, a hard one 30.
 # **Needs** chapters {doc}`SE-DenseNet <03_se_densenet>` and {doc}`Evaluation <05_evaluation>`.
 #
@@ -74,7 +74,7 @@ pd.DataFrame(rows).T.astype({"parameters": int}).round(2)
 # channel. A smaller picture needs fewer operations, but exactly as many parameters.
 #
 # {numref}`tab-complexity-nets` has the networks that this chapter measures: DenseNet-121 cut off after each transition
-# and after its last block, DenseNet-121 with gates, and a small network (three blocks of twelve layers, $k = 12$):
+# and after its last block, DenseNet-121 with gates after blocks 3 and 4 and between them, and a small network (three blocks of twelve layers, $k = 12$):
 
 # %% mystnb={"figure": {"name": "tab-complexity-nets", "caption": "Networks that this chapter measures: millions of parameters, and GMAC per image at three picture sizes."}}
 from histotransfer.experiments.complexity import NETS, SIZES, cost

@@ -8,7 +8,7 @@
 # - tell how much of a difference between recipes these patients could show;
 # - read probabilities before and after a temperature.
 #
-# **Takes** about 13 minutes to read, 1 to run (phantom tissue, two cores). Exercises, by guess: an easy
+# **Takes** about 13 minutes to read, 1 to run (phantom tissue, two cores). Exercises, estimated: an easy
 # one 5 minutes, a medium one 15, a hard one 30.
 # **Needs** chapters {doc}`Transfer <04_transfer>` and {doc}`Evaluation <05_evaluation>`.
 #
@@ -39,8 +39,8 @@ study = Study("study", "results")
 #
 # Which of seven recipes is best? We let the data choose, and then asked what the choice is worth.
 #
-# **The chosen recipe is not shown to rank images better than the bar**, a logistic regression on frozen ImageNet features. Its
-# probabilities are worse than the bar's; divided by a temperature they come close. And **the choice is unstable**: other patients would
+# **The chosen recipe is not shown to rank images better than the {term}`frozen probe`**. Its
+# probabilities are worse than the probe's; divided by a temperature they come close. And **the choice is unstable**: other patients would
 # have chosen another recipe ({numref}`fig-strategy-choice`, {numref}`tab-strategy-worth`).
 
 # %%
@@ -86,8 +86,9 @@ print(f"{gain.loc['auroc', 'smallest']:.2f}")
 # ## How the choice was made
 #
 # A recipe that is chosen on the patients who then judge it looks too good. So every *pair* of folds was held out by one network of each
-# candidate (`study/selection.toml`: seven candidates, ten pairs). A test fold's recipe is the one whose networks rank the *other* folds best, and
-# these networks saw neither the test fold nor the fold they rank {cite}`varma2006`. The whole rule in a few lines, for the first fold:
+# candidate (`study/selection.toml`: seven candidates, ten pairs). To choose for fold 0, every candidate is trained without folds 0 and 1 and
+# tested on fold 1, then without 0 and 2 and tested on 2, and so on. The candidate that ranks these other folds best is the recipe for fold
+# 0, and no network that chose it had seen fold 0 {cite}`varma2006`. The whole rule in a few lines; `other` is the second fold that was left out:
 
 # %%
 from sklearn.metrics import roc_auc_score
@@ -98,7 +99,7 @@ from histotransfer.report.selection import held_out
 def criterion(candidate, test_fold):
     """Mean of AUROC over magnifications, on the other folds."""
     tested = held_out(study.runs("selection", candidate))
-    tested = tested[tested["other"] == test_fold]  # never seen
+    tested = tested[tested["other"] == test_fold]  # not seen either
     score = tested["logit_malignant"] - tested["logit_benign"]
     truth = tested["truth"] == "malignant"
     at = tested["magnification"]
@@ -148,18 +149,21 @@ print(f"{cost.min():.2f} to {cost.max():.2f} of AUROC below the median")
 print(selection.ships, f"temperature {selection.temperature:.2f}")
 
 # %% [markdown]
-# A temperature of more than 1 says that a network is too sure of itself. Dividing all logits by it changes no ranking and no answer; it
-# pulls probabilities towards one half. Each fold's temperature comes from other folds, so {numref}`tab-strategy-worth` shows what it is
+# A temperature of more than 1 says that a network is too sure of itself. Dividing all its logits by it changes no ranking of its images and
+# no answer; it pulls probabilities towards one half. Each fold has its own temperature, so an AUROC over all folds can change a little. Each fold's temperature comes from other folds, so {numref}`tab-strategy-worth` shows what it is
 # worth on new patients.
 
 # %%
-raw, tempered, bar = (
+raw, tempered, probe = (
     sides[name].loc["log_loss", "value"]
     for name in ("recipe", "with temperature", "frozen probe")
 )
 assert all(t > 1 for t in selection.temperatures.values())
-assert bar < tempered < raw
-print(f"log-loss {raw:.2f}, with temperature {tempered:.2f}, bar {bar:.2f}")
+assert probe < tempered < raw
+print(
+    f"log-loss {raw:.2f}, with temperature {tempered:.2f},"
+    f" frozen probe {probe:.2f}"
+)
 
 # %% [markdown]
 # ## How many views to average

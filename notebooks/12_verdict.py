@@ -8,7 +8,7 @@
 # - say how good a test was, and what would make it better;
 # - repeat any line from its plan.
 #
-# **Takes** about 16 minutes to read, 1 to run (phantom tissue, two cores). Exercises, by guess: an easy
+# **Takes** about 16 minutes to read, 1 to run (phantom tissue, two cores). Exercises, estimated: an easy
 # one 5 minutes, a medium one 15, a hard one 30.
 # **Needs** chapter {doc}`Evaluation <05_evaluation>`, and the claims in {doc}`/book/claims`.
 #
@@ -35,7 +35,7 @@ chosen = {"seed": seed, "device": device, "weights": weights}
 begin(profile=profile, data_root=data_root, **chosen)
 pd.set_option("display.max_colwidth", None)
 
-# %% mystnb={"figure": {"name": "fig-verdict-claims", "caption": "Real tissue: how far one network lies beyond each claim, with 95 % intervals by patient. Shaded: a gain too small to be worth having. In grey: how good the test was."}}
+# %% mystnb={"figure": {"name": "fig-verdict-claims", "caption": "Real tissue: how far one network lies beyond each claim, with 95 % intervals by patient. Shaded: a gain too small to be worth having. In grey: the smallest true difference that four of five such studies would show."}}
 from histotransfer import figures
 from histotransfer.report.answers import answers
 from histotransfer.report.study import Study, if_run
@@ -62,10 +62,10 @@ Markdown(in_words(study, table))
 # "Contradicted here" and "no effect worth having" are findings. "Undecided" is none: it says that these patients are too few, and the
 # grey words of {numref}`fig-verdict-claims` say how large a difference would have been seen. "Here" is a subset of BreakHis. **No line
 # says "reproduced"**: the abstract and summaries, all that we could read, leave out too much for that. The verdicts on AUROC also depend on how
-# it is counted: {numref}`tab-verdict-within` has three that change.
+# it is counted: those on gates (C2) and on the lung step (C3a) change in {numref}`tab-verdict-within`.
 #
 # {numref}`tab-verdict-verdicts` has the numbers: one network; patients, each by the mean {term}`logit` of its images; and the smallest
-# true difference that four of five such studies would show (for C1: distance from 0.84). Folded below it is the whole line: what was
+# true difference that four of five such studies would show (for C1: distance from 0.84). Unfold it for the whole line: what was
 # compared, the measure and the colours, the {term}`dose`, the average of the seeds' logits, n, the verdict of the first rule on the same
 # runs, and the plan.
 
@@ -135,9 +135,9 @@ beside = beside.rename(columns=lambda name: name.replace("_", " "))
 beside.join(found["patients"]).rename_axis("network")
 
 # %% [markdown]
-# The paper does not say that its test patients were new. {numref}`tab-verdict-splits` has networks of one recipe, trained within each
-# magnification, with both splits. Others have scored BreakHis in both ways; chapter {doc}`06_leakage` says what can be checked of
-# that.
+# The paper does not say that its test patients were new. {numref}`tab-verdict-splits` has one recipe with both splits. Its networks are not
+# those of {numref}`tab-verdict-accuracy`: they have no gates and no lung step, and each learned from one magnification only, so from fewer
+# images. At 100x they are weaker for it. Others have scored BreakHis in both ways; chapter {doc}`06_leakage` says what can be checked.
 
 # %% mystnb={"figure": {"name": "tab-verdict-splits", "caption": "Real tissue: accuracy of one recipe, split by patient and by image."}}
 from histotransfer.report.summary import measured
@@ -146,14 +146,14 @@ from histotransfer.report.tables import formatted
 if_run(lambda: formatted(measured(study), ["accuracy"]))
 
 # %% [markdown]
-# ## Against the bar
+# ## Against the frozen probe
 #
 # A {term}`frozen probe` is a logistic regression on the features of a network that never saw tissue (C = 0.001, fixed in the rule). It
 # has the same patients, colours and picture size. {numref}`tab-verdict-bar` has what training adds to it, for one network; its last
 # line is our own recipe, chosen anew for each test fold by networks that never saw that fold (chapter {doc}`10_strategies`). Where an
-# interval contains 0, these patients do not show that training adds anything. One of the others is barely above 0; nothing is corrected
-# for how many intervals there are. There is a still lower bar: {numref}`tab-colour-alone` has what three colour numbers per patient
-# say without any network.
+# interval contains 0, these patients do not show that training adds anything. One of the others is barely above 0; among so many
+# intervals that can be luck. Three colour numbers per patient, without any network, do about as well ({numref}`tab-colour-alone`; each
+# patient counts once there, so the measure is not quite the same).
 
 # %% mystnb={"figure": {"name": "tab-verdict-bar", "caption": "Real tissue: the frozen probe, and one network minus it; mean over 40x, 100x and 200x, paired by patient."}}
 from histotransfer.report.robustness import against_bar
@@ -251,9 +251,9 @@ power.loc[[40, 100, 200]].round(2)
 # All of BreakHis would make intervals within one magnification narrower by a fifth to a third. What limits every comparison on this data set is the number of **benign
 # patients**: sixteen more of them would do more than any number of images.
 #
-# ## What belongs to the record
+# ## Two things to know about our history
 #
-# Two facts of the history a reader should know; the first edition is in git.
+# The first edition is in git.
 #
 # - The first recipe of our own was rehearsed on validation patients, but its base was chosen two hours after a record on colour
 #   normalisers that had tested all patients. The recipe of this edition is chosen by nested selection instead.

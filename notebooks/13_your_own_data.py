@@ -8,7 +8,7 @@
 # - measure how much a few labelled patients of yours improve a network from elsewhere;
 # - predict new pictures, and say what such a prediction does not mean.
 #
-# **Takes** about 15 minutes to read, 2 to run (phantom tissue, two cores). Exercises, by guess: an easy
+# **Takes** about 15 minutes to read, 2 to run (phantom tissue, two cores). Exercises, estimated: an easy
 # one 5 minutes, a medium one 15, a hard one 30.
 # **Needs** chapters {doc}`Data <01_data>`, {doc}`Transfer <04_transfer>` and {doc}`Evaluation <05_evaluation>`;
 # for real use about ten patients of each class.
@@ -180,17 +180,17 @@ shown = ["value", "95 % interval", "smallest"]
 found.set_index(["metric", "magnification"])[shown].round(2)
 
 # %%
-answer = found[found["metric"] == "auroc"].iloc[-1]
-low, high = answer["low"], answer["high"]
-if low > 0:
-    print("yes: the ladder's AUROC is higher")
-elif high < 0:
-    print("no: the ladder's AUROC is lower")
-else:
-    print("no difference is shown: use the probe, which is cheaper")
+for metric, rows in found.groupby("metric"):
+    low, high = rows.iloc[-1][["low", "high"]]
+    answer = "no difference is shown: use the probe, which is cheaper"
+    if low > 0:
+        answer = "the ladder's is higher"
+    elif high < 0:
+        answer = "the ladder's is lower: use the probe"
+    print(f"{metric}: {answer}")
 
 # %% [markdown]
-# The answer uses the interval of AUROC over all test images. If there are too few patients for an interval, no difference is
+# The answers use the intervals over all test images. If there are too few patients for an interval, no difference is
 # shown either.
 #
 # One fold has few test patients. Use `--set fold=1` and so on to test the others, one fold at a time.

@@ -44,7 +44,7 @@ CHAPTER = """\
 # - say why
 #   two halves make one.
 #
-# **Takes** about 2 minutes to read, 1 to run (phantom tissue, two cores). Exercises, by guess: an easy
+# **Takes** about 2 minutes to read, 1 to run (phantom tissue, two cores). Exercises, estimated: an easy
 # one 5 minutes, a medium one 15, a hard one 30.
 # **Needs** {cite}`nobody2020` and chapter {doc}`00_before`.
 

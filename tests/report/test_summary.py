@@ -46,7 +46,8 @@ def test_the_tally_counts_every_line_bad_news_first():
         "supported here; magnitude consistent", "not run yet", "undecided", "contradicted here, as one", "undecided"
     )
     assert tally(lines) == (
-        "Of 5 lines: 1 **contradicted here**, 2 **undecided**, 1 **supported here**, 1 **not run yet**."
+        "5 claims of the paper, in 5 comparisons: 1 **contradicted here**, 2 **undecided**, 1 **supported here**,"
+        " 1 **not run yet**."
     )
 
 
@@ -56,11 +57,17 @@ def test_the_answer_in_words_has_every_line_with_its_result_and_what_its_verdict
     lines = lines.set_axis(["C1", "C1", "C2", "C5"]).assign(
         title=[f"C1 {stated}, at 40x", f"C1 {stated}, at 100x", "C2 gates", "C5 faster"],
         result=["0.7", "0.8", "–", "3"],
+        metric=["accuracy, split by patient", "accuracy, split by patient", "AUROC, mean", "epochs, cut off"],
+        compared=["se with 0.84", "se with 0.84", "se minus plain", "scratch minus whole, at least 2.00"],
     )
     assert in_words(study, lines).splitlines() == [
-        f"- **contradicted here**: C1 {stated}, at 40x: 0.7; C1, at 100x: 0.8.",
-        "- **not tested as run**: C2 gates (gates).",
-        "- **supported here**: C5 faster: 3.",
+        "- **contradicted here**",
+        f"  - C1 {stated}, at 40x: accuracy 0.7",
+        "  - C1, at 100x: accuracy 0.8",
+        "- **not tested as run**",
+        "  - C2 gates (gates)",
+        "- **supported here**",
+        "  - C5 faster: epochs 3, at least 2.00 is claimed",
     ]
 
 

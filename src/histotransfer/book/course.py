@@ -33,7 +33,7 @@ _TABLE_NAME = re.compile(r"^:name: (tab-\S+)$", re.M)
 _TABLE = re.compile(r":::\{table\} (?P<caption>.*)\n:name: (?P<name>\S+)\n\n(?P<body>[\s\S]*?)\n+:::")
 CAPTION = "caption"  # tag of a cell that holds a caption
 KINDS = {"fig-": "Fig.", "tab-": "Table"}  # word on the book's pages, by the beginning of a name
-GUESS = "Exercises, by guess: an easy one {Easy} minutes, a medium one {Medium}, a hard one {Hard}.".format(
+GUESS = "Exercises, estimated: an easy one {Easy} minutes, a medium one {Medium}, a hard one {Hard}.".format(
     **{level: minutes for level, (minutes, _) in LEVELS.items()}
 )
 _TIMES = re.compile(

@@ -21,11 +21,11 @@ COMPARED = ("log_loss", "accuracy", "auroc")
 PROBE, NETWORK = "frozen-probe", "network"
 
 BAR = (
-    " Beside it the bar, on the same split: the larger class, and a probe, which is a logistic regression on ImageNet's"
+    " Beside it, on the same split: the larger class, and a probe, which is a logistic regression on ImageNet's"
     " features."
 )
 LEAD = (
-    "On the same images, paired by patient: where an interval holds 0 the two were not told apart. The last column is"
+    "On the same images, paired by patient: where an interval holds 0, no difference is shown. The last column is"
     f" the smallest true difference that so few patients would show with a power of {POWER}."
 )
 

@@ -132,7 +132,7 @@ def _of_familiarity(familiar: Familiarity) -> str:
 
 def _of_the_recipe(chosen: Selection) -> list[str]:
     """Sections of the card: what one network of the chosen recipe is worth, out of fold."""
-    folds = ", ".join(f"{arm} for fold {fold + 1}" for fold, arm in chosen.chosen.items())
+    folds = ", ".join(f"{arm} for fold {fold}" for fold, arm in chosen.chosen.items())
     raw, calibrated = (of_single_networks("network", tables) for tables in (chosen.networks, chosen.calibrated()))
     bar = of_single_networks(PROBE, chosen.bar)
     beside = pd.concat([raw, bar], ignore_index=True)
@@ -141,8 +141,8 @@ def _of_the_recipe(chosen: Selection) -> list[str]:
         "## One network of the chosen recipes, out of fold\n\n"
         f"For each test fold the recipe was chosen anew, by networks that never saw that fold ({folds}). Trained on"
         f" three fifths of the patients; mean of {len(chosen.networks)} networks, each alone; 95 % intervals, clustered"
-        f" by patient. From network to network: {_spread(chosen)}. Beside it the bar, a regression on ImageNet's"
-        f" features ({PROBE}); always answering with the larger class would be right for"
+        f" by patient. From network to network: {_spread(chosen)}. Beside it the frozen probe, a regression on"
+        f" ImageNet's features ({PROBE}); always answering with the larger class would be right for"
         f" {_larger_class(chosen):.2f} of images (mean). Records: `results/{EXPERIMENT}`.\n\n"
         f"{markdown(formatted(beside, there(raw, METRICS)))}\n",
         "## The same by patient\n\nThe mean logit of a patient's images.\n\n"

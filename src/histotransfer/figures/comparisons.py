@@ -159,11 +159,11 @@ def choices(criteria: pd.DataFrame, chosen: Mapping[int, str]) -> Figure:
         axis.plot(values, range(len(values)), marker, ms=7, alpha=0.8, label=candidate)
     rings = [criteria.loc[fold, chosen[fold]] for fold in criteria.index]
     axis.plot(rings, range(len(rings)), "o", ms=14, mfc="none", mec="black", label="chosen")
-    axis.set_yticks(range(len(criteria)), [f"for test\nfold {fold + 1}" for fold in criteria.index])
+    axis.set_yticks(range(len(criteria)), [f"for test\nfold {fold}" for fold in criteria.index])
     axis.set(xlabel="AUROC on the four other folds", ylim=(len(criteria) - 0.5, -0.5))
     legend_above(figure, columns=3)
     told = (
-        f"for fold {fold + 1} {chosen[fold]}, of " + ", ".join(f"{name} {value:.3f}" for name, value in row.items())
+        f"for fold {fold} {chosen[fold]}, of " + ", ".join(f"{name} {value:.3f}" for name, value in row.items())
         for fold, row in criteria.iterrows()
     )
     return described(figure, f"AUROC of every candidate on the other folds. Chosen: {'; '.join(told)}.")

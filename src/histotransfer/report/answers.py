@@ -85,15 +85,13 @@ def _overfitting(judging: Judge) -> Iterator[dict]:
     table = judging.overfitting().set_index("note", drop=False)
     for _, row in table.loc[list(JUDGED["C6"])].iterrows():
         text = _row(judging, row, f": {row['note']}")
-        text["metric"] = "test minus training log-loss, nats; patients: AUROC with it minus without"
+        text["metric"] = (
+            "reduction of overfitting, test minus training log-loss in nats; patients: AUROC with it minus without"
+        )
         if row["verdict"] != NOT_RUN:
             margin, ends = judging.rule["rule"]["margin"], (row["gain_low"], row["gain_high"])
-            gain = number(row["gain"], *ends)
-            text["result"] += (
-                f", of it on test images {number(*(row[f'test_drop{end}'] for end in ('', '_low', '_high')))}"
-            )
-            text["result"] += f"; test AUROC {gain}"
-            text["verdict"] += f"; test AUROC {judge(*ends, 0.0, margin, given=not row['not_given'])}"
+            text["result"] += f" nats; AUROC on test images {number(row['gain'], *ends)}"
+            text["verdict"] += f"; AUROC on test images: {judge(*ends, 0.0, margin, given=not row['not_given'])}"
         yield text
 
 
@@ -152,6 +150,6 @@ def _power(smallest: float, level: float | None, unit: str) -> dict[str, str]:
     """How good a test was: the smallest true difference, or distance from a level of accuracy, that it would show."""
     if level is not None and smallest > max(level, 1 - level):
         return {"smallest": UNREACHABLE, "power": "too few patients to tell"}
-    amount = f"{100 * smallest:.0f} points" if unit in POINTS else f"{smallest:.2g} {unit}"
+    amount = f"{100 * smallest:.2g} points" if unit in POINTS else f"{smallest:.2g} {unit}"
     text = f"a true {'difference' if level is None else 'distance'} of {amount} would show"
-    return {"smallest": f"{smallest:.2f}", "power": text.replace("1 points", "1 point", amount == "1 points")}
+    return {"smallest": f"{smallest:.2g}", "power": text}

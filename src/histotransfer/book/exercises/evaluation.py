@@ -8,7 +8,7 @@ import pandas as pd
 from histotransfer.book.exercises import letters, require, self_check
 
 MISREADINGS = {
-    "a": "an interval that holds 0 says that the two were not told apart, not that they are equal",
+    "a": "an interval that holds 0 says that no difference is shown, not that the two are equal",
     "d": "the interval is about the mean over patients; it says nothing of single patients",
 }
 RIGHT = {"b", "c", "e"}
