@@ -234,8 +234,8 @@ bet_on_leakage(real_table, real_gap)
 brief(formatted(real_table, metrics))
 
 # %% mystnb={"figure": {"name": "tab-leakage-real-gap", "caption": "Real tissue: by image minus by patient, paired by patient."}}
-trained_on = real_gap[real_gap["magnification"].isin(["40", "100", "200"])]
-assert (trained_on["low"] > 0).all()
+scores = real_gap.query("metric in ('accuracy', 'auroc')")
+assert (scores.query("magnification != '400'")["low"] > 0).all()
 brief(formatted(real_gap, metrics))
 
 # %% mystnb={"figure": {"name": "fig-real-gap", "caption": "AUROC of one frozen probe on the real subset, split by patient and by image, with patient-clustered 95 % intervals."}, "image": {"alt": "Dots with intervals at each magnification: the probe split by image lies far above the same probe split by patient."}}
