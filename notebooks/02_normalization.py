@@ -327,14 +327,13 @@ hard["99 % white"][:13, :13] = tiles[0][:13, :13]
 # %% mystnb={"figure": {"name": "fig-guards", "caption": "Tiles without enough tissue: the result of the published formulas (or the error they stop with), and the result of the guarded methods."}, "image": {"alt": "A table of pictures: the formulas turn blank tiles black, dark or purple or stop with an error; the guarded methods return each tile as it was."}}
 from histotransfer.stain.unguarded import unguarded
 
-rows = {name: [tile] for name, tile in hard.items()}
-for name, tile in hard.items():
-    for method in methods.values():
-        formula = unguarded(method.name, tile)
-        rows[name] += [formula, method.transform(tile)]
-ways = ("formula", "guarded")
-columns = [f"{name}\n{way}" for name in methods for way in ways]
-figure = picture_table(rows, ["tile", *columns])
+blank = list(hard.values())
+rows = {"tile": blank}
+for name, method in methods.items():
+    formula = [unguarded(method.name, tile) for tile in blank]
+    rows |= {f"{name}\nformula": formula}
+    rows |= {f"{name}\nguarded": method.transform(blank)}
+figure = picture_table(rows, list(hard))
 
 # %% [markdown]
 # The methods of this book check each tile first. A tile that fails such a guard is returned unchanged, with the reason

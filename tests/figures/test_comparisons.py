@@ -142,4 +142,4 @@ def test_a_ring_marks_the_candidate_that_was_chosen_for_each_fold():
     assert [line.get_label() for line in candidates] == ["plain", "se"]
     assert list(candidates[1].get_xdata()) == [0.8, 0.6]
     assert list(rings.get_xdata()) == [0.8, 0.9]
-    assert "for fold 1 se, of plain 0.700, se 0.800; for fold 2 plain" in figure.alt
+    assert "for fold 0 se, of plain 0.700, se 0.800; for fold 1 plain" in figure.alt

@@ -152,4 +152,4 @@ def _power(smallest: float, level: float | None, unit: str) -> dict[str, str]:
         return {"smallest": UNREACHABLE, "power": "too few patients to tell"}
     amount = f"{100 * smallest:.2g} points" if unit in POINTS else f"{smallest:.2g} {unit}"
     text = f"a true {'difference' if level is None else 'distance'} of {amount} would show"
-    return {"smallest": f"{smallest:.2g}", "power": text}
+    return {"smallest": f"{smallest:.2g}", "power": text.replace(" 1 points", " 1 point")}
