@@ -122,7 +122,7 @@ def colour_clusters(table: pd.DataFrame, patients: int) -> Figure:
     figure, axis = plt.subplots(figsize=(WIDTH, 4), layout="constrained")
     sns.scatterplot(x=colours[:, 0], y=colours[:, 1], hue=rows["group"].to_numpy(), palette="colorblind", ax=axis)
     axis.set(xlabel="mean a* (green to red)", ylabel="mean b* (blue to yellow)")
-    axis.get_legend().remove()
+    axis.legend().remove()
     legend_above(figure, columns=3)
     return figure
 

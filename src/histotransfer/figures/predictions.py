@@ -1,6 +1,7 @@
 """What networks predict: curves, confusion, patients, calibration."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -166,7 +167,7 @@ def reliability_diagram(curves: Mapping[str, pd.DataFrame]) -> Figure:
         axis.vlines(bins["predicted"], bins["low"], bins["high"], color=colours[name], lw=1.5, alpha=0.7)
         axis.plot(bins["predicted"], bins["observed"], "o", color=colours[name], ms=5)
         for row in bins.itertuples():
-            place = {"ha": "center", "va": "top", "rotation": 90}
+            place: dict[str, Any] = {"ha": "center", "va": "top", "rotation": 90}
             axis.text(row.predicted, -0.03, row.images, fontsize=SMALL, color="0.35", **place)
         axis.set(ylabel="observed share", xlim=(-0.05, 1.05), ylim=(-0.2, 1.05))
         axis.set(xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])

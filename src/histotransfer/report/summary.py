@@ -91,7 +91,8 @@ def finding(study: Study, table: pd.DataFrame) -> str:
 
 def caption(study: Study, table: pd.DataFrame) -> str:
     """`CAPTION` with its numbers: n of the table, and the difference of its two splits, paired by patient."""
-    apart = gap(*_split_both_ways(study).values(), metrics=["accuracy"])
+    runs = _split_both_ways(study)
+    apart = gap(runs["patient"], runs["image"], metrics=["accuracy"])
     ends = apart[apart["magnification"] == MEAN].iloc[0][ENDS]
     text = CAPTION.format(**_means(table).iloc[0][["images", "patients"]], gap=number(*ends))
     asked = read_rule(study.study)["dose"]["fine-tuning"]
