@@ -204,8 +204,8 @@ ours.scale, ours.gates(activations).unique().tolist()
 #
 # The paper does not state depth, growth rate or reduction. According to a summary of it, gates are inside the dense blocks
 # and in the transitions. The exact places are not given. We use DenseNet-121, because it has published weights, with gates
-# after each block and in each transition. (The study's networks have them from block 3 on only: chapter {doc}`04_transfer` leaves the
-# blocks before it as ImageNet left them.) {numref}`tab-network-shapes` has the shapes for one image of 224 pixels:
+# after each block and in each transition. The study's networks have gates only from block 3 on, as
+# blocks 1 and 2 stay as ImageNet left them (chapter {doc}`04_transfer`). {numref}`tab-network-shapes` has the shapes for one image of 224 pixels:
 
 # %% mystnb={"figure": {"name": "tab-network-shapes", "caption": "SE-DenseNet-121, module by module: the shape of the output for one picture of 224 pixels, and the number of parameters."}}
 import pandas as pd

@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from histotransfer.book.build.beside import ARCHIVE
 from histotransfer.book.chapters import brief
 from histotransfer.book.source_pages import FOLDER
 
@@ -187,7 +188,9 @@ def test_pages_and_the_site_are_light(visits, address):
         files = {url.removeprefix(address).split("?")[0] for url in one.requests if url.startswith(address)}
         size = sum(weight(SITE / file.lstrip("/")) for file in files)
         assert 100_000 < size < 2 * MEGABYTE, f"{one}: {size} bytes"
-    assert sum(path.stat().st_size for path in SITE.rglob("*") if path.is_file()) < 60 * MEGABYTE
+    archive = SITE / ARCHIVE
+    pages = sum(path.stat().st_size for path in SITE.rglob("*") if path.is_file() and path != archive)
+    assert pages < 40 * MEGABYTE and archive.stat().st_size < 30 * MEGABYTE
 
 
 @pytest.mark.parametrize(("word", "chapter"), [("Macenko", "02_normalization"), ("SqueezeExcite", "03_se_densenet")])
