@@ -1,10 +1,11 @@
-"""Files with one thing wrong: weights, records, plans. Each is taken or refused in one line, and quickly.
+"""Files with one thing wrong: weights, records, plans, tables, pictures. Each is taken or refused in one line, quickly.
 
 Every input is a sound file in which one value, key or stretch of bytes was changed. `HISTOTRANSFER_FUZZ` is how many
 are tried of each kind (2,500).
 """
 
 import copy
+import io
 import json
 import math
 import os
@@ -22,9 +23,11 @@ from PIL import Image
 from safetensors.torch import save
 
 from histotransfer.config import ladder_config
+from histotransfer.datasets.own import load
 from histotransfer.deploy.predict import Predictor
 from histotransfer.errors import HistotransferError
 from histotransfer.models.se_densenet import SEDenseNet
+from histotransfer.pictures import decode
 from histotransfer.records import difference
 from histotransfer.study.plan import read_plan
 
@@ -197,3 +200,60 @@ def test_plans(folder, plan):
     lines = [f"{json.dumps(key)} = {as_toml(value)}" for key, value in plan.items()]
     (folder / "tiny.toml").write_text("\n".join(lines), encoding="utf-8", errors="surrogatepass")
     taken_or_refused(lambda: read_plan(folder / "tiny.toml"))
+
+
+ROWS = [
+    ["path", "label", "patient", "magnification"],
+    ["c.png", "benign", "Pc", "40x"],
+    ["d.png", "malignant", "Pd", "40x"],
+]
+CELLS = st.one_of(
+    st.text(max_size=20),
+    st.sampled_from(
+        ["", "\0", "9" * 5000, "=1+1", '"', "../c.png", ".", "c.png\n", "\ufeff", "path", "p1", "4O", "40,0", "nan"]
+    ),
+)
+
+
+@many
+@given(st.data())
+def test_tables_of_ones_own_pictures(folder, data):
+    for row in ROWS[1:]:
+        if not (folder / row[0]).exists():
+            Image.fromarray(np.full((40, 40, 3), ord(row[0][0]), np.uint8)).save(folder / row[0])
+    rows = [list(row) for row in ROWS]
+    row = rows[data.draw(st.integers(0, len(rows) - 1))]
+    kind = data.draw(st.sampled_from(["cell", "more", "fewer", "bytes"]))
+    if kind == "cell":
+        row[data.draw(st.integers(0, len(row) - 1))] = data.draw(CELLS)
+    elif kind == "more":
+        row.append(data.draw(CELLS))
+    elif kind == "fewer":
+        del row[data.draw(st.integers(0, len(row) - 1)) :]
+    content = "\n".join(map(data.draw(st.sampled_from([",", ";", "\t"])).join, rows)).encode(errors="surrogatepass")
+    if kind == "bytes":
+        at = data.draw(st.integers(0, len(content) - 1))
+        content = content[:at] + data.draw(st.binary(max_size=16)) + content[at + data.draw(st.integers(0, 16)) :]
+    (folder / "own.csv").write_bytes(content)
+    taken_or_refused(lambda: load(folder / "own.csv"))
+
+
+@pytest.fixture(scope="module")
+def files():
+    """A picture of noise in each container."""
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 20, 3), np.uint8))
+    contents = []
+    for kind in ("PNG", "JPEG", "TIFF", "GIF", "WEBP", "BMP", "JPEG2000"):
+        noise.save(content := io.BytesIO(), kind)
+        contents.append(content.getvalue())
+    return contents
+
+
+@many
+@given(st.data())
+def test_pictures(folder, files, data):
+    content = data.draw(st.sampled_from(files))
+    at = data.draw(st.integers(0, len(content) - 1))
+    content = content[:at] + data.draw(st.binary(max_size=16)) + content[at + data.draw(st.integers(0, 16)) :]
+    (folder / "broken").write_bytes(content[: data.draw(st.integers(0, len(content)))])
+    taken_or_refused(lambda: decode(folder / "broken"))

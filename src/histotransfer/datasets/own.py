@@ -255,4 +255,9 @@ def _contradictions(rows: list[Row]) -> Iterable[str]:
 def _refuse(where: Path, problems: list[str]) -> None:
     if problems:
         more = f"; and {len(problems) - NAMED} more" if len(problems) > NAMED else ""
-        raise HistotransferError(f"{where}: {'; '.join(problems[:NAMED])}{more}")
+        raise HistotransferError(f"{where}: {'; '.join(map(_cut, problems[:NAMED]))}{more}")
+
+
+def _cut(problem: str) -> str:
+    """Its beginning, where it is, and its end, what to do; between them there may be a page of letters."""
+    return problem if len(problem) <= 4 * LONGEST else f"{problem[: 2 * LONGEST]} ... {problem[-2 * LONGEST :]}"

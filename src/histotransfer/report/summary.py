@@ -38,8 +38,8 @@ DESIGN = (
 )
 NO_FINDING = "The network that is split both ways, by patient and by image, is **not run yet**.\n"
 CAPTION = (
-    "Accuracy on {images} images of {patients} patients (benign + malignant). By image minus by patient: {gap}. Grey:"
-    " always the larger class. Each dot: five networks, one per fold, of one seed."
+    "Accuracy on {images} images of {patients} patients (benign + malignant). By image minus by patient: {gap}. Each"
+    " dot: five networks, one per fold, of one seed."
 )
 SHORT = " At {magnifications} training moved the weights less than our rule asks."
 CAPTION_OF_CLAIMS = (
