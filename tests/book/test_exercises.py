@@ -54,7 +54,7 @@ WRONG = {
         "def prepare(model, frozen):\n    frozen.requires_grad_(False)\n    return model.train()",
         "dropout",
     ),
-    "ex-evaluation-interval": ("statements = {'a', 'b'}", "not told apart"),
+    "ex-evaluation-interval": ("statements = {'a', 'b'}", "no difference is shown"),
     "ex-evaluation-prr": ("recognition_rate = lambda predictions: predictions['right'].mean()", "share of images"),
     "ex-evaluation-redraw": (
         "redraw = lambda table, generator: table.sample(frac=1, replace=True, random_state=generator)",
