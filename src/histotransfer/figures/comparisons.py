@@ -138,7 +138,7 @@ def by_labelled_patients(
         axis.axhline(rows.loc[rows["run"] == BEFORE, "value"].iloc[0], color="0.6", ls=":", lw=1, zorder=0)
         axis.set_xticks(range(len(numbers)), [str(labelled) for labelled in numbers])
         axis.set(xlabel=f"labelled {unit}", ylabel=metric_name(metric) + (" (nats)" if metric == "log_loss" else ""))
-    legend_above(figure)
+    legend_above(figure, columns=2)
     about = table.iloc[0]
     return described(
         figure,
