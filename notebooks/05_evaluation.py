@@ -294,7 +294,7 @@ methods(ONE, ["accuracy", "auroc"])
 methods(TWO, ["accuracy", "auroc"])
 
 # %% [markdown]
-# So our "95 %" is a little less. This is how often intervals such as those of **What came out** held the truth in the worst scenario; it
+# So our "95 %" is less. This is how often intervals such as those of **What came out** held the truth in the worst scenario; it
 # goes for the whole book. 400x is left out: with six patients per class, intervals of differences hold the truth much less often, and those
 # of AUROC hold it because they are nearly as wide as the axis. These simulations trained no network.
 
