@@ -72,7 +72,7 @@ def test_the_card_is_that_of_one_network_of_the_chosen_recipe(shipped):
         row = of_single_networks("network", tables).query("metric == 'log_loss' and magnification == 'mean'").iloc[0]
         assert number(row["value"], row["low"], row["high"]) in said
     assert "mean of 4 networks, each alone" in said
-    assert all(f"{arm} for fold {fold + 1}" in said for fold, arm in chosen.chosen.items())
+    assert all(f"{arm} for fold {fold}" in said for fold, arm in chosen.chosen.items())
     assert f"temperature of {chosen.temperature:.2f}" in said
 
 
