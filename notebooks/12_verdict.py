@@ -137,7 +137,7 @@ beside.join(found["patients"]).rename_axis("network")
 # %% [markdown]
 # The paper does not say that its test patients were new. {numref}`tab-verdict-splits` has one recipe with both splits. Its networks are not
 # those of {numref}`tab-verdict-accuracy`: they have no gates and no lung step, and each learned from one magnification only, so from fewer
-# images. So they are weaker at 100x. Others have scored BreakHis in both ways; chapter {doc}`06_leakage` says what can be checked.
+# images. At 100x their accuracy is lower. Others have scored BreakHis in both ways; chapter {doc}`06_leakage` says what can be checked.
 
 # %% mystnb={"figure": {"name": "tab-verdict-splits", "caption": "Real tissue: accuracy of one recipe, split by patient and by image."}}
 from histotransfer.report.summary import measured

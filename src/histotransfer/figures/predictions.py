@@ -94,7 +94,8 @@ def confusion(predictions: pd.DataFrame) -> Figure:
     rates = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     text = counts.astype(str)
     if len(names) == 2:  # more cells have no room for it
-        text = np.array([[f"{n}\n{rate:.0%}" for n, rate in zip(*row)] for row in zip(counts, rates)])  # noqa: B905
+        cells = [f"{n}\n{rate:.0%}" for n, rate in zip(counts.flat, rates.flat, strict=True)]
+        text = np.reshape(cells, counts.shape)
     shown = [name.replace("_", "\n") for name in names]
     figure, axis = plt.subplots(figsize=(WIDTH, WIDTH + 0.3), layout="constrained")
     sns.heatmap(

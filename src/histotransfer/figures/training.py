@@ -81,13 +81,8 @@ def compared_curves(panels: Mapping[str, Mapping[str, pd.DataFrame]]) -> Figure:
             sentences.append(_curve(axis, seeds, label, colour, f"{title}, {label}:"))
         axis.set(xlabel="epoch", ylabel="log-loss (nats)")
         axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        place: dict[str, Any] = {
-            "loc": "lower left",
-            "bbox_to_anchor": (-0.1, 1),
-            "alignment": "left",
-            "handlelength": 1.2,
-        }
-        axis.legend(title=title, fontsize=SMALL, title_fontsize=10, **place)
+        place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (-0.1, 1), "alignment": "left"}
+        axis.legend(title=title, fontsize=SMALL, title_fontsize=10, handlelength=1.2, **place)
     return described(figure, f"Log-loss over epochs. {'; '.join(sentences)}.")
 
 

@@ -116,8 +116,8 @@ def by_verdict(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
 def tally(table: pd.DataFrame) -> str:
     """A sentence that counts the verdicts in the table of `answers`."""
     each = ", ".join(f"{len(rows)} **{verdict}**" for verdict, rows in by_verdict(table).items())
-    claims = {str(claim).rstrip("ab") for claim in table.index}
-    return f"{len(claims)} claims of the paper, in {len(table)} comparisons: {each}."
+    ids = {str(claim).rstrip("ab") for claim in table.index}  # C3a and C3b are parts of one claim
+    return f"{len(ids)} claims of the paper, in {len(table)} comparisons: {each}."
 
 
 def in_words(study: Study, table: pd.DataFrame) -> str:
