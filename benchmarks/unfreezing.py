@@ -8,7 +8,8 @@ first fold four of block 3 as well; then one epoch of everything. Stock fastai i
 torchvision's network, files decoded, squeezed, flipped and rotated on the fly, `Learner`, `freeze_to`; as it comes
 (BatchNorm learns below the frozen line) or with `train_bn=False`, whichever is the faster in a first heat of one fold.
 Each side runs in a process of its own, cold, with an empty cache; with `--keep DIR` what it found is kept there, and a
-race that was broken off goes on. `ratios` are stock seconds over our seconds.
+race that was broken off goes on. `ratios` are stock seconds over our seconds; `operations` says where the processor's
+time of one more epoch of everything goes.
 """
 
 import argparse
@@ -20,11 +21,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from histotransfer.config import cache_dir, ladder_config
 from histotransfer.datasets import breakhis
@@ -37,6 +40,14 @@ FOLDS, SIZE, BATCH = 5, 224, 32
 HEAD, BLOCK4, BLOCK3 = 4, 8, 4
 RATE, DECAY = 1e-3, 0.1
 STOCK = ("stock", "stock-frozen-batchnorm")
+KINDS = {  # of operations, by parts of PyTorch's names for them
+    "convolutions": ("conv",),
+    "batch normalisation": ("batch_norm",),
+    "ReLU": ("relu", "threshold", "clamp"),
+    "pooling": ("pool",),
+    "joining and splitting of channels": ("cat", "slice", "narrow", "copy"),
+    "the optimiser": ("foreach", "fused", "addcmul", "addcdiv", "lerp"),
+}
 
 
 def subset(root: Path, images: int) -> pd.DataFrame:
@@ -49,6 +60,17 @@ def subset(root: Path, images: int) -> pd.DataFrame:
 def splits(table: pd.DataFrame) -> list[pd.DataFrame]:
     """Folds whose test part is left out: nothing is predicted but validation images."""
     return [grouped_split(table, fold=fold, folds=FOLDS, seed=0) for fold in range(FOLDS)]
+
+
+def operations(train: Callable[[], None]) -> dict[str, float]:
+    """Seconds of processor time per kind of operation while a network trains in this process."""
+    with profile(activities=[ProfilerActivity.CPU]) as profiled:
+        train()
+    seconds = dict.fromkeys((*KINDS, "the rest"), 0.0)
+    for event in profiled.key_averages():
+        kind = next((kind for kind, parts in KINDS.items() if any(part in event.key for part in parts)), "the rest")
+        seconds[kind] += event.self_cpu_time_total / 1e6
+    return seconds
 
 
 def ours(table: pd.DataFrame, root: Path, size: int, folds: int) -> dict:
@@ -96,17 +118,22 @@ def ours(table: pd.DataFrame, root: Path, size: int, folds: int) -> dict:
                 source.batch(*(part[start : start + BATCH] for part in every))
             told[f"fill_{stage}"] = time.perf_counter() - filling
         ends = [time.perf_counter()]
-        train_stage(
-            model,
-            Batches(Subset(source, train), task.targets[train], BATCH, (0,), "cpu"),
-            Batches(Subset(source, held), task.targets[held], BATCH, None, "cpu"),
-            stage,
-            3 if cut else 1,
-            config,
-            start=cut,
-            keep=lambda state, ends=ends: ends.append(time.perf_counter()),
-        )
+
+        def epochs(model=model, source=source, stage=stage, cut=cut, ends=ends):
+            train_stage(
+                model,
+                Batches(Subset(source, train), task.targets[train], BATCH, (0,), "cpu"),
+                Batches(Subset(source, held), task.targets[held], BATCH, None, "cpu"),
+                stage,
+                3 if cut else 1,
+                config,
+                start=cut,
+                keep=lambda state: ends.append(time.perf_counter()),
+            )
+
+        epochs()
         told[f"{stage}_epochs"] = np.diff(ends).tolist()
+    told["operations"] = operations(epochs)  # of everything, the last stage
     return told | {"validation": pd.concat(validation).to_dict("list"), "train_images": len(train)}
 
 
@@ -178,13 +205,15 @@ def stock(table: pd.DataFrame, size: int, *, train_bn: bool, folds: int) -> dict
         made.unfreeze()
         ends[:] = [time.perf_counter()]
         made.fit_one_cycle(1, lr_max=RATE * DECAY)
+        everything = np.diff(ends).tolist()
+        told["operations"] = operations(lambda: made.fit_one_cycle(1, lr_max=RATE * DECAY))
     return told | {
         "cross_validation": sum(seconds),
         "folds": seconds,
         "head_epochs": stages["head"],
         "block4_epochs": stages["block4"],
         "block3_epochs": stages["block3"],
-        "all_epochs": np.diff(ends).tolist(),
+        "all_epochs": everything,
         "validation": pd.concat(validation).to_dict("list"),
         "train_images": int((~frame["is_valid"]).sum()),
     }
@@ -260,6 +289,7 @@ def race(data: Path, images: int, size: int, folds: int, keep: Path) -> dict:
         "validation_auroc_ours_minus_stock": differences([(tables["ours"], tables["stock"])])
         .loc["auroc", ["value", "low", "high"]]
         .to_dict(),
+        "operations": {side: result["operations"] for side, result in sides.items()},
         "timings": {side: {name: result[name] for name in kept if name in result} for side, result in sides.items()},
         "load": load,
         "environment": environment(),

@@ -63,6 +63,8 @@ def test_unfreezing(phantom_root, tmp_path):
     small = ("--images", 40, "--size", 32, "--folds", 2)
     record = raced("unfreezing.py", tmp_path / "unfreezing.json", "--data", phantom_root, *small)
     assert all(ratio > 0 for ratio in record["ratios"].values())
+    for seconds in record["operations"].values():
+        assert seconds["convolutions"] > seconds["pooling"] > 0
 
 
 def test_intervals(tmp_path):

@@ -36,7 +36,9 @@ RECORDS = {
             "ours": {"single_run": 20.0, "single_run_with_block3": 40.0, "full_epoch": 10.0},
             "stock": {"single_run": 100.0, "single_run_with_block3": 90.0, "full_epoch": 15.0},
         },
+        "operations": {"ours": {"convolutions": 8.0, "ReLU": 2.0}, "stock": {"convolutions": 9.0, "ReLU": 9.0}},
         "images": 160,
+        "train_images_of_fold_0": 100,
         "size": 224,
     },
     "book": {
