@@ -40,18 +40,6 @@ def test_a_split_by_image_is_compared_within_each_magnification(tmp_path, write_
     assert flattered.loc[("mean", "auroc"), "low"] > 0
 
 
-def test_gaps_are_of_the_arms_that_are_run(results):
-    study = Study(STUDY, results)
-    plain = study.pooled("primary", "plain", seeds=[1])
-    arms = [("se-placement", "layer"), ("primary", "se"), ("primary", "se-lung")]
-    found = study.gaps(plain, arms, seeds=[1], metrics=["auroc"])
-    pooled = [study.pooled("primary", arm, seeds=[1]) for arm in ("se", "se-lung")]
-    expected = pd.concat([gap(plain, run, metrics=["auroc"]) for run in pooled], ignore_index=True)
-    assert found.equals(expected)
-    with pytest.raises(NotRunYet, match=r"^none of layer is run yet"):
-        study.gaps(plain, arms[:1])
-
-
 def test_a_damaged_record_is_not_taken_for_one_that_is_missing(results, tmp_path):
     shutil.copytree(results / "primary", tmp_path / "primary")
     (tmp_path / "primary" / "se-s0-f0" / "record.json").write_text("{")

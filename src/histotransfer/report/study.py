@@ -3,9 +3,8 @@
 This module only puts runs together; `verdicts` compares them with the claims.
 """
 
-import contextlib
 import tomllib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import pandas as pd
@@ -14,7 +13,6 @@ from histotransfer.errors import HistotransferError
 from histotransfer.evaluation.metrics import MEAN_OVER
 from histotransfer.evaluation.pooling import pool
 from histotransfer.records import Run, read_run
-from histotransfer.report.tables import gap
 from histotransfer.study.plan import Plan, planned_runs, read_plan
 
 
@@ -138,30 +136,6 @@ class Study:
         """
         tables = [run.predictions.query("part == 'test'") for run in self.runs(experiment, arm, stage)]
         return _as_run(arm, stage, pd.concat(tables, ignore_index=True))
-
-    def gaps(
-        self,
-        reference: Run,
-        arms: Sequence[tuple[str, str]],
-        *,
-        seeds: Collection[int] = (),
-        part: str = "test",
-        metrics: Collection[str] | None = None,
-    ) -> pd.DataFrame:
-        """`tables.gap` of several arms (experiment and name): each arm minus the reference.
-
-        Arms that are not run yet are left out.
-
-        Raises:
-            NotRunYet: none of them is run yet.
-        """
-        finished = []
-        for experiment, arm in arms:
-            with contextlib.suppress(NotRunYet):
-                finished.append(self.pooled(experiment, arm, part=part, seeds=seeds))
-        if not finished:
-            raise NotRunYet(f"none of {', '.join(arm for _, arm in arms)} is run yet")
-        return pd.concat([gap(reference, run, part, metrics=metrics) for run in finished], ignore_index=True)
 
 
 def _as_run(arm: str, stage: str, predictions: pd.DataFrame) -> Run:
