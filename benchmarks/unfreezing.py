@@ -1,6 +1,6 @@
 """Race of progressive unfreezing from cached activations against stock fastai, side by side.
 
-    python benchmarks/unfreezing.py --data DIR --out results/bench/unfreezing.json
+    python benchmarks/unfreezing.py --data DIR
 
 `DIR` holds the BreakHis images. Both sides train DenseNet-121 from the same ImageNet weights on the same folds, tiles
 of 224 pixels, batches of 32: four epochs of the head, eight of the head and block 4, in each of five folds; in the
@@ -32,6 +32,7 @@ from torch.profiler import ProfilerActivity, profile
 from histotransfer.config import cache_dir, ladder_config
 from histotransfer.datasets import breakhis
 from histotransfer.evaluation.intervals import differences, intervals
+from histotransfer.files import write_json
 from histotransfer.models.weights import imagenet_trunk
 from histotransfer.records import environment
 from histotransfer.splits import grouped_split
@@ -301,7 +302,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--images", type=int, default=160)
     parser.add_argument("--size", type=int, default=SIZE)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, default=Path("results/bench/unfreezing.json"))
     parser.add_argument("--keep", type=Path)
     parser.add_argument("--side", choices=("ours", *STOCK), help="one side only, printed as JSON")
     parser.add_argument("--folds", type=int, default=FOLDS, help="how many of the five are run")
@@ -321,9 +322,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         result = race(data, arguments.images, arguments.size, arguments.folds, arguments.keep or Path(folder))
     print(json.dumps(result["ratios"], indent=1))
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps(result, indent=1) + "\n")
+    write_json(arguments.out, result)
 
 
 if __name__ == "__main__":
