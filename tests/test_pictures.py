@@ -96,7 +96,7 @@ def test_a_jpeg_is_decoded_as_another_decoder_does(tmp_path):
         (png_header(60_000, 60_000), "more than 50,000,000"),
         (png_header(10_000, 10_000), "10000x10000 pixels, more than 50,000,000"),
         (png_header(7_000, 7_000), "damaged or unreadable"),
-        (png_header(700, 460, bytes([0, *b"\xc8\x64\x96" * 700] * 10)), "damaged, ends after 10 of 460 rows"),
+        (png_header(700, 460, bytes([0, *b"\xc8\x64\x96" * 700] * 10)), "holds 2% of its pixels"),
         (EPS, "not an image"),
         (file_bytes(COLOURS[..., 0].copy()), "grey picture"),
         (file_bytes(COLOURS[..., 0].astype(np.uint16) * 257), "grey picture"),

@@ -20,7 +20,6 @@ from histotransfer.splits import (
     leaks,
     make_split,
     official_split,
-    read_official_fold,
 )
 
 LABELS = ("benign", "malignant")
@@ -185,7 +184,7 @@ def test_an_official_split_is_read_and_gets_validation_patients(make_table, tmp_
 
 def test_all_official_folds_leak_by_base_number(data_root):
     for fold in range(1, 6):
-        parts = read_official_fold(data_root / f"breakhis_folds/dsfold{fold}.txt")
+        parts = breakhis.read_official_fold(data_root / f"breakhis_folds/dsfold{fold}.txt")
         sides = {
             part: {breakhis.parse_name(n).base_number for n, p in parts.items() if p == part}
             for part in ("train", "test")

@@ -409,8 +409,8 @@ def predict(
     """
     if out is not None and (out.is_dir() or not out.parent.is_dir()):
         raise HistotransferError(f"{out}: cannot be written; give a file in a folder that exists")
-    if overlays is not None:
-        _make_folder(overlays)
+    if out is not None and {".csv": "csv", ".jsonl": "jsonl"}.get(out.suffix.lower(), form) != form:
+        raise HistotransferError(f"{out}: would hold {form}; give another ending, or --format")
     from tqdm import tqdm
 
     from histotransfer.deploy.patients import patients
@@ -423,6 +423,9 @@ def predict(
     predictor = Predictor(weights or SHIPPED, runtime, views)
     refused = 0
     files = list(find_pictures(images, passed_over))
+    _refuse_overwriting(images, files, out, overlays)
+    if overlays is not None:
+        _make_folder(overlays)
     with _output(out) as file:
         rows = RowWriter(file, form, predictor.description, patient_of)
         shown = tqdm(
@@ -700,6 +703,16 @@ def _make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise HistotransferError(f"{path}: cannot be a folder ({error.strerror})") from error
+
+
+def _refuse_overwriting(images: Sequence[str], files: Sequence[str], out: Path | None, overlays: Path | None) -> None:
+    from histotransfer.folders import is_dir, resolved
+
+    if out is not None and resolved(out) in {resolved(Path(name)) for name in (*images, *files)}:
+        raise HistotransferError(f"{out}: is read here; give another file to write to")
+    folders = [resolved(Path(name)) for name in images if is_dir(name)]
+    if overlays is not None and any(overlays.resolve().is_relative_to(folder) for folder in folders):
+        raise HistotransferError(f"{overlays}: lies in a folder that is read; the next run would predict its pictures")
 
 
 @contextmanager

@@ -8,28 +8,28 @@ Pillow's antialiased bicubic), as the real subset was.
 import hashlib
 import io
 import itertools
-import os
-import struct
+import stat
 import warnings
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageOps, MpoImagePlugin, UnidentifiedImageError
 
+from histotransfer.containers import fault, profile
 from histotransfer.errors import HistotransferError
 
 MAX_PIXELS = 50_000_000  # a field has 0.3 million; more is a whole slide or a header that lies
 MIN_SIDE = 16
 COLOUR_MODES = {"RGB", "RGBA", "RGBa", "RGBX", "P", "PA", "YCbCr"}
 GREY_MODES = {"1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N", "F"}
-PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by the type of colours that a PNG's header names
 # Measured on BreakHis, LC25000 and UCSB: at least 45 % of a field's pixels are coloured, and the brightest have 206.
 GREY = 4  # levels of 255 between two channels: more is colour, less what a lossy format makes of grey
-COLOURED = 0.01  # the share of coloured pixels below which a picture is grey, as with a coloured scale bar
+COLOURED = 0.01  # the share of coloured pixels, glass left out, below which a picture is grey, but for a scale bar
 DARK = 64  # 14 bits in a 16-bit file stay below it; the brightest of a thousand pixels is meant, for one may be hot
+ARCHIVES = {".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"}
+REMEDY = "save it as PNG or TIFF (RGB, 8 bits)"
 SRGB = ImageCms.createProfile("sRGB")
 SAME_COLOUR = 2  # levels by which profiles that all mean sRGB differ
 
@@ -56,23 +56,24 @@ def decode(path: str | Path) -> np.ndarray:
             partly transparent, or in a colour space that is not read.
     """
     with _opened(path) as image:
-        profile = image.info.get("icc_profile")
+        content = Path(path).read_bytes()
+        own = profile(image, content)
         if image.mode in GREY_MODES:
             raise _grey(path)
-        if image.mode not in COLOUR_MODES and not (image.mode == "CMYK" and profile):
+        if image.mode not in COLOUR_MODES and not (image.mode == "CMYK" and own):
             which = "CMYK without a colour profile" if image.mode == "CMYK" else f"the colour space {image.mode}"
             raise HistotransferError(f"{path}: {which} is not read; save it as RGB")
         picture = ImageOps.exif_transpose(image)
-        if image.format == "PNG" and not np.asarray(image)[-1].any():
-            _refuse_missing_rows(path)
+        if why := fault(image, content):
+            raise HistotransferError(f"{path}: {why}")
         if picture.mode != "CMYK":
             picture = picture.convert("RGBA" if picture.has_transparency_data else "RGB")
         if picture.mode == "RGBA" and np.asarray(picture)[..., 3].min() < 255:
             raise HistotransferError(f"{path}: partly transparent; flatten it onto its background first")
         if picture.mode == "RGBA":
             picture = picture.convert("RGB")
-        if profile:
-            picture = _in_srgb(picture, profile, path)
+        if own:
+            picture = _in_srgb(picture, own, path)
         pixels = np.asarray(picture)
     _refuse_dark_and_grey(pixels, path)
     return pixels
@@ -82,7 +83,10 @@ def decode(path: str | Path) -> np.ndarray:
 def _opened(path: str | Path) -> Iterator[Image.Image]:
     """A picture file whose header is as it should be; what Pillow raises meanwhile becomes one line."""
     try:
-        if Path(path).stat().st_size == 0:
+        about = Path(path).stat()
+        if not (stat.S_ISREG(about.st_mode) or stat.S_ISDIR(about.st_mode)):
+            raise HistotransferError(f"{path}: a pipe or device; give a picture's file")
+        if about.st_size == 0:
             raise HistotransferError(f"{path}: empty file; copy it anew")
         with Image.open(path, formats=FORMATS) as image:
             image.verify()  # the checksums of a PNG; other formats have none
@@ -94,12 +98,14 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
     except IsADirectoryError as error:
         raise HistotransferError(f"{path}: a folder without pictures; give a picture or a folder of them") from error
     except UnidentifiedImageError as error:
-        raise HistotransferError(
-            f"{path}: not an image, damaged, or of a kind that is not read; save it as PNG or TIFF (RGB, 8 bits)"
-        ) from error
+        archive = Path(path).suffix.lower() in ARCHIVES
+        what = "an archive; unpack it" if archive else "not an image, damaged, or of a kind that is not read; " + REMEDY
+        raise HistotransferError(f"{path}: {what}") from error
     except Image.DecompressionBombError as error:
         raise HistotransferError(f"{path}: more than {MAX_PIXELS:,} pixels; cut fields from it") from error
-    except (OSError, EOFError, SyntaxError, ValueError, struct.error) as error:  # what Pillow raises for damaged files
+    except HistotransferError:
+        raise
+    except Exception as error:  # damaged files make Pillow raise nearly everything; one of them must not end a batch
         reason = " ".join(str(error).split()) or type(error).__name__
         raise HistotransferError(f"{path}: damaged or unreadable ({reason}); copy or save it anew") from error
 
@@ -110,8 +116,16 @@ def _check_header(image: Image.Image, path: str | Path) -> None:
         raise HistotransferError(f"{path}: {width}x{height} pixels, more than {MAX_PIXELS:,}; cut fields from it")
     if min(width, height) < MIN_SIDE:
         raise HistotransferError(f"{path}: {width}x{height} pixels are too few to show tissue; give a larger field")
-    if (pages := getattr(image, "n_frames", 1)) > 1:
+    if (pages := _pages(image)) > 1:
         raise HistotransferError(f"{path}: holds {pages} pages or frames; save the one that you mean as a file")
+
+
+def _pages(image: Image.Image) -> int:
+    """How many pictures a file holds, but for the previews that a camera adds."""
+    shown = image.mpinfo if isinstance(image, MpoImagePlugin.MpoImageFile) else None
+    entries = (shown or {}).get(0xB002, [])
+    previews = sum(str(entry["Attribute"]["MPType"]).startswith("Large Thumbnail") for entry in entries)
+    return getattr(image, "n_frames", 1) - previews
 
 
 def _in_srgb(picture: Image.Image, profile: bytes, path: str | Path) -> Image.Image:
@@ -136,25 +150,6 @@ def _in_srgb(picture: Image.Image, profile: bytes, path: str | Path) -> Image.Im
     return transform.apply(picture)
 
 
-def _refuse_missing_rows(path: str | Path) -> None:
-    """Refuse a PNG whose parts are sound and hold fewer rows than it says: Pillow leaves the others black."""
-    with Path(path).open("rb") as file:
-        file.seek(16)  # behind the signature and the head of the first chunk
-        width, height, depth, colours, *_, interlaced = struct.unpack(">IIBBBBB", file.read(13))
-        row = 1 + -(-width * depth * PNG_CHANNELS[colours] // 8)
-        inflate, size = zlib.decompressobj(), 0
-        file.seek(4, os.SEEK_CUR)
-        while not interlaced and len(head := file.read(8)) == 8:
-            length, name = struct.unpack(">I4s", head)
-            data = file.read(length)
-            while name == b"IDAT" and data:
-                size += len(inflate.decompress(data, 2**20))  # at most: it may be a bomb
-                data = inflate.unconsumed_tail
-            file.seek(4, os.SEEK_CUR)
-    if not interlaced and (rows := (size + len(inflate.flush())) // row) < height:
-        raise HistotransferError(f"{path}: damaged, ends after {rows} of {height} rows; copy or save it anew")
-
-
 def _refuse_dark_and_grey(pixels: np.ndarray, path: str | Path) -> None:
     red, green, blue = pixels[..., 0], pixels[..., 1], pixels[..., 2]
     highest, lowest = np.maximum(np.maximum(red, green), blue), np.minimum(np.minimum(red, green), blue)
@@ -163,7 +158,8 @@ def _refuse_dark_and_grey(pixels: np.ndarray, path: str | Path) -> None:
         raise HistotransferError(
             f"{path}: too dark, hardly a pixel reaches {DARK} of 255; if a 16-bit file holds 10 or 12 bits, scale it up"
         )
-    if spread > GREY and np.count_nonzero(highest - lowest > GREY) < COLOURED * highest.size:
+    tissue = np.count_nonzero(lowest < int(lowest.max()) - GREY)  # whatever is not clean glass
+    if spread > GREY and np.count_nonzero(highest - lowest > GREY) < COLOURED * tissue:
         raise _grey(path)
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 from sklearn.model_selection import StratifiedKFold
 
 from histotransfer.config import LadderConfig
+from histotransfer.datasets import breakhis
 from histotransfer.datasets.table import PARTS
 from histotransfer.errors import HistotransferError
 
@@ -68,7 +69,7 @@ def official_split(table: pd.DataFrame, path: str | Path, *, seed: int = 0) -> p
     Raises:
         HistotransferError: not such a file, or it does not name every image of the table.
     """
-    parts = read_official_fold(path)
+    parts = breakhis.read_official_fold(path)
     published = table["path"].map(lambda image: parts.get(f"{Path(image).stem}.png"))  # its ending may be .PNG
     if (unknown := published.isna()).any():
         raise HistotransferError(f"{table.loc[unknown, 'path'].iloc[0]}: is not named in {path}")
@@ -101,24 +102,6 @@ def make_split(table: pd.DataFrame, config: LadderConfig, root: Path) -> pd.Data
     return split(
         table, fold=config.fold, folds=config.folds, seed=config.seed, validation_offset=config.validation_offset
     )
-
-
-def read_official_fold(path: str | Path) -> dict[str, str]:
-    """File name to `train` or `test`, from one of BreakHis' fold files.
-
-    Raises:
-        HistotransferError: missing, or a line of another form.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise HistotransferError(f"{path}: no such fold file; `histotransfer data fetch folds` gets them")
-    parts = {}
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
-        fields = line.split("|")
-        if len(fields) != 4 or fields[3] not in ("train", "test"):
-            raise HistotransferError(f"{path}, line {number}: {line!r} is not file|magnification|fold|train-or-test")
-        parts[fields[0]] = fields[3]
-    return parts
 
 
 def images_as_groups(table: pd.DataFrame) -> pd.Series:
@@ -161,7 +144,7 @@ def group_folds(labels: pd.Series, groups: pd.Series, folds: int, seed: int) -> 
     if counts.min() < max(folds, 2):
         raise HistotransferError(
             f"split: {counts.idxmin()} has {counts.min()} patients (groups), too few for {max(folds, 2)} folds;"
-            " use fewer folds or more patients"
+            f" use more patients{' or fewer folds' if folds > 3 else ''}"
         )
     splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
     return [groups.isin(label_of.index[test]).to_numpy() for _, test in splitter.split(label_of, label_of)]

@@ -60,6 +60,17 @@ def test_spellings_are_groups_of_the_names_given(names):
         ("14", "\uff11\uff14"),
         ("ﬁbroma", "fibroma"),
         ("P0", "P00"),
+        ('"B0"', "B0"),
+        ("'007", "7"),
+        ("P_7", "P-7"),
+        ("P 7", "P7"),
+        ("14/22549", "14-22549"),
+        ("14.5", "14,5"),
+        ("Smith J.", "Smith J"),
+        ("\u0420\u04101", "PA1"),
+        ("b\u0435nign", "benign"),
+        ("\u0391\u0392", "AB"),
+        ("\u0661\u0662", "12"),
     ],
 )
 def test_names_that_people_may_read_as_one(pair):
@@ -76,27 +87,40 @@ def test_names_that_people_may_read_as_one(pair):
         ("1", "1.1"),
         ("10", "1"),
         ("P1 1", "P11"),
+        ("P1-1", "P11"),
+        ("HER2+", "HER2-"),
+        ("HER2-", "HER2"),
+        ("\u0915\u093f", "\u0915\u0940"),
+        ("\u0438", "\u0448"),
     ],
 )
 def test_names_that_are_two(names):
     assert spellings(names) == []
 
 
-@pytest.mark.parametrize("name", ["", "nan", "NaN", "NA", "n/a", "None", "NULL", "#N/A", "<NA>"])
+@pytest.mark.parametrize(
+    "name",
+    ["", "nan", "NaN", "NA", "n/a", "None", "NULL", "#N/A", "<NA>", "unknown", "?", "--", "\u2014", "N.A.", "#REF!",
+     "#DIV/0!", "(null)", "undefined", "-nan", "1.#QNAN", "not known", "1.41093E+06"],
+)  # fmt: skip
 def test_what_stands_for_no_name(name):
     assert is_missing(name)
 
 
-@pytest.mark.parametrize("name", ["Nan Li", "na-1", "nil", "0"])
+@pytest.mark.parametrize("name", ["Nan Li", "na-1", "nil", "0", "known", "E+1", "1E5", "#7"])
 def test_names_that_only_begin_so(name):
     assert not is_missing(name)
 
 
-@pytest.mark.parametrize("label", ["train", "Test", "val", "validation", "TRAINING", "test_set", "valid", "train data"])
+@pytest.mark.parametrize(
+    "label",
+    ["train", "Test", "val", "validation", "TRAINING", "test_set", "valid", "train data", "trn", "holdout", "fold1",
+     "Fold 2", "train1", "Train (1)", "split0", "eval"],
+)  # fmt: skip
 def test_parts_of_a_split_are_no_classes(label):
     assert is_part(label)
 
 
-@pytest.mark.parametrize("label", ["benign", "tested", "trained", "protest", "normal"])
+@pytest.mark.parametrize("label", ["benign", "tested", "trained", "protest", "normal", "1", "folded", "cv"])
 def test_classes_are_no_parts(label):
     assert not is_part(label)

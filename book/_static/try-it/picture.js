@@ -35,20 +35,22 @@ export async function decode(file, limits) {
 }
 
 function refuseDarkAndGrey(pixels, {dark, grey, coloured}) {
-  let bright = 0, colour = 0, top = 0, bottom = 255;
+  let bright = 0, colour = 0, tissue = 0, top = 0, bottom = 255, glass = 0;
   for (let i = 0; i < pixels.length; i += 3) {
     const high = Math.max(pixels[i], pixels[i + 1], pixels[i + 2]);
     const low = Math.min(pixels[i], pixels[i + 1], pixels[i + 2]);
     top = Math.max(top, high);
     bottom = Math.min(bottom, low);
+    glass = Math.max(glass, low);
     bright += high >= dark;
     colour += high - low > grey;
   }
+  for (let i = 0; i < pixels.length; i += 3) tissue += Math.min(pixels[i], pixels[i + 1], pixels[i + 2]) < glass - grey;
   const count = pixels.length / 3, spread = top - bottom;
   if (spread > 0 && bright <= Math.floor(count / 1000)) {
     throw new Error(`too dark, hardly a pixel reaches ${dark} of 255`);
   }
-  if (spread > grey && colour < coloured * count) throw new Error("grey picture; a colour picture is needed");
+  if (spread > grey && colour < coloured * tissue) throw new Error("grey picture; a colour picture is needed");
 }
 
 /** Pillow's antialiased bicubic to size x size, to the last bit: rows first, then columns, each rounded to 8 bits. */

@@ -125,3 +125,29 @@ def load(root: str | Path, passed_over: list[PassedOver] | None = None) -> pd.Da
             }
         )
     return image_table(rows, where=tree)
+
+
+def read_official_fold(path: str | Path) -> dict[str, str]:
+    """File name to `train` or `test`, from one of BreakHis' fold files.
+
+    Raises:
+        HistotransferError: missing, empty, no text, or a line of another form.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise HistotransferError(f"{path}: no such fold file; `histotransfer data fetch folds` gets them")
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise HistotransferError(f"{path}: no text in UTF-8; `histotransfer data fetch folds` gets it anew") from error
+    if not any(lines):
+        raise HistotransferError(f"{path}: empty; `histotransfer data fetch folds` gets it anew")
+    parts = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        fields = line.split("|")
+        if len(fields) != 4 or fields[3] not in ("train", "test"):
+            raise HistotransferError(f"{path}, line {number}: {line!r} is not file|magnification|fold|train-or-test")
+        parts[fields[0]] = fields[3]
+    return parts

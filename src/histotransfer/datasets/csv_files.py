@@ -6,12 +6,14 @@ What is read here needs no pandas, so that `predict` starts at once.
 import codecs
 import csv
 import io
+import re
 import unicodedata
+from collections.abc import Iterator
 from pathlib import Path
 
 from histotransfer.datasets.identities import clean
 from histotransfer.errors import HistotransferError
-from histotransfer.folders import is_file, resolved
+from histotransfer.folders import is_dir, is_file, resolved
 
 REQUIRED = ("path", "label", "patient")
 OPTIONAL = ("magnification", "group")
@@ -29,7 +31,8 @@ def read_column(path: str | Path, column: str = "path") -> list[tuple[str, str]]
     """The file and the text of a column in each row of a CSV file of pictures, which is read as by `load_csv`.
 
     Raises:
-        HistotransferError: no such CSV file, no column `path` or no such column, or a row with too many or few cells.
+        HistotransferError: no such CSV file, no column `path` or no such column, no rows, a row with too many or few
+            cells, or a path that is empty or of a folder.
     """
     path = Path(path)
     header, lines = read_rows(path)
@@ -39,7 +42,17 @@ def read_column(path: str | Path, column: str = "path") -> list[tuple[str, str]]
     if bad := [number for number, cells in lines if len(cells) < len(header) or any(cells[len(header) :])]:
         raise HistotransferError(f"{path}: row {bad[0]} does not have the {len(header)} cells of the header")
     folder, at, of = path.resolve().parent, header.index("path"), header.index(_column(column))
-    return [(str(named_file(folder, cells[at].strip())), cells[of].strip()) for _, cells in lines]
+    files = []
+    for number, cells in lines:
+        file = named_file(folder, cells[at].strip())
+        if not cells[at].strip():
+            raise HistotransferError(f"{path}: row {number}, column path: empty; write the file or leave the row out")
+        if is_dir(file):
+            raise HistotransferError(f"{path}: row {number}, column path: {file} is a folder; a cell names one picture")
+        files.append((str(file), cells[of].strip()))
+    if not files:
+        raise HistotransferError(f"{path}: no rows below the header; write one for each picture")
+    return files
 
 
 def read_rows(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
@@ -50,16 +63,22 @@ def read_rows(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """
     text = _text(path)
     try:
-        first = {mark: next(csv.reader(io.StringIO(text, newline=""), delimiter=mark), []) for mark in SEPARATORS}
+        if said := re.match(r"sep=(.)\r?\n", text):  # a spreadsheet's own line, before the header
+            text = text[said.end() :]
+        first = {mark: next(_cells(text, mark), []) for mark in SEPARATORS}
         known = {mark: len({*map(_column, cells)} & {*REQUIRED, *OPTIONAL}) for mark, cells in first.items()}
-        separator = max(known, key=known.__getitem__)
-        reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=separator)
-        rows = list(enumerate(reader, start=1))
+        separator = said[1] if said else max(known, key=known.__getitem__)
+        rows = list(enumerate(_cells(text, separator, strict=True), start=2 if said else 1))
     except csv.Error as error:
         raise HistotransferError(f"{path}: not a CSV file in UTF-8 ({error}); save it as one") from error
     if not rows:
         raise HistotransferError(f"{path}: empty; it needs the columns {','.join(REQUIRED)}")
     return [_column(name) for name in rows[0][1]], [(number, cells) for number, cells in rows[1:] if any(cells)]
+
+
+def _cells(text: str, separator: str, *, strict: bool = False) -> Iterator[list[str]]:
+    """The rows of a CSV file; quotation marks count behind a blank too."""
+    return csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=strict)
 
 
 def _column(name: str) -> str:

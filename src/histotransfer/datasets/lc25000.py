@@ -63,6 +63,8 @@ def load(root: str | Path, labels: Sequence[str] = LABELS, passed_over: list[Pas
     home = find_home(root, FOLDERS[labels[0]].parent)
     for folder in (FOLDERS[label] for label in labels):
         if not (home / folder).is_dir():
+            if (home / folder.parent).is_dir():
+                raise HistotransferError(f"{home}: holds no {folder}; copy it there, as published")
             other = other_layout(root, GRAMMAR)
             raise HistotransferError(
                 f"{root}: holds no {folder}; give the folder in which lung_colon_image_set lies{other}"

@@ -48,6 +48,8 @@ def load(
         HistotransferError: as `load_csv` or `load_folders`; a pattern where there is nothing to match; a picture that
             `decode` refuses; or one picture, by its pixels, under two labels or of two patients.
     """
+    if not (is_dir(path) or is_file(path)):
+        raise HistotransferError(f"{path}: no such file or folder; check its name")
     if is_dir(path):
         table = load_folders(path, pattern, passed_over=passed_over)
     elif pattern:
@@ -127,10 +129,9 @@ def _csv_row(number: int, header: list[str], cells: list[str], folder: Path, pro
     problems += _missing_names(cell, f"row {number}, column ")
     file = named_file(folder, cell["path"])
     if cell["path"] and not is_file(file):
-        windows = (
-            "; a path of Windows, write it relative to the CSV" if re.match(r"[A-Za-z]:|\\\\", cell["path"]) else ""
-        )
-        problems.append(f"row {number}, column path: {_short(cell['path'])}: no such file{windows}")
+        of_windows = re.match(r"[A-Za-z]:|\\\\", cell["path"])
+        meant = "a path of Windows, write it relative to the CSV" if of_windows else "paths start at the CSV's folder"
+        problems.append(f"row {number}, column path: {_short(cell['path'])}: no such file; {meant}")
     text = cell.get("magnification", "0")
     magnification = MAGNIFICATION.fullmatch(text)
     if text and not magnification:
@@ -185,11 +186,13 @@ def load_folders(
 
 def _compiled(pattern: str) -> re.Pattern[str]:
     try:
-        grammar = re.compile(pattern)
+        grammar = re.compile(unicodedata.normalize("NFC", pattern))
     except re.error as error:
         raise HistotransferError(f"pattern {pattern!r}: not a regular expression ({error})") from error
-    if "patient" not in grammar.groupindex or not {"patient", *OPTIONAL} >= set(grammar.groupindex):
+    if "patient" not in grammar.groupindex:
         raise HistotransferError(f"pattern {pattern!r}: needs a group (?P<patient>...); others may be {OPTIONAL}")
+    if unknown := sorted({*grammar.groupindex} - {"patient", *OPTIONAL}):
+        raise HistotransferError(f"pattern {pattern!r}: unknown group {unknown[0]}; match it without a name")
     return grammar
 
 
@@ -237,6 +240,9 @@ def _name_problems(rows: list[Row]) -> Iterable[str]:
             f"labels {', '.join(parts)}: parts of a split, not classes; the split is made here, by patient: give one of"
             " these folders, or a CSV with the class of each picture"
         )
+    labels = sorted({row["label"] for row in rows})
+    if labels and all(re.fullmatch(r"\d+ ?[x\u00d7]", label, re.IGNORECASE) for label in labels):
+        yield f"labels {', '.join(labels)}: magnifications, not classes; give a folder that holds one for each class"
 
 
 def _contradictions(rows: list[Row]) -> Iterable[str]:

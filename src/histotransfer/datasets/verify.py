@@ -44,9 +44,7 @@ LC25000_SIZE = 5000
 UCSB = {"benign": 32, "malignant": 26}
 FOLDS = Path("breakhis_folds")
 DOCUMENTS = re.compile(r"(README|LICEN[CS]E)[^/]*|[^/]+\.sh", re.IGNORECASE)
-ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xae\x42\x60\x82"}
 STRAY = "stray file, not an image"
-TAIL = 1024  # bytes in which the end must lie; some writers add to it
 NAMED = 20  # missing files that are named; more are counted
 
 Faults = defaultdict[str, list[str]]  # file to what is wrong with it
@@ -217,6 +215,8 @@ def verify(root: str | Path, *, workers: int | None = None, progress: bool = Fal
         HistotransferError: no such folder, or none of the data sets is in it.
     """
     root = Path(root).resolve()
+    if not root.is_dir():
+        raise HistotransferError(f"{root}: no such folder; check its name")
     homes = [(_home(root, layout), layout) for layout in LAYOUTS]
     present = [(home, layout) for home, layout in homes if (home / layout.tree).is_dir()]
     if not present:
@@ -260,8 +260,6 @@ def _look(root: Path, path: Path) -> _Look:
             kind = image.format or ""
         pixels = decode(path)
         hashes, size = (hashlib.sha256(content).hexdigest(), pixels_hash(pixels)), pixels.shape[1::-1]
-        if ENDS.get(kind, b"") not in content[-TAIL:]:  # decoders forgive a missing end
-            trouble = f"damaged or cut (the {kind} has no end)"
     except HistotransferError as error:
         trouble = str(error).removeprefix(f"{path}: ")
     except OSError as error:
@@ -387,7 +385,12 @@ def _compare_list(root: Path, places: dict[str, Place], faults: Faults, notes: l
     if not path.is_file():
         notes.append(f"{FOLDS}/dsfold1.txt is not there: names cannot be compared with the published list")
         return ()
-    published = {line.split("|")[0] for line in path.read_text().splitlines()}
+    try:
+        published = set(breakhis.read_official_fold(path))
+        slide_of = {name: breakhis.parse_name(name).folder.parts[3] for name in published}
+    except HistotransferError as error:
+        faults[str(FOLDS / path.name)].append(str(error).removeprefix(str(path)).lstrip(":, "))
+        return ()
     there = {place.path.name for place in places.values()}
     for file, place in places.items():
         if place.path.name not in published:
@@ -395,8 +398,8 @@ def _compare_list(root: Path, places: dict[str, Place], faults: Faults, notes: l
     missing = tuple(sorted(published - there))
     if not missing:
         return ()
-    slides = Counter(breakhis.parse_name(name).folder.parts[3] for name in published)
-    present = Counter(breakhis.parse_name(name).folder.parts[3] for name in there & published)
+    slides = Counter(slide_of.values())
+    present = Counter(slide_of[name] for name in there & published)
     whole = sum(present[slide] == count for slide, count in slides.items())
     part = sum(0 < present[slide] < count for slide, count in slides.items())
     notes.append(f"of the {len(slides)} slides {whole} are whole, {part} are there in part and "

@@ -8,6 +8,7 @@ from pathlib import Path
 from histotransfer.datasets.csv_files import is_table, read_column
 from histotransfer.datasets.identities import clean, is_missing, spellings
 from histotransfer.errors import HistotransferError
+from histotransfer.folders import resolved
 
 
 def patients(by: str, arguments: Sequence[str]) -> Callable[[str], str]:
@@ -38,7 +39,7 @@ def patients(by: str, arguments: Sequence[str]) -> Callable[[str], str]:
 
 def _by_pattern(pattern: str) -> Callable[[str], str]:
     try:
-        grammar = re.compile(pattern)
+        grammar = re.compile(unicodedata.normalize("NFC", pattern))
     except re.error as error:
         raise HistotransferError(f"--by {pattern!r}: not a regular expression ({error})") from error
 
@@ -66,8 +67,9 @@ def _by_column(column: str, tables: Sequence[str]) -> Callable[[str], str]:
         raise HistotransferError(f"{tables[0]}: {column}: {shown} differ in spelling only; write each name in one way")
 
     def patient_of(file: str) -> str:
-        if file not in known:
+        patient = known.get(str(resolved(Path(file))))
+        if patient is None:
             raise HistotransferError(f"{file}: in no CSV file that is given, so its patient is not known")
-        return known[file]
+        return patient
 
     return patient_of

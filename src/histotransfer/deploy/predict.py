@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 Runtime = Literal["torch", "openvino"]
 BATCH = 32
 SHIPPED = Path(__file__).parent / "models" / "final.safetensors"
+LONGEST = 50  # letters of a picture's name in that of its overlay: what file systems take is counted in bytes
 HEAT = 0.5  # the largest share of an overlay in a pixel's colour
 
 
@@ -238,7 +239,9 @@ class Predictor:
             results[i] = Prediction(files[i], label, tuple(p), one, note)
         if explain is not None:
             explain(
-                tiles, logits.argmax(axis=1), [f"{done + i + 1:05d}-{Path(readable(files[i])).stem}.png" for i in good]
+                tiles,
+                logits.argmax(axis=1),
+                [f"{done + i + 1:05d}-{Path(readable(files[i])).stem[:LONGEST]}.png" for i in good],
             )
         return [results[i] for i in range(len(files))]
 

@@ -5,6 +5,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal, TextIO
 
 import numpy as np
@@ -15,6 +16,7 @@ from histotransfer.deploy.predict import Prediction
 from histotransfer.errors import HistotransferError
 from histotransfer.evaluation.sets import answer
 from histotransfer.files import readable
+from histotransfer.folders import resolved
 from histotransfer.models.description import Description
 
 PATIENT_COLUMNS = ("patient", "pictures", "spread")
@@ -28,7 +30,8 @@ class RowWriter:
 
     The columns are `file`, `label`, `p_<class>` of each class, `set`, `note` and `profile`. By patient there are three
     more: `patient`; and in the row of a patient, whose `file` is the patient, the number of `pictures` and the `spread`
-    (standard deviation) of their logits. In the row of a picture these two are empty.
+    (standard deviation) of their logits. In the row of a picture these two are empty. A file that is given twice has
+    two rows and counts once for its patient.
 
     A spreadsheet takes a cell that begins with one of `FORMULA` for a formula. In a CSV such a file is named from its
     folder on (``./=1.png``, the same file), and such a label or patient follows an apostrophe.
@@ -52,7 +55,7 @@ class RowWriter:
         patient_of: Callable[[str], str] | None = None,
     ):
         self.file, self.form, self.known, self.patient_of = file, form, known, patient_of
-        self.patients: dict[str, list[Prediction]] = {}
+        self.patients: dict[str, dict[Path, Prediction]] = {}
         self.predicted = self.noted = 0
         chances = [f"p_{name}" for name in known.classes]
         columns = ["file", "label", *chances, "set", "note", "profile", *(PATIENT_COLUMNS if patient_of else ())]
@@ -75,7 +78,7 @@ class RowWriter:
                 patient = self.patient_of(prediction.file)
             except HistotransferError as error:
                 return str(error)
-            self.patients.setdefault(patient, []).append(prediction)
+            self.patients.setdefault(patient, {})[resolved(Path(prediction.file))] = prediction
             more = {"patient": patient, "pictures": None, "spread": None}
         self._write(prediction, more)
         self.predicted += 1
@@ -86,7 +89,7 @@ class RowWriter:
         """Write a row for each patient, in the order of their first pictures."""
         alike = {name: group[name == group[0]] for group in spellings(self.patients) for name in group}
         for patient, pictures in self.patients.items():
-            summary, spread = of_patient(patient, pictures, self.known)
+            summary, spread = of_patient(patient, list(pictures.values()), self.known)
             if patient in alike:
                 notes = [summary.note, f"differs in spelling only from {alike[patient]!r}"]
                 summary = replace(summary, note="; ".join(filter(None, notes)))

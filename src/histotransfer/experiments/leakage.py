@@ -7,7 +7,7 @@ import pandas as pd
 from histotransfer.config import LadderConfig
 from histotransfer.datasets import breakhis, lc25000
 from histotransfer.experiments.probe import Probed, ProbeStudy
-from histotransfer.splits import FOLDS_FOLDER, OFFICIAL_FOLDS, images_as_groups, read_official_fold
+from histotransfer.splits import FOLDS_FOLDER, OFFICIAL_FOLDS, images_as_groups
 from histotransfer.stain import normaliser
 from histotransfer.tiles import load_tiles
 from histotransfer.transfer.stages import Report
@@ -67,7 +67,7 @@ def official_overlaps(folder: str | Path) -> pd.DataFrame:
     """
     rows = []
     for fold in range(1, OFFICIAL_FOLDS + 1):
-        parts = read_official_fold(Path(folder) / f"dsfold{fold}.txt")
+        parts = breakhis.read_official_fold(Path(folder) / f"dsfold{fold}.txt")
         names = {part: [breakhis.parse_name(n) for n, p in parts.items() if p == part] for part in ("train", "test")}
         ids = {part: {name.slide_id for name in listed} for part, listed in names.items()}
         bases = {part: {name.base_number for name in listed} for part, listed in names.items()}
