@@ -103,14 +103,15 @@ def test_predictions_go_into_a_file(run, write_model, good, bad, tmp_path):
     assert not list(tmp_path.glob("*.part"))
 
 
-def test_a_folder_is_predicted_as_json_lines_with_overlays(run, write_model, good, bad, tmp_path):
-    options = ["--format", "jsonl", "--overlays", tmp_path / "new" / "overlays", "--weights", write_model()]
+def test_a_folder_is_predicted_as_json_lines_with_overlays(run, write_model, good, bad, tmp_path, tmp_path_factory):
+    overlays = tmp_path_factory.mktemp("seen") / "new" / "overlays"
+    options = ["--format", "jsonl", "--overlays", overlays, "--weights", write_model()]
     status, out, err = run("predict", tmp_path, *options)
     assert status == 2  # the folder has bad pictures too
     assert len(err) == len(bad)  # not the one that is gone, but the summary
     assert err[-1] == f"predicted: 2; noted: 2; refused: {len(bad) - 1}; passed over: .safetensors (1)"
     assert [json.loads(line)["file"] for line in out] == sorted(map(str, good))
-    assert len(list((tmp_path / "new" / "overlays").iterdir())) == len(good)
+    assert len(list(overlays.iterdir())) == len(good)
     named = run("predict", tmp_path, "--weights", write_model(), "--verbose")[2]
     assert named[-2] == f"  {tmp_path}/model.safetensors: .safetensors"
 

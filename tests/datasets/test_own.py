@@ -140,7 +140,7 @@ def test_a_path_that_leads_nowhere_is_a_bad_row(files, name, shown):
     path = write(files, f"path,label,patient\npictures/a.png,x,p\n{name},x,p\n")
     with pytest.raises(HistotransferError) as error:
         load_csv(path)
-    assert str(error.value) == f"{path}: row 3, column path: {shown}: no such file"
+    assert str(error.value) == f"{path}: row 3, column path: {shown}: no such file; paths start at the CSV's folder"
 
 
 def test_every_problem_is_counted_and_the_first_are_named(files):
@@ -196,6 +196,17 @@ def test_what_spreadsheets_write_is_read(files, separator, encoding):
     assert load_csv(path)[["path", "label", "patient"]].to_numpy().tolist() == [[f"{files}/pictures/a.png", "x", "p"]]
 
 
+def test_quotation_marks_count_behind_a_blank_and_the_line_of_a_spreadsheet_is_skipped(files):
+    names = ["path", "label", "patient"]
+    expected = [[f"{files}/pictures/a.png", "x", "p"]]
+    spaced = write(files, 'path, label, patient\npictures/a.png, "x", "p"\n')
+    assert load_csv(spaced)[names].to_numpy().tolist() == expected
+    told = write(files, "sep=;\r\npath;label;patient\r\npictures/a.png;x;p\r\n")
+    assert load_csv(told)[names].to_numpy().tolist() == expected
+    with pytest.raises(HistotransferError, match=r"row 3, column path: b\.png: no such file; paths start at the CSV"):
+        load_csv(write(files, "sep=;\r\npath;label;patient\r\nb.png;x;p\r\n"))
+
+
 @pytest.mark.parametrize(
     ("written", "meant"), [("40x", 40), ("200X", 200), ("100.0", 100), ("40 x", 40), ("400×", 400), ("0", 0)]
 )
@@ -247,6 +258,18 @@ def test_folders_of_a_split_are_refused_with_the_remedy(tmp_path, names):
     place(tmp_path, *(f"{name}/benign/P1_1.png" for name in names))
     with pytest.raises(HistotransferError, match=r"parts of a split, not classes; .*: give one of these folders"):
         load_folders(tmp_path, r".*/(?P<patient>P\d+)_\d+\.png")
+
+
+@pytest.mark.parametrize("names", [("40X", "200X"), ("100x", "400 x")])
+def test_folders_of_magnifications_are_no_classes(tmp_path, names):
+    place(tmp_path, *(f"{name}/P1_1.png" for name in names))
+    with pytest.raises(HistotransferError, match="magnifications, not classes; give a folder"):
+        load_folders(tmp_path, PATTERN)
+
+
+def test_a_pattern_is_read_in_any_normal_form(tmp_path):
+    place(tmp_path, "x/M\u00fc1_1.png")
+    assert load_folders(tmp_path, "(?P<patient>Mu\u0308\\d)_.*")["patient"].tolist() == ["M\u00fc1"]
 
 
 def test_folders_are_walked_like_all_others(tmp_path):
@@ -348,7 +371,7 @@ def test_a_file_that_does_not_fit_is_reported_never_guessed(tmp_path, wrong, tro
     [
         (r"P\d+_\d+\.png", "needs a group"),
         ("(?P<patient>", "not a regular expression"),
-        ("(?P<patient>.)(?P<lable>.)", "needs a group .* others may be"),
+        ("(?P<patient>.)(?P<lable>.)", "unknown group lable; match it without a name"),
     ],
 )
 def test_a_pattern_without_patient_is_refused(tmp_path, pattern, trouble):
@@ -394,6 +417,8 @@ def test_a_file_and_a_folder_are_told_apart(tmp_path):
     assert load(tmp_path / "mine.csv")["patient"].tolist() == ["P1"]
     with pytest.raises(HistotransferError, match="a pattern is for a folder"):
         load(tmp_path / "mine.csv", "(?P<patient>.*)")
+    with pytest.raises(HistotransferError, match="nowhere: no such file or folder"):
+        load(tmp_path / "nowhere", "(?P<patient>.*)")
 
 
 def test_a_table_that_is_written_is_read_again(phantom_root, tmp_path):

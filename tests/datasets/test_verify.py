@@ -303,6 +303,23 @@ def test_names_are_compared_with_the_official_list(root):
     assert "note: SOB_M_PC-14-9146-400-001.png: missing" in str(report)
 
 
+def test_a_list_that_is_no_list_is_one_fault(root):
+    (root / "breakhis_folds").mkdir()
+    path = root / "breakhis_folds" / "dsfold1.txt"
+    lines = "".join(f"{name}|40|1|train\n" for name in NAMES)
+    path.write_text(f"\ufeff{lines}\n\n", encoding="utf-8")
+    assert verify(root).ok
+    for content, trouble in (
+        (b"", "empty"),
+        (b"<html>404</html>\n", "line 1"),
+        (b"name|magnification|fold|train\n", "not a BreakHis file name"),
+        (lines.encode("utf-16"), "no text in UTF-8"),
+    ):
+        path.write_bytes(content)
+        line = problems(root)
+        assert line.startswith("breakhis_folds/dsfold1.txt: ") and trouble in line
+
+
 def test_more_than_was_published_is_a_fault(root, monkeypatch):
     counts = LAYOUTS[2].counts | {("benign", 0): 1}
     small = replace(LAYOUTS[2], counts=counts)
@@ -346,8 +363,8 @@ def test_folders_that_are_not_looked_at_are_said(root):
 
 
 def test_a_folder_without_data_sets_is_refused(tmp_path):
-    for folder in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(HistotransferError, match=f"{folder}: holds none of BreaKHis_v1"):
+    for folder, why in ((tmp_path, "holds none of BreaKHis_v1"), (tmp_path / "nowhere", "no such folder")):
+        with pytest.raises(HistotransferError, match=f"{folder}: {why}"):
             verify(folder)
 
 

@@ -58,6 +58,38 @@ def test_a_picture_whose_patient_is_not_known_is_refused_alone(pictures, write_m
     assert status == 2 and len(rows) == 7 and "in no CSV file that is given" in err[0]
 
 
+def test_a_file_that_is_given_twice_counts_once_for_its_patient(pictures, write_model, monkeypatch, capsys):
+    files, table = pictures
+    monkeypatch.chdir(table.parent)
+    options = "--weights", write_model(), "--by", "case"
+    _, once, _ = run(monkeypatch, capsys, table, *options)
+    again = ("./P1/a.png", files[0], "P1/../P1/a.png")  # named otherwise: the table knows whose they are all the same
+    status, rows, err = run(monkeypatch, capsys, table, *again, *options)
+    assert status == 0 and err[-1].startswith("predicted: 8;") and len(rows) == 10
+    assert rows[-2:] == once[-2:]
+
+
+def test_what_is_read_is_not_written_over(pictures, write_model, monkeypatch, capsys, tmp_path):
+    files, table = pictures
+    before = [file.read_bytes() for file in (*files, table)]
+    weights = "--weights", write_model()
+    for given, out in ((files[0], files[0]), (table, table), (table, files[1]), (tmp_path, files[2])):
+        status, rows, err = run(monkeypatch, capsys, given, *weights, "--out", out)
+        assert (status, rows) == (2, []) and "is read here; give another file" in err[-1]
+    status, _, err = run(monkeypatch, capsys, tmp_path, *weights, "--overlays", tmp_path / "P1" / "seen")
+    assert status == 2 and "lies in a folder that is read" in err[-1] and not (tmp_path / "P1" / "seen").exists()
+    status, _, err = run(monkeypatch, capsys, files[0], *weights, "--out", tmp_path / "rows.jsonl")
+    assert status == 2 and "would hold csv" in err[-1]
+    assert before == [file.read_bytes() for file in (*files, table)]
+
+
+def test_the_overlay_of_a_long_name_is_written(pictures, write_model, monkeypatch, capsys, tmp_path):
+    long = pictures[0][0].with_name(f"{'n' * 250}.png")
+    pictures[0][0].rename(long)
+    status, _, _ = run(monkeypatch, capsys, long, "--weights", write_model(), "--overlays", tmp_path / "seen")
+    assert status == 0 and [file.name for file in (tmp_path / "seen").iterdir()] == [f"00001-{'n' * 50}.png"]
+
+
 def test_a_csv_file_without_pictures_says_what_it_lacks(pictures, write_model, monkeypatch, capsys, tmp_path):
     (tmp_path / "notes.csv").write_text("file,case\na.png,1\n")
     status, rows, err = run(monkeypatch, capsys, tmp_path / "notes.csv", pictures[0][0], "--weights", write_model())
@@ -68,6 +100,10 @@ def test_a_csv_file_without_pictures_says_what_it_lacks(pictures, write_model, m
 @pytest.mark.parametrize(
     ("rows", "trouble"),
     [
+        ("", "no rows below the header"),
+        (",P1\n", "row 2, column path: empty"),
+        ("folder,P1\n", "row 2, column path: .*folder is a folder; a cell names one picture"),
+        ("a.png,unknown\n", "'unknown' is no name"),
         ("a.png,P1\nb.png,p1\n", "'P1' and 'p1' differ in spelling only"),
         ("a.png,14\nb.png,14.0\n", "'14' and '14.0' differ in spelling only"),
         ("a.png,P1\nb.png,nan\n", "'nan' is no name"),
@@ -77,6 +113,7 @@ def test_a_csv_file_without_pictures_says_what_it_lacks(pictures, write_model, m
     ],
 )
 def test_a_table_that_does_not_say_who_is_who_is_refused(tmp_path, rows, trouble):
+    (tmp_path / "folder").mkdir()
     (tmp_path / "t.csv").write_text(f"path,case\n{rows}")
     with pytest.raises(HistotransferError, match=trouble):
         patients("case", [str(tmp_path / "t.csv")])
@@ -93,6 +130,10 @@ def test_a_table_that_does_not_say_who_is_who_is_refused(tmp_path, rows, trouble
 def test_what_is_neither_a_pattern_nor_a_column_is_refused(by, trouble):
     with pytest.raises(HistotransferError, match=trouble):
         patients(by, ["a.png"])
+
+
+def test_a_pattern_is_read_in_any_normal_form():
+    assert patients("(?P<patient>Mu\u0308\\d)", [])("x/M\u00fc1_a.png") == "M\u00fc1"
 
 
 def test_names_in_two_normal_forms_are_one_patient():
