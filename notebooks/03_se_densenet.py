@@ -191,7 +191,7 @@ assert torch.equal(gate(activations, paper), paper(activations))
 paper.gates(activations).shape, gate(activations, paper).shape
 
 # %% [markdown]
-# **Our deviation.** We use $2\sigma(\cdot)$ and start with $W_2 = 0$. Then every gate is *exactly* 1 at the start. A network
+# **Our deviation.** We use $2\sigma(\cdot)$ and start with $W_2$ and its bias at 0. Then every gate is *exactly* 1 at the start. A network
 # with ImageNet weights computes what it computed before, so the comparison "with SE against without" is clean. (One could
 # also bias a plain sigmoid until it rounds to 1. But its slope there is 0, so it would not learn.)
 
@@ -344,8 +344,8 @@ pd.DataFrame({
 }, index=["its count", "its megabytes"]).round(1)  # fmt: skip
 
 # %% [markdown]
-# {numref}`tab-network-candidates` has the sizes of likely networks, at 224 pixels and for two classes. The counts of those
-# without gates are the ones that their authors published:
+# {numref}`tab-network-candidates` has the sizes of likely networks, at 224 pixels and for two classes. With the
+# number of classes of the original heads, those without gates have the counts that their authors published:
 
 # %% mystnb={"figure": {"name": "tab-network-candidates", "caption": "Parameters, megabytes, operations and activations of likely networks. The paper states 1,068,993 parameters and 84.7 MB."}}
 from histotransfer.models.size import candidates
@@ -515,7 +515,9 @@ check_gate_parameters(gate_parameters)
 # $$ y = \gamma\,\frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}} + \beta. $$
 #
 # Return one new convolution that computes a given convolution and the BatchNorm after it. Inside a dense layer, `norm2` can
-# be folded into `conv1` like this. `norm1` cannot, because a ReLU lies between it and the next convolution.
+# be folded into `conv1` like this. `norm1` cannot: a
+# ReLU lies between it and the convolution after it, and what comes before it is a concatenation that other layers read too,
+# each with its own BatchNorm.
 # ```
 
 # %% tags=["exercise"]

@@ -31,7 +31,7 @@ config = live_config(profile, chosen)
 # %% [markdown]
 # ## The idea
 #
-# Shallow layers see edges and colours, which are the same everywhere; deep layers see what a task needs. So a network can
+# Shallow layers see edges and textures, which many pictures share; deep layers see what a task needs. So a network can
 # be **unfrozen from the head down**: first the new classifier alone, then the last dense block under it, then the one before.
 # What is still frozen keeps what ImageNet taught it {cite}`deng2009`.
 #
@@ -367,7 +367,8 @@ check_views(views)
 # :label: sol-transfer-views
 # :class: dropdown
 #
-# These are the groups that a cache of frozen activations can list; BreakHis' fields are wider than high, LC25000's are square.
+# A cache of frozen activations needs one entry for each of these views. A tile of BreakHis is a wide field squeezed to a
+# square: a quarter turn would stretch it the other way, so four views are used. LC25000's fields are square and have eight.
 #
 # ```python
 # import numpy as np

@@ -187,6 +187,9 @@ side_by_side(sure, losses)
 #
 # :::
 #
+# Today a frozen probe would take the features of a network that was trained on pathology slides {cite}`chen2024`. Check first whether your
+# test patients were among its training data, for that is leakage too.
+#
 # All three see the same training patients and are tested on the same images. `mean` is the unweighted mean over 40x, 100x
 # and 200x; `all` pools every image ({numref}`tab-evaluation-live`).
 
@@ -216,6 +219,10 @@ brief(formatted(few_rows, ["accuracy", "balanced_accuracy", "auroc"]))
 # share of benign
 # images left alone; {term}`balanced accuracy` is their mean. {term}`AUROC` is the chance that a malignant image scores above a
 # benign one.
+# **Recall** is sensitivity, and **precision** the share of the images called malignant that are. F1 is their harmonic mean, average
+# precision the mean of precision over all thresholds, weighted by the gain in recall. Matthews correlation is the correlation of answer
+# and truth, 0 for guessing.
+#
 # The {term}`patient recognition rate` of BreakHis {cite}`spanhol2016` is not a vote: for each patient $p$ the share of its
 # $N_p$ images that are right, then the mean over patients,
 #
@@ -634,4 +641,5 @@ check_redraw(redraw)
 # - Check a heat map before you believe it, and let it compete with a pointer that knows nothing.
 # - Read the history: a detector with known false alarms sees overfitting sooner than a hopeful eye.
 #
-# **Further reading:** {cite}`spanhol2016` for the recognition rate; {cite}`adebayo2018` on maps that show nothing.
+# **Further reading:** {cite}`spanhol2016` for the recognition rate; {cite}`adebayo2018` on maps that show nothing;
+# {cite}`maierhein2024` on the choice of metrics; {cite}`collins2024` on what a report of a prediction model should state.

@@ -417,7 +417,7 @@ check_remembered(remembered)
 # :label: sol-leakage-memory
 # :class: dropdown
 #
-# Try it on the mean colours of this chapter's first figure: colour alone knows patients.
+# Try it on the mean colours of {numref}`fig-clusters`: colour alone knows patients.
 #
 # ```python
 # from sklearn.neighbors import NearestNeighbors

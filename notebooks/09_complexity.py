@@ -311,7 +311,7 @@ trained.set_index(["net", "training"])[["parameters", "AUROC"]]
 # %% [markdown]
 # ## Exercises
 #
-# ```{exercise} Half the side
+# ```{exercise} Twice the side
 # :label: ex-complexity-scaling
 #
 # *Easy.* A fully convolutional trunk gets pictures of 224 pixels per side instead of 112. By which factors do its

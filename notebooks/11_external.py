@@ -288,7 +288,7 @@ check_shifted(shifted)
 # :label: sol-external-threshold
 # :class: dropdown
 #
-# Any strictly rising function keeps the ranking. So AUROC cannot see a shift of all scores, and accuracy sees little else.
+# Any strictly rising function keeps the ranking. So AUROC cannot see a shift of all scores, and accuracy at a fixed threshold changes at once.
 #
 # ```python
 # def shifted(probability):
@@ -300,7 +300,8 @@ check_shifted(shifted)
 # ## Take home
 #
 # - A result at home and a result abroad are two results: report both.
-# - A threshold moves with the laboratory. Where AUROC travels and accuracy does not, it is the threshold that got lost.
+# - A threshold that works at home may fail abroad: test it there. Where AUROC travels and accuracy does not, it is the threshold that got
+#   lost.
 # - Fifty-eight images of five slides are five slides.
 #
 # **Further reading:** {cite}`gelasca2008` for the images; chapter {doc}`02_normalization` for what normalisers promise.

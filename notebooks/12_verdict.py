@@ -59,7 +59,8 @@ from histotransfer.report.summary import in_words
 Markdown(in_words(study, table))
 
 # %% [markdown]
-# "Contradicted here" and "no effect worth having" are findings. "Undecided" is none: it says that these patients are too few, and the
+# "Contradicted here" and "no effect worth having" are findings. The second excludes a gain that would be worth having; a loss may be
+# larger, so it is no proof of equality. "Undecided" is none: it says that these patients are too few, and the
 # grey words of {numref}`fig-verdict-claims` say how large a difference would have been seen. "Here" is a subset of BreakHis. **No line
 # says "reproduced"**: the abstract and summaries, all that we could read, leave out too much for that. The verdicts on AUROC also depend on how
 # it is counted: those on gates (C2) and on the lung step (C3a) change in {numref}`tab-verdict-within`.

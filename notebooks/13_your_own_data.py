@@ -136,8 +136,12 @@ pd.DataFrame(audit(split, content_hashes(table))).T
 # does the same and prints these tables at its end:
 #
 # ```sh
-# histotransfer ladder --profile lite --own my.csv --out results/mine
+# histotransfer ladder --profile lite --own my.csv --out results/mine \
+#   --set normaliser=none
 # ```
+#
+# Without its last line the profile normalises colours by Macenko's method. In chapter {doc}`07_ablations` that costs ranking. Run both, and
+# choose on validation patients.
 
 # %%
 from histotransfer.study.runner import run_ladder
@@ -443,4 +447,4 @@ check_pattern(pattern)
 # - Measure how much a few labelled patients help, on patients who were not labelled.
 # - With few patients, intervals are wide. More patients make them narrower. More images of the same patients do not.
 #
-# **Further reading:** {cite}`bussola2021` on how such data leak; chapter {doc}`09_complexity` on smaller networks.
+# **Further reading:** {cite}`bussola2021` on how such data leak; {cite}`campanella2019` on slides classified from many tiles; chapter {doc}`09_complexity` on smaller networks.

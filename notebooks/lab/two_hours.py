@@ -174,10 +174,11 @@ f"accuracy {rows['right'].mean():.2f} [{low:.2f}, {high:.2f}]"
 # {use}`ex-evaluation-interval`
 
 # %% [markdown]
-# Pairs that are ahead write the redraw of patients themselves (otherwise it is homework):
+# Pairs that are ahead ask why the nearest image did so well when images were split (otherwise it is homework). Try the answer
+# on `colour` and `patients.to_numpy()`:
 
 # %% [markdown]
-# {use}`ex-evaluation-redraw`
+# {use}`ex-leakage-memory`
 
 # %% [markdown]
 # ## Wrap up (15 minutes)

@@ -342,6 +342,9 @@ def test_a_slide_is_a_claim_its_figure_and_notes(pictured):
     assert page.index("It rises") < page.index("The figure is made by") < page.index("It adds up") < page.index("seven")
     assert "figure = None" not in page and "1 + 1" not in page  # no code
     notes = re.findall(r'<aside class="notes">([\s\S]*?)</aside>', page)
+    assert (
+        page.index("The figure is made by") < page.index("<small>Fig. 1.1: A line of AUROC.") < page.index("It adds up")
+    )
     assert len(notes) == 2 and "Fig. 1.1: A line of AUROC." in notes[0] and "Table 1.2: A sum." in notes[1]
 
 

@@ -141,6 +141,96 @@ WRONG = {
 }
 
 
+# More of them, for exercises whose first wrong answer is not the likeliest.
+ALSO_WRONG = [
+    ("ex-stain-level", "level = 29", "adds 1"),
+    (
+        "ex-ablation-holm",
+        "import numpy as np\n"
+        "def holm(p):\n"
+        "    order = np.argsort(p)\n"
+        "    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))\n"
+        "    return np.minimum(stepped, 1)[order]",
+        "where it should be",
+    ),
+    (
+        "ex-ablation-pairs",
+        "pairs = {('plain', 'se'), ('plain-lung', 'se-lung'), ('se', 'se-standard')}",
+        "start elsewhere",
+    ),
+    (
+        "ex-evaluation-redraw",
+        "import pandas as pd\n"
+        "def redraw(table, generator):\n"
+        "    drawn = generator.choice(table['group'], table['group'].nunique())\n"
+        "    return pd.concat([table[table['group'] == group] for group in drawn])",
+        "more often",
+    ),
+    (
+        "ex-evaluation-redraw",
+        "import numpy as np, pandas as pd\n"
+        "def redraw(table, generator):\n"
+        "    drawn = np.random.choice(table['group'].unique(), table['group'].nunique())\n"
+        "    return pd.concat([table[table['group'] == group] for group in drawn])",
+        "use `generator`",
+    ),
+    ("ex-evaluation-prr", "recognition_rate = lambda p: p.groupby('patient')['right'].mean()", "average them"),
+    (
+        "ex-leakage-copies",
+        "import numpy as np\n"
+        "def copies(images):\n"
+        "    keys = [tuple(sorted(map(tuple, image.reshape(-1, 3).tolist()))) for image in images]\n"
+        "    return {(i, j) for j in range(len(keys)) for i in range(j) if keys[i] == keys[j]}",
+        "other places",
+    ),
+    (
+        "ex-subtype-two",
+        "import numpy as np\n"
+        "def malignant(logits, is_malignant):\n"
+        "    e = np.exp(logits)\n"
+        "    return e[:, is_malignant].sum(axis=1) / e.sum(axis=1)",
+        "overflows",
+    ),
+    (
+        "ex-verdict-rule",
+        "def rule(low, high, margin):\n"
+        "    if low > 0:\n"
+        "        return 'supported here'\n"
+        "    if high < 0:\n"
+        "        return 'contradicted here'\n"
+        "    return 'no effect worth having' if -margin < low and high < margin else 'undecided'",
+        "whether a *gain*",
+    ),
+    (
+        "ex-verdict-rule",
+        "def rule(low, high, margin):\n"
+        "    if low > 0:\n"
+        "        return 'supported here'\n"
+        "    if high <= 0:\n"
+        "        return 'contradicted here'\n"
+        "    return 'no effect worth having' if high < margin else 'undecided'",
+        "the rule says 'no effect",
+    ),
+    (
+        "ex-own-folds",
+        "most_folds = lambda t: t.groupby('label')['patient'].nunique().min()",
+        "two slides of one person",
+    ),
+    (
+        "ex-transfer-freeze",
+        "def prepare(model, frozen):\n    model.train()\n    frozen.eval()\n    return model",
+        "gradients",
+    ),
+    (
+        "ex-densenet-gate",
+        "def gate_parameters(channels, reduction):\n"
+        "    hidden = max(4, channels / reduction)\n"
+        "    return 2 * channels * hidden + hidden + channels",
+        "C = 100",
+    ),
+]
+
+
 def verdict(exercise, answer=""):
     """What the self-check says when `answer` is run in place of the scaffold's."""
     *before, last = ast.parse(exercise.scaffold).body
@@ -168,6 +258,17 @@ def test_a_plausible_wrong_answer_is_refused_with_a_hint(label):
     assert not found.solved
     assert hint in found.message
     assert "cannot be used" not in found.message
+
+
+@pytest.mark.parametrize(("label", "answer", "hint"), ALSO_WRONG)
+def test_other_wrong_answers_are_refused_with_a_hint(label, answer, hint):
+    found = verdict(EXERCISES[label], answer)
+    assert not found.solved and hint in found.message and "cannot be used" not in found.message
+
+
+def test_a_right_level_may_come_from_logarithms():
+    answer = "import numpy as np\nlevel = 240 * np.exp(-(np.log(2) + np.log(4)))"
+    assert verdict(EXERCISES["ex-stain-level"], answer).solved
 
 
 @pytest.mark.parametrize("label", EXERCISES)

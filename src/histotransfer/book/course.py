@@ -40,6 +40,7 @@ _TIMES = re.compile(
     r"\*\*Takes\*\* about (\d+) minutes to read,\s(\d+) to run \([^)]*\)\.\s"
     + r"\s".join(map(re.escape, GUESS.split()))
 )
+WHY = "**Why?** In two or three sentences: why is your answer right, and what would the obvious wrong one have claimed?"
 
 
 @dataclass(frozen=True)
@@ -184,13 +185,19 @@ def citations(bibliography: Path) -> dict[str, str]:
 
 
 def student(notebook: NotebookNode, references: Mapping[str, str]) -> NotebookNode:
-    """A copy without solutions; scaffolds and self-checks stay.
+    """A copy without solutions; scaffolds and self-checks stay, and each has a cell for the student's reasons.
 
     Args:
         notebook: of one chapter.
         references: text for each figure, table and work by its name: `figure_numbers` and `citations`.
     """
-    return _plain_copy(notebook, [cell for cell in notebook.cells if not _tagged(cell, "solution")], references)
+    cells = []
+    for cell in notebook.cells:
+        if not _tagged(cell, "solution"):
+            cells.append(cell)
+        if _tagged(cell, "exercise"):
+            cells.append(nbformat.v4.new_markdown_cell(WHY, id=f"{cell['id']}-why"))
+    return _plain_copy(notebook, cells, references)
 
 
 def instructor(notebook: NotebookNode, references: Mapping[str, str]) -> NotebookNode:
@@ -280,7 +287,8 @@ def slides(
 ) -> str:
     """A chapter as a reveal.js page: its title and goals, then a slide for each claim with its figure or table.
 
-    No code is shown. The speaker's notes of a slide are the chapter's prose since the last figure, and the caption.
+    No code is shown. The caption is below the figure: it says whether tissue is real. The speaker's notes of a slide are
+    the chapter's prose since the last one, and the caption.
 
     Args:
         notebook: executed or not; without outputs a slide says how to get its figure.
@@ -307,8 +315,9 @@ def slides(
             picture = cell if cell.get("outputs") else _slide("-", "The figure is made by `make book`.")
             picture.metadata["slideshow"] = {"slide_type": "-"}
             caption = f"{references.get(figure['name'], figure['name'])}: {plain(figure['caption'], references)}"
-            cells += [_slide("slide", f"## {claim}"), picture, _slide("notes", "\n\n".join([*prose[:-1], caption]))]
-        prose.clear()
+            cells += [_slide("slide", f"## {claim}"), picture, _slide("-", f"<small>{caption}</small>")]
+            cells.append(_slide("notes", "\n\n".join([*prose[:-1], caption])))
+            prose.clear()
     if missing := sorted(claims.keys() - shown):
         raise HistotransferError(f"slides of {title}: the chapter has no figure or table {', '.join(missing)}")
     for number, cell in enumerate(cells):
@@ -342,6 +351,7 @@ def lab(source: Path, chapters: Sequence[Path]) -> NotebookNode:
         cells = read_source(chapter).cells
         for task, scaffold, solution in zip(cells, cells[1:], cells[2:], strict=False):
             if label := re.search(r"^:label: (ex-\S+)$", task.source, re.M):
+                task["source"] = re.sub(r"^#+ Exercises\n+", "", task.source)  # a heading of the chapter
                 known[label[1]] = [task, scaffold, solution]
     notebook, cells = read_source(source), []
     for cell in notebook.cells:
@@ -396,8 +406,19 @@ def rubric(chapters: list[Chapter]) -> str:
         "| says why the answer is right | half |",
         "| repeats the code in words, or is missing | none |",
         "",
-        "There are no points for code that returns what the self-check expects without computing it, nor for a number "
-        "that was chosen by looking at test patients.",
+        "There are no points for code that returns what the self-check expects without computing it (where an answer "
+        "is a number or letters, the points are for the answer), nor for a number that was chosen by looking at test "
+        "patients. Solutions are on the book's pages, for everybody: the explanation is what shows who understood.",
+        "",
+        "The project is marked apart:",
+        "",
+        "| project | points |",
+        "|---|---|",
+        "| the rule was written down before any training | 3 |",
+        "| patients are kept apart, and the audit of the record is shown | 3 |",
+        "| a difference with its interval, numbers of images and patients, and the smallest effect it would show | 4 |",
+        "| the dose: what differs between the two arms was done | 2 |",
+        "| limits: for whom the answer holds, and for whom it is not known | 2 |",
         "",
         "| chapter | exercise | level | self-check | points for code | for the explanation |",
         "|---|---|---|---|---|---|",

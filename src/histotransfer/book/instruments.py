@@ -21,7 +21,7 @@ from histotransfer.evaluation.formatting import number
 from histotransfer.evaluation.metrics import MALIGNANT, THRESHOLD, patient_table, scores
 
 DEEPEST = 255  # amounts are sent in whole steps of their largest
-SHOWN = (0.3, THRESHOLD, 0.7)  # thresholds of the static view
+SHOWN = (0.1, THRESHOLD, 0.95)  # thresholds of the static view
 BY_PATIENT, BY_IMAGE = "by patient", "by image"
 
 

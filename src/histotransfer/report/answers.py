@@ -90,7 +90,7 @@ def _overfitting(judging: Judge) -> Iterator[dict]:
         )
         if row["verdict"] != NOT_RUN:
             margin, ends = judging.rule["rule"]["margin"], (row["gain_low"], row["gain_high"])
-            text["result"] += f" nats; AUROC on test images {number(row['gain'], *ends)}"
+            text["result"] += f" nats; AUROC on test images {number(row['gain'], *ends, level=margin)}"
             text["verdict"] += f"; AUROC on test images: {judge(*ends, 0.0, margin, given=not row['not_given'])}"
         yield text
 
@@ -126,18 +126,18 @@ def _row(judging: Judge, row: pd.Series, of: str = "") -> dict:
         return cells
     if row["not_given"]:
         cells["verdict"] += f" ({row['not_given']})"
-    smallest = row.get("smallest")
+    smallest, threshold = row.get("smallest"), judging.study.claims[row["id"]].get("threshold", 0.0)
+    unit = "accuracy" if row["id"] == "C1" else UNITS[row["metric"]]
+    margin = judging.rule["rule"]["margin_epochs" if unit == "epochs" else "margin"]
     shown: dict = {
-        "result": number(row["value"], row["low"], row["high"]),
+        "result": number(row["value"], row["low"], row["high"], level=threshold or margin),
         "dose": row["dose"],
         "n": f"{row['images']:.0f} images, {row['patients']} patients",
     }
-    threshold = judging.study.claims[row["id"]].get("threshold", 0.0)
-    unit = "accuracy" if row["id"] == "C1" else UNITS[row["metric"]]
     scale = 100 if unit in POINTS else 1
     shown |= {name: scale * (row[name] - threshold) for name in ("value", "low", "high")} | {"unit": unit}
     if threshold == 0:
-        shown["margin"] = scale * judging.rule["rule"]["margin_epochs" if unit == "epochs" else "margin"]
+        shown["margin"] = scale * margin
     if smallest is not None and pd.notna(smallest):
         shown |= _power(smallest, threshold if row["id"] == "C1" else None, unit)
     for name in ("average", "patient"):

@@ -31,6 +31,7 @@ def check_recognition_rate(recognition_rate: Callable[[pd.DataFrame], float]) ->
     predictions = pd.DataFrame([{"patient": slide, "right": bool(r)} for slide, marks in right.items() for r in marks])
     rate, expected = recognition_rate(predictions), np.mean([np.mean(marks) for marks in right.values()])
     by_image = predictions["right"].mean()
+    require(np.ndim(rate) == 0, "this is one share per patient; average them")
     require(abs(rate - by_image) > 1e-9, f"{rate:.3f} is the share of images: the patient with ten counts ten times")
     votes = np.mean([np.mean(marks) > 0.5 for marks in right.values()])
     require(abs(rate - votes) > 1e-9, f"{rate:.3f} is a vote of each patient's images; a share of them was asked for")
@@ -43,8 +44,8 @@ def check_redraw(redraw: Callable[[pd.DataFrame, np.random.Generator], pd.DataFr
     """Exercise `ex-evaluation-redraw`: one redraw of a bootstrap over patients."""
     images = {f"14-{i}": 2 + i for i in range(8)}
     table = pd.DataFrame([{"group": group, "image": f"{group}-{i}"} for group, n in images.items() for i in range(n)])
-    generator, sizes, repeated = np.random.default_rng(0), set(), False
-    for _ in range(20):
+    generator, sizes, repeated, drawn_times = np.random.default_rng(0), set(), False, pd.Series(0, index=list(images))
+    for _ in range(300):
         drawn = redraw(table, generator)
         times = drawn["image"].value_counts()
         require(set(times.index) <= set(table["image"]), "a redraw holds images of the table only")
@@ -56,7 +57,12 @@ def check_redraw(redraw: Callable[[pd.DataFrame, np.random.Generator], pd.DataFr
             f"draw {len(images)} patients, as many as there are; who is drawn twice comes with each image twice",
         )
         repeated |= bool((per_group["max"] > 1).any())
+        drawn_times = drawn_times.add(per_group["max"], fill_value=0)
         sizes.add(len(drawn))
     require(repeated, "nobody is ever drawn twice: draw with replacement")
     require(len(sizes) > 1, "every redraw has the same number of images; patients have different numbers of them")
+    often = drawn_times.max() > 400 or drawn_times.min() < 200  # 300 on average, with a deviation of 16
+    require(not often, "patients with many images are drawn more often: draw from the *different* patients")
+    one, other = (redraw(table, np.random.default_rng(1)) for _ in range(2))
+    require(one["image"].tolist() == other["image"].tolist(), "one generator must give one redraw: use `generator`")
     return "redrawing images instead would pretend that a patient's tenth image is a new patient."

@@ -48,4 +48,4 @@ def check_shifted(shifted: Callable[[np.ndarray], np.ndarray]) -> str:
     require(abs(after - before) < 1e-9, f"AUROC went from {before:.2f} to {after:.2f}: the ranking changed")
     accuracy = ((moved > 0.5) == truth).mean()
     require(accuracy == 0.5, f"accuracy at 0.5 is {accuracy:.2f}; it can be made a coin's")
-    return f"AUROC {after:.2f}, accuracy 0.50: a scanner that makes everything darker can do that."
+    return f"AUROC {after:.2f}, accuracy 0.50: a camera that makes everything darker can do that."

@@ -18,7 +18,8 @@ def check_level(level: float) -> str:
     """Exercise `ex-stain-level`: the grey level under two stains that let a half and a quarter through."""
     require(level != 90, "light is not averaged: the second stain gets only what the first lets through")
     require(level >= 0, "there is no negative light: levels multiply, densities add")
-    require(level == 30, f"{level} is not it: a quarter of the half of 240")
+    require(abs(level - 29) > 0.01, "29 is the code's level, which adds 1 to avoid log 0; take the law itself")
+    require(abs(level - 30) < 0.01, f"{level} is not it: a quarter of the half of 240")
     return "levels multiply; their logarithms, the densities, add."
 
 

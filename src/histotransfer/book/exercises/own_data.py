@@ -62,14 +62,21 @@ def check_most_folds(most_folds: Callable[[pd.DataFrame], int]) -> str:
     for benign, malignant in ((4, 9), (7, 3)):
         people = [(f"b{i}", "benign") for i in range(benign)] + [(f"m{i}", "malignant") for i in range(malignant)]
         rows = [
-            {"path": f"/made/{name}-{i}.png", "dataset": "made", "label": label, "patient": name}
+            {
+                "path": f"/made/{name}-{i}.png",
+                "dataset": "made",
+                "label": label,
+                "patient": f"{name} slide {i % 2}",
+                "group": name,
+            }
             for name, label in people
             for i in range(5)
         ]
         table = image_table(rows, where="exercise")
         folds, fewest = int(most_folds(table)), min(benign, malignant)
         about = f"{benign} benign and {malignant} malignant patients: {folds} folds"
-        require(folds <= benign + malignant, f"{about}; count patients, not images")
+        require(folds <= benign + malignant, f"{about}; count people, not images")
+        require(folds != 2 * fewest, f"{about}; two slides of one person cannot be in two folds: count `group`")
         require(folds <= fewest, f"{about}; in one of them a class would have nobody to test")
         require(folds == fewest, f"{about}; more are possible")
     return "the rarer class sets the limit, however many images it has."

@@ -22,7 +22,7 @@ def check_channels(channels: int) -> str:
 @self_check
 def check_gate_parameters(gate_parameters: Callable[[int, int], int]) -> str:
     """Exercise `ex-densenet-gate`: parameters of one SE gate."""
-    for channels, reduction in ((256, 16), (512, 8), (32, 16)):
+    for channels, reduction in ((256, 16), (512, 8), (32, 16), (100, 16)):
         expected = parameter_count(SqueezeExcite(channels, reduction))
         counted = gate_parameters(channels, reduction)
         hidden = max(4, channels // reduction)

@@ -74,9 +74,9 @@ def check_prepare(prepare: Callable[[nn.Module, nn.Module], nn.Module]) -> str:
         optimiser = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
         nn.functional.cross_entropy(model(images), targets).backward()
         optimiser.step()
+        require(not any(p.requires_grad for p in frozen.parameters()), "frozen weights still ask for gradients")
         require(torch.equal(seen, before), "in training the frozen part says something else: dropout, BatchNorm?")
     frozen.eval()
     require(torch.equal(frozen(images), before), "after training the frozen part says something else: what changed?")
-    require(not any(p.requires_grad for p in frozen.parameters()), "frozen weights still ask for gradients")
     require(not torch.equal(head[2].get_buffer("running_mean"), counted), "the head did not train")
     return f"no gradient and eval mode, both: so {len(module_groups(SEDenseNet(positions=())))} groups can be cached."

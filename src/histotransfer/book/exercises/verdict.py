@@ -13,6 +13,8 @@ RULE = {  # low, high and margin
     (0.0, 0.08, 0.02): "undecided",  # no difference at all is not excluded
     (-0.03, 0.01, 0.02): "no effect worth having",
     (-0.03, 0.01, 0.005): "undecided",
+    (-0.08, 0.0, 0.02): "no effect worth having",  # a value of 0 is not excluded, so the claim is not contradicted
+    (-0.03, 0.02, 0.02): "undecided",  # nor is a gain of the margin
     (0.001, 0.01, 0.02): "supported here",  # what is claimed is a difference, however small
 }
 NEEDED = norm.ppf(0.975) + norm.ppf(0.8)  # standard errors that a power of 0.8 at 95 % asks for
@@ -26,6 +28,8 @@ def check_rule(rule: Callable[[float, float, float], str]) -> str:
         require(answer != "supported here" or low != 0, f"{shown}: a difference of 0 is not excluded")
         middle = answer == "supported here" and expected == "undecided"
         require(not middle, f"{shown}: the middle is above 0, but values below are not excluded")
+        small = answer == "undecided" and expected == "no effect worth having"
+        require(not small, f"{shown}: the rule asks only whether a *gain* of the margin is excluded, and it is")
         require(answer == expected, f"{shown}: {answer!r}, the rule says {expected!r}")
     return "the rule never looks at the middle of an interval."
 
