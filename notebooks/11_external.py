@@ -228,49 +228,10 @@ check_spoils(spoils)
 # ````
 
 # %% [markdown]
-# ```{exercise} What five slides are worth
-# :label: ex-external-effective
-#
-# *Medium.* Slides give $n_1, n_2, \dots$ images; any two images of a slide correlate by $\rho$, others by 0. The mean of all images
-# then has the variance of a mean of how many independent images? Return
-#
-# $$ \frac{(\sum n_i)^2}{\sum n_i + \rho \sum n_i (n_i - 1)}, $$
-#
-# and convince yourself that it is that.
-# ```
-
-# %% tags=["exercise"]
-from histotransfer.book.exercises.external import check_effective
-
-
-def effective(images, correlation): ...
-
-
-check_effective(effective)
-
-# %% [markdown] tags=["solution"]
-# ````{solution} ex-external-effective
-# :label: sol-external-effective
-# :class: dropdown
-#
-# The variance of a sum is the sum of all covariances: one for each image, $\rho$ for each pair within a slide.
-#
-# ```python
-# import numpy as np
-#
-#
-# def effective(images, correlation):
-#     n = np.array(images)
-#     pairs = (n * (n - 1)).sum()
-#     return n.sum() ** 2 / (n.sum() + correlation * pairs)
-# ```
-# ````
-
-# %% [markdown]
 # ```{exercise} Same ranking, useless threshold
 # :label: ex-external-threshold
 #
-# *Hard.* Change probabilities so that the AUROC stays exactly what it is and the accuracy at 0.5 becomes 0.5, on a test set with as many
+# *Medium.* Change probabilities so that the AUROC stays exactly what it is and the accuracy at 0.5 becomes 0.5, on a test set with as many
 # of either class.
 # ```
 
@@ -293,6 +254,43 @@ check_shifted(shifted)
 # ```python
 # def shifted(probability):
 #     return 0.9 + 0.1 * probability
+# ```
+# ````
+
+# %% [markdown]
+# ```{exercise} What five slides are worth
+# :label: ex-external-effective
+#
+# *Hard.* Slides give $n_1, n_2, \dots$ images; any two images of a slide correlate by $\rho$, others by 0. The mean of all images then
+# has the variance of a mean of how many independent images?
+# ```
+
+# %% tags=["exercise"]
+from histotransfer.book.exercises.external import check_effective
+
+
+def effective(images, correlation): ...
+
+
+check_effective(effective)
+
+# %% [markdown] tags=["solution"]
+# ````{solution} ex-external-effective
+# :label: sol-external-effective
+# :class: dropdown
+#
+# The variance of a sum is the sum of all covariances: one for each image, $\rho$ for each pair within a slide. So the answer is
+#
+# $$ \frac{(\sum n_i)^2}{\sum n_i + \rho \sum n_i (n_i - 1)}. $$
+#
+# ```python
+# import numpy as np
+#
+#
+# def effective(images, correlation):
+#     n = np.array(images)
+#     pairs = (n * (n - 1)).sum()
+#     return n.sum() ** 2 / (n.sum() + correlation * pairs)
 # ```
 # ````
 

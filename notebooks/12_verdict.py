@@ -343,10 +343,40 @@ check_rule(rule)
 # ````
 
 # %% [markdown]
+# ```{exercise} How many patients?
+# :label: ex-verdict-patients
+#
+# *Medium.* With `now` patients a design shows differences from `shown` upwards. How many patients would show differences from `wanted`
+# upwards, all else equal?
+# ```
+
+# %% tags=["exercise"]
+from histotransfer.book.exercises.verdict import check_patients
+
+
+def patients(now, shown, wanted): ...
+
+
+check_patients(patients)
+
+# %% [markdown] tags=["solution"]
+# ````{solution} ex-verdict-patients
+# :label: sol-verdict-patients
+# :class: dropdown
+#
+# A standard error falls with the square root of the number of patients.
+#
+# ```python
+# def patients(now, shown, wanted):
+#     return now * (shown / wanted) ** 2
+# ```
+# ````
+
+# %% [markdown]
 # ```{exercise} What could have been seen
 # :label: ex-verdict-power
 #
-# *Medium.* An estimate of a difference is normal with a known standard error; it is shown when its 95 % interval leaves out 0. Return
+# *Hard.* An estimate of a difference is normal with a known standard error; it is shown when its 95 % interval leaves out 0. Return
 # the smallest true difference that is shown with a probability of 0.8.
 # ```
 
@@ -372,36 +402,6 @@ check_smallest(smallest)
 #
 # def smallest(standard_error):
 #     return (norm.ppf(0.975) + norm.ppf(0.8)) * standard_error
-# ```
-# ````
-
-# %% [markdown]
-# ```{exercise} How many patients?
-# :label: ex-verdict-patients
-#
-# *Hard.* With `now` patients a design shows differences from `shown` upwards. How many patients would show differences from `wanted`
-# upwards, all else equal?
-# ```
-
-# %% tags=["exercise"]
-from histotransfer.book.exercises.verdict import check_patients
-
-
-def patients(now, shown, wanted): ...
-
-
-check_patients(patients)
-
-# %% [markdown] tags=["solution"]
-# ````{solution} ex-verdict-patients
-# :label: sol-verdict-patients
-# :class: dropdown
-#
-# A standard error falls with the square root of the number of patients.
-#
-# ```python
-# def patients(now, shown, wanted):
-#     return now * (shown / wanted) ** 2
 # ```
 # ````
 
