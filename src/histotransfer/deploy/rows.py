@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal, TextIO
 
 import numpy as np
-from scipy.special import logsumexp, softmax
 
 from histotransfer.datasets.identities import spellings
 from histotransfer.deploy.predict import Prediction
@@ -125,9 +124,10 @@ def of_patient(patient: str, pictures: Sequence[Prediction], known: Description)
         log-odds of its label.
     """
     logs = np.log(np.clip([picture.probabilities for picture in pictures], np.finfo(float).tiny, None))
-    chances = softmax(logs.mean(axis=0))
+    mean = logs.mean(axis=0)
+    chances = np.exp(mean - np.logaddexp.reduce(mean))
     at = int(chances.argmax())
-    odds = logs[:, at] - logsumexp(np.delete(logs, at, axis=1), axis=1)
+    odds = logs[:, at] - np.logaddexp.reduce(np.delete(logs, at, axis=1), axis=1)
     counts = Counter(note for picture in pictures for note in picture.note.split("; ") if note)
     note = "; ".join(f"{note}: {count} of {len(pictures)}" for note, count in counts.items())
     one = answer(chances, known.classes, known.sets.get("patient"))
