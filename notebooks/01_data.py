@@ -76,7 +76,7 @@ counts[["all", *called.values()]].rename(columns={"all": "images"})
 #
 # Four subtypes are benign, four malignant ({numref}`fig-subtypes`).
 
-# %% mystnb={"figure": {"name": "fig-subtypes", "caption": "One field of each subtype at 100x; the first row is benign."}, "image": {"alt": "Eight square tissue fields stained purple and pink, one for each of the four benign and four malignant subtypes."}}
+# %% mystnb={"figure": {"name": "fig-subtypes", "caption": "This page's own data: one field of each subtype at 100x; the first row is benign."}, "image": {"alt": "Eight square tissue fields stained purple and pink, one for each of the four benign and four malignant subtypes."}}
 from histotransfer.figures import gallery
 from histotransfer.pictures import decode
 
@@ -196,7 +196,7 @@ pd.crosstab(split["split"], split["label"], margins=True)
 # An audit counts what two parts share: slide ids, base numbers, and images that are identical byte for byte
 # ({numref}`tab-data-audit`).
 
-# %% mystnb={"figure": {"name": "tab-data-audit", "caption": "What each pair of parts of that split shares."}}
+# %% mystnb={"figure": {"name": "tab-data-audit", "caption": "This page's own data: what each pair of parts of that split shares."}}
 hashes = content_hashes(table)
 pd.DataFrame(audit(split, hashes)).T.rename(columns=called)
 
@@ -204,7 +204,7 @@ pd.DataFrame(audit(split, hashes)).T.rename(columns=called)
 # A split by image puts nearly every test patient into the training part as well. That is {term}`leakage`
 # ({numref}`tab-data-audit-by-image`):
 
-# %% mystnb={"figure": {"name": "tab-data-audit-by-image", "caption": "What the test part and the training part of a split by image share."}}
+# %% mystnb={"figure": {"name": "tab-data-audit-by-image", "caption": "This page's own data: what the test part and the training part of a split by image share."}}
 from sklearn.model_selection import train_test_split
 
 train, test = train_test_split(
@@ -229,7 +229,7 @@ lung = lc25000.load(root)
 originals = {"groups": "duplicate groups"}
 count_images(lung).drop(columns="patients").rename(columns=originals)
 
-# %% mystnb={"figure": {"name": "fig-duplicates", "caption": "Four files of one duplicate group: the same original, rotated and flipped."}, "image": {"alt": "Four lung tissue fields that are visibly rotated and mirrored copies of one another."}}
+# %% mystnb={"figure": {"name": "fig-duplicates", "caption": "This page's own data: four files of one duplicate group: the same original, rotated and flipped."}, "image": {"alt": "Four lung tissue fields that are visibly rotated and mirrored copies of one another."}}
 group = lung["group"].iloc[0]
 copies = lung[lung["group"] == group].head(4)
 figure = gallery(

@@ -129,7 +129,7 @@ f"largest difference: {difference:.2f} grey levels"
 # %% [markdown]
 # In {numref}`fig-stain-sliders` you change the amounts of the two stains, and the law is computed again for every pixel.
 
-# %% mystnb={"figure": {"name": "fig-stain-sliders", "caption": "The same field with the amounts of haematoxylin and eosin that you choose."}}
+# %% mystnb={"figure": {"name": "fig-stain-sliders", "caption": "This page's own data: the same field with the amounts of haematoxylin and eosin that you choose."}}
 from histotransfer.book.instruments import stain_sliders
 
 stain_sliders(field)
@@ -155,7 +155,7 @@ tissue = density[:, absorbing_mask(density)]
 channels, pixels = tissue.shape
 f"{pixels} pixels with tissue, a density for each of {channels} channels"
 
-# %% mystnb={"figure": {"name": "fig-plane", "caption": "Optical densities of the tissue pixels of one field in their own colours, in the plane of their two largest axes (above) and seen from its edge (below), with the stain vectors that Macenko's method finds."}, "image": {"alt": "Two scatter plots: face on, the pixels fan out between the lines of haematoxylin and eosin; edge on, they are a thin band."}}
+# %% mystnb={"figure": {"name": "fig-plane", "caption": "This page's own data: optical densities of the tissue pixels of one field in their own colours, in the plane of their two largest axes (above) and seen from its edge (below), with the stain vectors that Macenko's method finds."}, "image": {"alt": "Two scatter plots: face on, the pixels fan out between the lines of haematoxylin and eosin; edge on, they are a thin band."}}
 from histotransfer.figures import stain_plane
 from histotransfer.stain import Macenko, Reinhard, Vahadane
 
@@ -259,7 +259,7 @@ by_method.agg(["min", "median", "max"]).stack(0, future_stack=True).round(1)
 #
 # All methods use a **published reference** here. Nothing is fitted to test patients ({numref}`fig-normalised`).
 
-# %% mystnb={"figure": {"name": "fig-normalised", "caption": "Fields of four patients as scanned and after each method, with the published reference of each."}, "image": {"alt": "Four rows of four tissue fields: colours differ between patients in the top row, and less in the three rows below."}}
+# %% mystnb={"figure": {"name": "fig-normalised", "caption": "This page's own data: fields of four patients as scanned and after each method, with the published reference of each."}, "image": {"alt": "Four rows of four tissue fields: colours differ between patients in the top row, and less in the three rows below."}}
 from histotransfer.figures import picture_table
 
 methods = {
@@ -324,7 +324,7 @@ hard = {
 hard["one pixel"][64, 64] = (120, 60, 140)
 hard["99 % white"][:13, :13] = tiles[0][:13, :13]
 
-# %% mystnb={"figure": {"name": "fig-guards", "caption": "Tiles without enough tissue: the result of the published formulas (or the error they stop with), and the result of the guarded methods."}, "image": {"alt": "A table of pictures: the formulas turn blank tiles black, dark or purple or stop with an error; the guarded methods return each tile as it was."}}
+# %% mystnb={"figure": {"name": "fig-guards", "caption": "This page's own data: tiles without enough tissue: the result of the published formulas (or the error they stop with), and the result of the guarded methods."}, "image": {"alt": "A table of pictures: the formulas turn blank tiles black, dark or purple or stop with an error; the guarded methods return each tile as it was."}}
 from histotransfer.stain.unguarded import unguarded
 
 blank = list(hard.values())

@@ -355,7 +355,7 @@ brief(formatted(difference, metrics, smallest="auroc"))
 # magnification. There the
 # diagnostic regions are known: above, what lies outside is grey ({numref}`fig-grad-cam`).
 
-# %% mystnb={"figure": {"name": "fig-grad-cam", "caption": "Fields with their true class, what the network said, and their diagnostic regions (above); the evidence for what it said by Grad-CAM (below); cross: hottest cell."}}
+# %% mystnb={"figure": {"name": "fig-grad-cam", "caption": "This page's own data: fields with their true class, what the network said, and their diagnostic regions (above); the evidence for what it said by Grad-CAM (below); cross: hottest cell."}}
 from histotransfer.evaluation.explain import grad_cam
 from histotransfer.experiments import explanations
 
@@ -395,7 +395,7 @@ else:
 # {cite}`adebayo2018`. So the weights are drawn anew from the head down, group after group, and each map is compared with its
 # former self: 1 is unchanged. What maps of different images have in common is the last row of {numref}`fig-sanity`.
 
-# %% mystnb={"figure": {"name": "fig-sanity", "caption": "Rank correlation of maps with those of the trained network when its weights are drawn anew down to a group, with 95 % intervals clustered by patient."}}
+# %% mystnb={"figure": {"name": "fig-sanity", "caption": "This page's own data: rank correlation of maps with those of the trained network when its weights are drawn anew down to a group, with 95 % intervals clustered by patient."}}
 from histotransfer.evaluation.explain import sanity_check
 
 sanity = sanity_check(

@@ -87,7 +87,7 @@ formatted(trained_gap, ["accuracy", "auroc"])
 # patients are in {numref}`fig-colours`. Each dot is an image, placed by two of its colour statistics. Patients make clusters; a split by image puts
 # dots of every cluster on both sides ({numref}`fig-clusters`).
 
-# %% mystnb={"figure": {"name": "fig-clusters", "caption": "Mean colour of the images of eight patients (CIELAB a* and b*), one colour per patient."}, "image": {"alt": "Scatter plot of image colours in which the images of one patient lie close together and apart from other patients."}}
+# %% mystnb={"figure": {"name": "fig-clusters", "caption": "This page's own data: mean colour of the images of eight patients (CIELAB a* and b*), one colour per patient."}, "image": {"alt": "Scatter plot of image colours in which the images of one patient lie close together and apart from other patients."}}
 from histotransfer.datasets import breakhis
 from histotransfer.figures import colour_clusters
 
@@ -97,7 +97,7 @@ figure = colour_clusters(table, patients=8)
 # %% [markdown]
 # The split itself: every strip in {numref}`fig-strips` is a patient. Split by image, parts of nearly every patient are on both sides.
 
-# %% mystnb={"figure": {"name": "fig-strips", "caption": "One strip per patient: its images, coloured by the part of the split that they are in. Above, a split by patient; below, a split by image of the same images."}}
+# %% mystnb={"figure": {"name": "fig-strips", "caption": "This page's own data: one strip per patient: its images, coloured by the part of the split that they are in. Above, a split by patient; below, a split by image of the same images."}}
 from histotransfer.figures import patient_strips
 from histotransfer.splits import grouped_split, image_split
 

@@ -51,7 +51,7 @@ study = Study("study", "results")
 # treatment falls short in more than one run of five would be **not tested as run**. In {numref}`fig-ablation-doses` every dot is one of
 # fifteen runs of its arm, and grey is too little:
 
-# %% mystnb={"figure": {"name": "fig-ablation-doses", "caption": "What each run of the primary experiment was given; dashed: what the rule asks."}}
+# %% mystnb={"figure": {"name": "fig-ablation-doses", "caption": "Real tissue: what each run of the primary experiment was given; dashed: what the rule asks."}}
 from histotransfer import figures
 from histotransfer.report.doses import by_run, not_given, read_rule
 
@@ -86,7 +86,7 @@ brief(medians.loc[trained].map("{:.2g}".format).replace("nan", "–"))
 # patients. C2 and C3a change one thing; C4b, as the claim that it judges, changes both, in accuracy, and asks for 2 points
 # ({numref}`fig-ablation-verdicts`).
 
-# %% mystnb={"figure": {"name": "fig-ablation-verdicts", "caption": "What the paper's two additions do, in single networks, beyond what is claimed: mean over 40x, 100x and 200x, with 95 % intervals."}}
+# %% mystnb={"figure": {"name": "fig-ablation-verdicts", "caption": "Real tissue: what the paper's two additions do, in single networks, beyond what is claimed: mean over 40x, 100x and 200x, with 95 % intervals."}}
 from histotransfer.report.answers import lines
 from histotransfer.report.verdicts import EXPLORATORY, PRIMARY, Judge
 
@@ -296,7 +296,7 @@ assert set(short) == {"after every layer", everywhere}
 # less narrows the gap as well. So the table has both, and what the treatment adds to the AUROC of test images
 # ({numref}`fig-overfitting`, {numref}`tab-ablation-overfitting`).
 
-# %% mystnb={"figure": {"name": "fig-overfitting", "caption": "Overfitting without a treatment minus overfitting with it (nats), with 95 % intervals, paired by patient; right of the line the treatment reduces it."}}
+# %% mystnb={"figure": {"name": "fig-overfitting", "caption": "Real tissue: overfitting without a treatment minus overfitting with it (nats), with 95 % intervals, paired by patient; right of the line the treatment reduces it."}}
 less = judging.overfitting()
 table = lines(judging, less).assign(title=list(less["note"]))
 figure = figures.claims(table)

@@ -53,7 +53,7 @@ for name, metric in {"AUROC": "auroc", "recall": "recall"}.items():
     shown[name] = [number(*row) for row in table[ends].to_numpy()]
 shown.rename(lambda name: name.replace("_", " "))
 
-# %% mystnb={"figure": {"name": "fig-subtype-auroc", "caption": "AUROC of each subtype against the rest, mean over 40x, 100x and 200x, with 95 % intervals clustered by patient; subtypes with fewer than five patients, or none at one of these magnifications, are left out."}}
+# %% mystnb={"figure": {"name": "fig-subtype-auroc", "caption": "Real tissue: AUROC of each subtype against the rest, mean over 40x, 100x and 200x, with 95 % intervals clustered by patient; subtypes with fewer than five patients, or none at one of these magnifications, are left out."}}
 from histotransfer import figures
 
 ends = {"auroc": "value", "auroc_low": "low", "auroc_high": "high"}

@@ -159,7 +159,7 @@ whole.set_index(["net", "size"])[["GMAC", "ms", "AUROC"]].round(2)
 )
 f"{images} images of {patients} patients (benign + malignant)"
 
-# %% mystnb={"figure": {"name": "fig-pareto-operations", "caption": "AUROC (mean over 40x, 100x and 200x, out of fold, split by patient, 95 % intervals) against operations. The grey line joins the networks for which no other is both cheaper and better."}, "image": {"alt": "Points with vertical intervals over a logarithmic axis of operations, one marker per network and one colour per picture size; the intervals of most networks overlap."}}
+# %% mystnb={"figure": {"name": "fig-pareto-operations", "caption": "Real tissue: AUROC (mean over 40x, 100x and 200x, out of fold, split by patient, 95 % intervals) against operations. The grey line joins the networks for which no other is both cheaper and better."}, "image": {"alt": "Points with vertical intervals over a logarithmic axis of operations, one marker per network and one colour per picture size; the intervals of most networks overlap."}}
 from histotransfer.figures import pareto
 
 figure = pareto(whole, "GMAC")

@@ -120,13 +120,13 @@ pd.DataFrame({
 # The split ({numref}`tab-own-split`) and its audit ({numref}`tab-own-audit`) are made as in chapter {doc}`01_data`. If there are
 # too few patients for the folds, an error says so.
 
-# %% mystnb={"figure": {"name": "tab-own-split", "caption": "Images of each part of the split, by label."}}
+# %% mystnb={"figure": {"name": "tab-own-split", "caption": "This page's own data: images of each part of the split, by label."}}
 from histotransfer.splits import audit, content_hashes, grouped_split
 
 split = grouped_split(table, folds=config.folds, seed=seed)
 pd.crosstab(split["split"], split["label"])
 
-# %% mystnb={"figure": {"name": "tab-own-audit", "caption": "What each pair of parts of the split shares."}}
+# %% mystnb={"figure": {"name": "tab-own-audit", "caption": "This page's own data: what each pair of parts of the split shares."}}
 pd.DataFrame(audit(split, content_hashes(table))).T
 
 # %% [markdown]
@@ -162,7 +162,7 @@ runs = read_experiment(out, ["majority", "frozen-probe", "ladder"])
 scores = with_intervals(runs)
 brief(formatted(scores, ["accuracy", "balanced_accuracy", "auroc"]))
 
-# %% mystnb={"figure": {"name": "fig-own-forest", "caption": "AUROC on the test patients, with 95 % intervals clustered by patient."}}
+# %% mystnb={"figure": {"name": "fig-own-forest", "caption": "This page's own data: AUROC on the test patients, with 95 % intervals clustered by patient."}}
 from histotransfer.figures import forest
 
 figure = forest(scores, "auroc")

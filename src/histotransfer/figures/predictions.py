@@ -26,7 +26,7 @@ from histotransfer.figures.style import (
 )
 
 NAMED = 24  # patients whose names fit side by side on a page
-LETTERS = 40  # of all names together that fit upright
+LETTERS = 40  # of all names together that fit side by side
 
 
 def roc(runs: Mapping[str, pd.DataFrame]) -> Figure:
@@ -141,8 +141,9 @@ def patients(predictions: pd.DataFrame, unit: str = "patient") -> Figure:
     axis.axhline(THRESHOLD, color="0.4", lw=1, ls="--")
     if named := len(about) <= NAMED:
         shown = [f"{group}\n{patient['right']:.0%}" for group, patient in about.iterrows()]
-        long = sum(len(str(group)) + 1 for group in about.index) > LETTERS
-        axis.set_xticks(range(len(about)), shown, rotation=90 if long else 0, fontsize=SMALL)
+        if upright := sum(len(str(group)) + 1 for group in about.index) > LETTERS:
+            shown = [text.replace("\n", " ") for text in shown]
+        axis.set_xticks(range(len(about)), shown, rotation=90 if upright else 0, fontsize=SMALL)
     else:
         axis.set_xticks([])
     axis.set(ylabel=f"probability of {positive}", ylim=(-0.03, 1.03), xlim=(-0.6, len(about) - 0.4))
