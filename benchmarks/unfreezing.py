@@ -8,7 +8,7 @@ first fold four of block 3 as well; then one epoch of everything. Stock fastai i
 torchvision's network, files decoded, squeezed, flipped and rotated on the fly, `Learner`, `freeze_to`; as it comes
 (BatchNorm learns below the frozen line) or with `train_bn=False`, whichever is the faster in a first heat of one fold.
 Each side runs in a process of its own, cold, with an empty cache; with `--keep DIR` what it found is kept there, and a
-race that was broken off goes on. `ratios` are stock seconds over our seconds; `operations` says where the processor's
+race that was broken off goes on. `ratios` are stock seconds over our seconds; `operations` says where the
 time of one more epoch of everything goes.
 """
 
@@ -64,7 +64,7 @@ def splits(table: pd.DataFrame) -> list[pd.DataFrame]:
 
 
 def operations(train: Callable[[], None]) -> dict[str, float]:
-    """Seconds of processor time per kind of operation while a network trains in this process."""
+    """Seconds that training in this process spends in each kind of operation."""
     with profile(activities=[ProfilerActivity.CPU]) as profiled:
         train()
     seconds = dict.fromkeys((*KINDS, "the rest"), 0.0)

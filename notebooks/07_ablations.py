@@ -284,9 +284,9 @@ short = placed.loc[placed["verdict"] == "not tested as run", "note"]
 assert set(short) == {"after every layer", everywhere}
 
 # %% [markdown]
-# **No place and no width is shown to help**: every interval holds 0. Gates after every layer are no test. There are many of them, and most
-# stayed near 1, so that the spread over images is below the rule's 0.01, also where gates sit after blocks and transitions too. A different
-# rate might move them; that is another plan, with its rule fixed before.
+# **No place and no width is shown to help**: every interval holds 0. Gates after every layer are no test: on average they
+# end nearer to 1 than the rule asks, and hardly differ between images. With gates after blocks and transitions too, the distance is enough;
+# the spread over images is not. Another rate might move them; that is another plan, with its rule fixed before.
 #
 # ## Colour and augmentation: do they reduce overfitting? (C6)
 #

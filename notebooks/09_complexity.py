@@ -262,8 +262,8 @@ from_scratch
 # ## Trained networks
 #
 # {numref}`tab-complexity-trained` has networks that the study trained on BreakHis, from ImageNet's weights, with pictures of 112 pixels
-# as scanned: without gates, and with gates (from block 3 on) after blocks, after blocks and in transitions, and everywhere (those
-# hardly moved, {numref}`tab-ablation-placement`). All have seed 0. The frozen trunk on the same splits is beside them.
+# as scanned: without gates, and with gates (from block 3 on) after blocks, after blocks and in transitions, and everywhere (by
+# its dose no test of gates, {numref}`tab-ablation-placement`). All have seed 0. The frozen trunk on the same splits is beside them.
 
 # %% mystnb={"figure": {"name": "tab-complexity-trained", "caption": "Real tissue: networks that the study trained, and the frozen trunk: AUROC, mean over 40x, 100x and 200x, out of fold."}}
 from histotransfer.report.complexity import studied_nets

@@ -447,4 +447,5 @@ check_pattern(pattern)
 # - Measure how much a few labelled patients help, on patients who were not labelled.
 # - With few patients, intervals are wide. More patients make them narrower. More images of the same patients do not.
 #
-# **Further reading:** {cite}`bussola2021` on how such data leak; {cite}`campanella2019` on slides classified from many tiles; chapter {doc}`09_complexity` on smaller networks.
+# **Further reading:** {cite}`bussola2021` on how such data leak; {cite}`campanella2019` on slides classified from many
+# tiles; chapter {doc}`09_complexity` on smaller networks.

@@ -420,10 +420,10 @@ def predict(
 
     passed_over: list[PassedOver] = []
     patient_of = patients(by, images) if by else None
-    predictor = Predictor(weights or SHIPPED, runtime, views)
-    refused = 0
     files = list(find_pictures(images, passed_over))
     _refuse_overwriting(images, files, out, overlays)
+    predictor = Predictor(weights or SHIPPED, runtime, views)
+    refused = 0
     if overlays is not None:
         _make_folder(overlays)
     with _output(out) as file:

@@ -287,8 +287,8 @@ def slides(
 ) -> str:
     """A chapter as a reveal.js page: its title and goals, then a slide for each claim with its figure or table.
 
-    No code is shown. The caption below a figure says whether tissue is real. The speaker's notes of a slide are the
-    chapter's prose since the last one, and the caption.
+    No code is shown, and each figure has its caption. The speaker's notes of a slide are the chapter's prose since the
+    last one, and the caption.
 
     Args:
         notebook: executed or not; without outputs a slide says how to get its figure.

@@ -107,7 +107,7 @@ def _unfreezing(record: Mapping[str, Any]) -> list[Wait]:
     shares = {side: own["convolutions"] / sum(own.values()) for side, own in spent.items()}
     everything = (
         f"{record['train_images_of_fold_0']} images are trained on, with nothing frozen and nothing kept. Convolutions"
-        f" take {shares['ours']:.0%} of the processor's time of ours, and {shares['stock']:.0%} of that of fastai."
+        f" take {shares['ours']:.0%} of the time of ours, and {shares['stock']:.0%} of that of fastai."
         " They are the same arithmetic on both sides: only the rest can be saved."
     )
     raced = (

@@ -11,10 +11,8 @@ from histotransfer.book.exercises import require, self_check
 @self_check
 def check_pairs(pairs: set[tuple[str, str]]) -> str:
     """Exercise `ex-ablation-pairs`: the pairs of arms that differ in the gates alone."""
-    unordered, clean = (
-        {frozenset(pair) for pair in pairs},
-        {frozenset(("plain", "se")), frozenset(("plain-lung", "se-lung"))},
-    )
+    clean = {frozenset(("plain", "se")), frozenset(("plain-lung", "se-lung"))}
+    unordered = {frozenset(pair) for pair in pairs}
     require(all(len(pair) == 2 for pair in unordered), "give pairs of two different arms")
     mixed = [pair for pair in unordered if len({name.endswith("-lung") for name in pair}) == 2]
     require(not mixed, "one of your pairs differs in the lung step as well: then nobody knows which of the two it was")
@@ -51,6 +49,7 @@ def check_holm(holm: Callable[[np.ndarray], np.ndarray]) -> str:
     cases = {
         (0.01, 0.04, 0.03): (0.03, 0.06, 0.06),
         (0.04, 0.01, 0.02): (0.04, 0.03, 0.04),
+        (0.5, 0.001): (0.5, 0.002),
         (0.2, 0.9, 0.6, 0.4): (0.8, 1, 1, 1),
     }
     for values, expected in cases.items():
